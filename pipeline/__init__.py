@@ -1,1 +1,1 @@
-"""."""
+"""What a pipeline file says: pure data and functions, no event loop and no client."""

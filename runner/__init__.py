@@ -1,1 +1,1 @@
-"""."""
+"""Executing a plan: processes, journal, sinks and the command line."""

@@ -1,1 +1,1 @@
-"""."""
+"""The only place that imports the SDKs of git, docker, registries and Kubernetes."""

@@ -1,1 +1,1 @@
-"""."""
+"""Applying manifests, judging rollouts and saying why one fails."""

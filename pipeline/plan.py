@@ -1,0 +1,148 @@
+"""The waist: what a run executes, checked, frozen and serialisable; nothing after this reads YAML."""
+
+from enum import StrEnum
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+from pipeline.stage import CauseKind, Duration
+
+__all__ = ["Leaf", "Need", "NeedWord", "Plan", "Retry", "RunIdentity", "SecretSource", "Trigger"]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class NeedWord(StrEnum):
+    """What a need asks of the other: `ok` it succeeded; `optional` or a `when:` skipped it; `ended` it ended."""
+
+    OK = "ok"
+    OPTIONAL = "optional"
+    ENDED = "ended"
+
+
+class Need(_Frozen):
+    """One need of one leaf, expanded to the leaves that it waits for."""
+
+    on: str
+    """As written: a stage or one leaf."""
+    leaves: tuple[str, ...]
+    word: NeedWord = NeedWord.OK
+    group: bool = False
+    """The leaves of a fan-out as a whole: those skipped by a `when:` do not count, but one must be left."""
+
+
+class Retry(_Frozen):
+    """Further attempts: how many, after which causes, and the first pause, which doubles up to two minutes."""
+
+    times: int = Field(default=0, ge=0, le=20)
+    on: tuple[Literal["infra", "timeout", "user"], ...] = ("infra",)
+    wait: Duration = Field(default="5s", validate_default=True)
+
+    def repeats(self, cause: CauseKind) -> bool:
+        """Whether an attempt that ended for this cause is worth another."""
+        return cause.value in self.on
+
+
+class SecretSource(_Frozen):
+    """A declared secret: its kind, and the host variables it may come from instead of the usual ones."""
+
+    kind: Literal["text", "login", "file", "ssh"]
+    env: tuple[str, ...] = ()
+
+
+class Trigger(_Frozen):
+    """Why a run exists; text is empty when unknown."""
+
+    kind: Literal["manual", "push", "tag", "pull_request", "cron", "pipeline", "webhook"] = "manual"
+    repo: str = ""
+    branch: str = ""
+    tag: str = ""
+    slug: str = ""
+    commit: str = ""
+    base: str = ""
+    number: str = ""
+    title: str = ""
+    author: str = ""
+    url: str = ""
+    fork: bool = False
+
+
+class RunIdentity(_Frozen):
+    """A run's ULID, its display number and how the run before it ended (empty when there was none)."""
+
+    id: str
+    number: int
+    previous: str = ""
+
+
+class Leaf(_Frozen):
+    """One leaf of a stage, or a stage that is not fanned out. Values are fixed but for `${stages.…}`."""
+
+    name: str
+    """`compile`, or `image[service-hosp]`: unique in the plan, and the key of events, logs and effects."""
+    stage: str
+    key: str = ""
+    title: str = ""
+    uses: str
+    fields: dict[str, JsonValue] = {}
+    """The `with:` block. A text may still hold `${stages.LEAF.out}`, see `references`."""
+    references: dict[str, tuple[str, str]] = {}
+    """Each `${…}` still to be filled, without its braces → the leaf that has it and the name of its output.
+
+    The output `outcome` is every leaf's; a reference to a whole fan-out's outcome names the stage, whose
+    worst leaf answers. `run.outcome` (in `finally`) is in here as `("", "outcome")`.
+    """
+    needs: tuple[Need, ...] = ()
+    when: str = ""
+    """A condition that names `stages.`: decided when the needs are met. Others were decided in the plan."""
+    when_references: dict[str, tuple[str, str]] = {}
+    """Each `stages.…` name in `when` → leaf and output, as in `references`."""
+    skipped: str = ""
+    """The condition that was false when the plan was made; empty if the leaf may run."""
+    env: dict[str, str] = {}
+    secrets: dict[str, str] = {}
+    """Variable → `name`, `name.username` or `name.password`."""
+    secret_names: tuple[str, ...] = ()
+    """Every declared secret that this leaf names, in `secrets` or in a field of its kind."""
+    dir: str = ""
+    timeout: Duration
+    retry: Retry = Retry()
+    allow_failure: bool = False
+    fail_fast: bool = False
+    pools: tuple[str, ...] = ()
+    computes: bool = False
+    workspace: Literal["shared", "copy"] = "shared"
+    outputs: tuple[str, ...] = ()
+    """For `run:`: the names it must write to `$PIPE_OUTPUT`."""
+    artifacts: tuple[str, ...] = ()
+    place: str = ""
+    """`file:line` of the stage, for messages."""
+
+
+class Plan(_Frozen):
+    """Everything a run needs to know, in the order of the file. Secrets are names, never values."""
+
+    version: Literal[1] = 1
+    pipeline: str
+    file: str
+    run: RunIdentity
+    trigger: Trigger = Trigger()
+    params: dict[str, JsonValue] = {}
+    secrets: dict[str, SecretSource] = {}
+    pools: dict[str, int] = {}
+    timeout: Duration | None = None
+    leaves: tuple[Leaf, ...]
+    finally_: tuple[Leaf, ...] = Field(default=(), alias="finally")
+    checks_out: bool = False
+    """A stage of the plan makes the workspace; else the run works in the caller's folder."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    def leaf(self, name: str) -> Leaf:
+        """The leaf of that name, in `leaves` or `finally`. Raises KeyError when there is none."""
+        for leaf in (*self.leaves, *self.finally_):
+            if leaf.name == name:
+                return leaf
+        raise KeyError(name)

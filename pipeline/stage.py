@@ -1,0 +1,366 @@
+"""The contract between the engine and a kind of stage; it imports nothing of ours.
+
+A kind is a frozen pydantic model whose fields are its `with:` block, a declared `Outputs` model and
+one method, `run`. It gets a `StageContext` with a few capabilities and knows nobody else: no journal,
+no console, no sibling.
+"""
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, ClassVar, Generic, Literal, ParamSpec, Protocol, TypeAlias, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, JsonValue, PlainSerializer, WithJsonSchema
+
+__all__ = [
+    "Cause",
+    "CauseKind",
+    "Completed",
+    "Duration",
+    "Effect",
+    "Exported",
+    "Glob",
+    "Login",
+    "NoOutputs",
+    "Outcome",
+    "Outputs",
+    "RunInfo",
+    "Script",
+    "Secret",
+    "SecretFile",
+    "SecretName",
+    "SecretRef",
+    "SecretText",
+    "Settled",
+    "Stage",
+    "StageContext",
+    "StageErrored",
+    "StageFailed",
+    "parse_duration",
+]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+# -- how an attempt ends ---------------------------------------------------------------------------
+
+
+class Outcome(StrEnum):
+    """How a stage or a run ended. *failed*: it says no; *errored*: we could not find out."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    ERRORED = "errored"
+    TIMED_OUT = "timed-out"
+    CANCELLED = "cancelled"
+    SKIPPED = "skipped"
+
+
+class CauseKind(StrEnum):
+    """Who or what has to change for it to go better next time."""
+
+    USER = "user"
+    INFRA = "infra"
+    CONFIG = "config"
+    DEPENDENCY = "dependency"
+    CONDITION = "condition"
+    CANCELLED_BY = "cancelled-by"
+    SUPERSEDED_BY = "superseded-by"
+    TIMEOUT = "timeout"
+    BUG = "bug"
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """Why an end is not green: a kind, one line for people, and the lines that prove it."""
+
+    kind: CauseKind
+    message: str
+    evidence: tuple[str, ...] = ()
+
+
+class StageFailed(Exception):
+    """The stage says no: outcome *failed*. `kind` is `user` unless the file itself is wrong (`config`)."""
+
+    def __init__(self, message: str, *, kind: CauseKind = CauseKind.USER, evidence: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.cause = Cause(kind, message, tuple(evidence))
+
+
+class StageErrored(Exception):
+    """We could not find out: outcome *errored*, cause `infra`, the only one that `retry` repeats by default."""
+
+    def __init__(self, message: str, *, evidence: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.cause = Cause(CauseKind.INFRA, message, tuple(evidence))
+
+
+# -- field types of a `with:` block ----------------------------------------------------------------
+
+_UNITS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+_DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+)s)?(?:(\d+)ms)?")
+
+
+def parse_duration(text: object) -> timedelta:
+    """Read `1h30m`, `7d`, `500ms`: units descending, never a bare number.
+
+    Raises:
+        ValueError: it is not such a text; the message says how to write one.
+    """
+    if isinstance(text, timedelta):
+        return text
+    match = _DURATION.fullmatch(text) if isinstance(text, str) and text else None
+    if match is None:
+        raise ValueError(f"{text!r} is no duration: write 90s, 5m, 1h30m, 7d or 500ms, larger units first")
+    parts = zip(match.groups(), _UNITS.values(), strict=True)
+    return timedelta(seconds=sum(int(count) * unit for count, unit in parts if count))
+
+
+def _duration_text(value: timedelta) -> str:
+    rest = round(value.total_seconds() * 1000)
+    text = ""
+    for unit, seconds in _UNITS.items():
+        count, rest = divmod(rest, round(seconds * 1000))
+        text += f"{count}{unit}" if count else ""
+    return text or "0s"
+
+
+Duration: TypeAlias = Annotated[
+    timedelta,
+    BeforeValidator(parse_duration),
+    PlainSerializer(_duration_text, return_type=str),
+    WithJsonSchema({"type": "string", "pattern": r"^(\d+d)?(\d+h)?(\d+m)?(\d+s)?(\d+ms)?$", "examples": ["5m"]}),
+]
+
+
+class ScriptMark:
+    """Marks a field whose text goes to an interpreter and is therefore never substituted."""
+
+
+Script: TypeAlias = Annotated[str, ScriptMark()]
+Glob: TypeAlias = str
+"""A pattern relative to the stage's folder: `*`, `?`, `[…]` within a part, `**` across, `!` in front takes away."""
+
+SecretKind: TypeAlias = Literal["text", "login", "file", "ssh"]
+
+
+@dataclass(frozen=True, slots=True)
+class SecretRef:
+    """Marks a field that names a declared secret, and says which kinds of secret it takes."""
+
+    kinds: tuple[SecretKind, ...]
+
+
+SecretName: TypeAlias = Annotated[str, SecretRef(("login",))]
+"""The name of a login. For other kinds write `Annotated[str, SecretRef(("file",))]`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """Marks an output that stages needing this one see as an environment variable of that name."""
+
+    variable: str
+
+
+# -- secrets ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class SecretText:
+    """A secret of kind `text`."""
+
+    value: str
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Login:
+    """A secret of kind `login`."""
+
+    username: str
+    password: str
+
+
+@dataclass(frozen=True, slots=True)
+class SecretFile:
+    """A secret of kind `file` or `ssh`: the path of a private file (0600) that lives as long as the attempt."""
+
+    path: Path
+
+
+Secret: TypeAlias = SecretText | Login | SecretFile
+
+# -- what a stage is given -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class RunInfo:
+    """Which attempt of which leaf of which run this is. `id` is a ULID, unique everywhere."""
+
+    id: str
+    number: int
+    pipeline: str
+    stage: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """How a process ended: its exit code (128 + n after signal n) and, if asked for, its standard output."""
+
+    exit_code: int
+    stdout: bytes = b""
+
+
+class Effect(Protocol):
+    """One change to the outside. The intent is on disk before the body of `async with`, the proof after it."""
+
+    @property
+    def proven(self) -> Mapping[str, JsonValue] | None:
+        """The proof that an earlier attempt of this run left for the same key, else None."""
+
+    def proof(self, value: Mapping[str, JsonValue]) -> None:
+        """Say what proves that the change is made, at most 64 KiB of JSON and no secret."""
+
+
+class StageContext(Protocol):
+    """All that a stage may use."""
+
+    @property
+    def run(self) -> RunInfo:
+        """Identity of the run and of this attempt."""
+
+    @property
+    def workspace(self) -> Path:
+        """The run's folder, or the stage's `dir:` in it: base of processes, relative paths and globs."""
+
+    @property
+    def root(self) -> Path:
+        """The workspace itself, whatever `dir:` says; nothing a stage reads or writes lies outside of it."""
+
+    @property
+    def cache(self) -> Path:
+        """A folder of this kind that outlives runs and is shared by parallel ones: lock what must be."""
+
+    @property
+    def env(self) -> Mapping[str, str]:
+        """The environment that this stage's processes get, secrets bound by `secrets:` included."""
+
+    @property
+    def manifest_env(self) -> Mapping[str, str]:
+        """The part of `env` that the file and the run give (no host base, no secrets): what manifests may name."""
+
+    def log(self, text: str | bytes) -> None:
+        """Add to the stage's log, masked. Text gets a newline, bytes are taken as they are. Any thread may call."""
+
+    def progress(self, text: str, fraction: float | None = None) -> None:
+        """Say in a few words what is going on now, and how much of it is done (0 to 1). Any thread may call."""
+
+    async def exec(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+        stdin: bytes = b"",
+        capture: bool = False,
+        check: bool = True,
+    ) -> Completed:
+        """Run a program in the workspace and wait for it; its output goes to the log, block by block.
+
+        `env` is laid over the stage's; `capture` returns stdout (at most 4 MiB) instead of logging it.
+        On cancel or time-out the whole tree of processes is gone before this returns.
+
+        Raises:
+            StageFailed: `check` and the exit code is not 0, or there is no such program.
+        """
+
+    async def call(
+        self,
+        function: Callable[P, T],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """Run a blocking function in a thread of this stage's own.
+
+        On cancel the function's attribute `stop`, if it has one, is called from another thread to make it
+        return; after two seconds it is left behind.
+        """
+
+    def secret(self, name: str) -> Secret:
+        """The value of a declared secret that this stage names; it is masked in all output from then on."""
+
+    def effect(self, key: str, intent: Mapping[str, JsonValue]) -> AbstractAsyncContextManager[Effect]:
+        """Make one change to the outside, named by a natural `key` (`push registry/x:tag`), without the attempt.
+
+        A cancel waits inside the body, at most 8 seconds.
+        """
+
+    async def once(self, key: str, find: Callable[[], Awaitable[JsonValue]]) -> JsonValue:
+        """A fact found once a run (a branch's commit) and then the same for every stage, attempt and resume."""
+
+    def publish(self, what: Literal["junit"], pattern: Glob) -> None:
+        """Say where reports of a known sort will lie in the workspace when the stage ends."""
+
+
+# -- what a kind is --------------------------------------------------------------------------------
+
+
+class Outputs(BaseModel):
+    """What later stages may name as `${stages.S.NAME}`; at most 64 KiB, never a secret."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class NoOutputs(Outputs):
+    """For kinds that have none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What the outside says about an intent without proof."""
+
+    state: Literal["done", "absent", "unknown"]
+    proof: Mapping[str, JsonValue] = field(default_factory=dict)
+    message: str = ""
+
+
+OutputsT = TypeVar("OutputsT", bound=Outputs)
+
+
+class Stage(BaseModel, ABC, Generic[OutputsT]):
+    """A kind of stage. Its docstring's first line is what `pipe kinds` prints; describe every field."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    computes: ClassVar[bool] = False
+    """It works on this machine's cores and takes one of `--jobs`; other kinds wait for somebody else's."""
+    pool: ClassVar[tuple[str, int] | None] = None
+    """A pool that every stage of this kind holds, and how many may hold it at once."""
+    default_timeout: ClassVar[timedelta] = timedelta(hours=1)
+    """The limit of an attempt when the file names none."""
+    starts_processes: ClassVar[bool] = False
+    """It works through `ctx.exec`, so that `executor:` can move it elsewhere."""
+
+    @classmethod
+    def outputs_model(cls) -> type[Outputs]:
+        """The declared Outputs, found in the kind's bases: `class Push(Stage[PushOutputs])`."""
+        for base in cls.__mro__:
+            generic = getattr(base, "__pydantic_generic_metadata__", {})
+            if generic.get("origin") is Stage:
+                model: type[Outputs] = generic["args"][0]
+                return model
+        return NoOutputs
+
+    @abstractmethod
+    async def run(self, ctx: StageContext) -> OutputsT:
+        """Do the work. Raise `StageFailed` to say no and `StageErrored` when it cannot be found out."""
+
+    async def settle(self, ctx: StageContext, key: str, intent: Mapping[str, JsonValue]) -> Settled:  # noqa: ARG002
+        """Ask the outside whether an intended effect took place, after the attempt that intended it died."""
+        return Settled("unknown", message=f"nobody can say whether '{key}' took place")
