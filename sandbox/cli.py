@@ -1,0 +1,126 @@
+"""The command line of the sandbox."""
+
+import argparse
+import os
+import subprocess
+import sys
+from pathlib import Path
+from time import monotonic, time
+
+from sandbox import lifecycle, world
+from sandbox.layout import HERE, SandboxError
+from sandbox.needs import Lacking
+from sandbox.progress import say
+from sandbox.publish import publish, sources
+
+ADDRESSES = {
+    "dockerd": "DOCKER_HOST",
+    "registry": "PIPE_REGISTRY",
+    "git-host": "PIPE_GIT_URL",
+    "mail-sink": "PIPE_SMTP",
+    "kube-apiserver": "PIPE_KUBECONFIG",
+}
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command and return the exit code: 0 good, 1 not good, 2 the machine or the call is wrong."""
+    options = _parser().parse_args(arguments)
+    try:
+        return int(COMMANDS[options.command](options))
+    except Lacking as lacking:
+        print(lacking, file=sys.stderr)
+        return 2
+    except SandboxError as problem:
+        say(f"sandbox: {problem}")
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m sandbox", description=lifecycle.__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("up", help="start it, unless a healthy one runs")
+    commands.add_parser("down", help="end it and remove all but its logs")
+    commands.add_parser("status", help="say how each part is; exit 0 if all are well")
+    commands.add_parser("env", help="print the variables that say where everything is")
+    run = commands.add_parser("exec", help="run a command with these variables")
+    run.add_argument("argv", nargs="+", metavar="CMD")
+    publisher = commands.add_parser("publish", help="put folders on the git host (default: examples/sources/*)")
+    publisher.add_argument("folders", nargs="*", type=Path, metavar="FOLDER")
+    part = commands.add_parser("part", help="stop, start, pause or resume one part")
+    part.add_argument("part")
+    part.add_argument("verb", choices=["stop", "start", "pause", "resume"])
+    return parser
+
+
+def _up(_: argparse.Namespace) -> int:
+    began = monotonic()
+    was_running = world.healthy(HERE)
+    lifecycle.up()
+    env = lifecycle.read_env(HERE)
+    state = "runs already" if was_running else f"is up after {monotonic() - began:.1f} s"
+    say(f"sandbox: {state} at {env['PIPE_NODE']}; `python -m sandbox env` says the rest")
+    return 0
+
+
+def _down(_: argparse.Namespace) -> int:
+    lifecycle.down()
+    return 0
+
+
+def _status(_: argparse.Namespace) -> int:
+    problems = world.problems(HERE)
+    known = world.book(HERE)
+    if known and world.record(HERE):
+        _print_table(known)
+    for problem in problems:
+        print(problem)
+    return 1 if problems else 0
+
+
+def _print_table(known: dict[str, dict[str, object]]) -> None:
+    env = lifecycle.read_env(HERE)
+    print(f"{'part':<25}{'state':<10}{'address':<50}uptime")
+    for name, one in known.items():
+        address = env[ADDRESSES[name]] if name in ADDRESSES else ""
+        uptime = f"{time() - float(str(one['since'])):.0f} s" if one["state"] == "running" else "-"
+        print(f"{name:<25}{one['state']:<10}{address:<50}{uptime}")
+
+
+def _env(_: argparse.Namespace) -> int:
+    for name, value in lifecycle.read_env(HERE).items():
+        print(f"{name}={value}")
+    return 0
+
+
+def _exec(options: argparse.Namespace) -> int:
+    try:
+        return subprocess.run(options.argv, env={**os.environ, **lifecycle.read_env(HERE)}, check=False).returncode
+    except FileNotFoundError as problem:
+        raise SandboxError(str(problem)) from problem
+
+
+def _publish(options: argparse.Namespace) -> int:
+    if not world.record(HERE):
+        raise SandboxError("there is no sandbox to publish to: run `make up`")
+    url = lifecycle.read_env(HERE)["PIPE_GIT_URL"]
+    for folder in options.folders or sources():
+        print(f"{publish(folder)}  {url}/{folder.resolve().name}.git")
+    return 0
+
+
+def _part(options: argparse.Namespace) -> int:
+    answer = world.order(HERE, options.verb, options.part)
+    if answer != "ok":
+        raise SandboxError(answer)
+    return 0
+
+
+COMMANDS = {
+    "up": _up,
+    "down": _down,
+    "status": _status,
+    "env": _env,
+    "exec": _exec,
+    "publish": _publish,
+    "part": _part,
+}

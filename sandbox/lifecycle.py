@@ -1,0 +1,140 @@
+"""Bring a sandbox up, and hand it to whoever needs one."""
+
+import os
+import subprocess
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
+
+from sandbox import images, kubernetes_binary, needs, publish, world
+from sandbox.layout import CACHE, HERE, Layout, SandboxError, locked
+from sandbox.probes import UnixConnection
+from sandbox.progress import activity
+from sandbox.world import Given
+
+LOAD_LIMIT = 300.0
+
+
+@dataclass(frozen=True)
+class Sandbox:
+    """Where the parts of a sandbox are and how one logs in."""
+
+    docker_host: str
+    kubeconfig: Path
+    registry: str
+    registry_user: str
+    registry_password: str
+    git_url: str
+    git_user: str
+    git_password: str
+    smtp: str
+    mail_dir: Path
+    node: str
+    state: Path
+
+    @property
+    def env(self) -> dict[str, str]:
+        """The same as environment variables."""
+        return read_env(HERE)
+
+
+def read_env(layout: Layout) -> dict[str, str]:
+    """Return the variables of the sandbox of `layout`; raises SandboxError if there is none."""
+    if not layout.env_file.exists():
+        raise SandboxError("there is no sandbox yet: run `make up`")
+    return dict(line.split("=", 1) for line in layout.env_file.read_text().splitlines())
+
+
+def running() -> Sandbox | None:
+    """Return the healthy sandbox of this checkout, None if there is none."""
+    return _sandbox() if world.healthy(HERE) else None
+
+
+def ensure() -> Sandbox:
+    """Return the sandbox of this checkout, starting it if needed; raises SandboxError if that fails."""
+    up()
+    return _sandbox()
+
+
+def up() -> None:
+    """Start the sandbox of this checkout unless a healthy one runs; raises SandboxError with what went wrong."""
+    if world.healthy(HERE):
+        return
+    CACHE.mkdir(parents=True, exist_ok=True)
+    HERE.state.mkdir(exist_ok=True)
+    with locked(HERE.state / "lock"):
+        if not world.healthy(HERE):
+            _up(Given.read(os.environ, HERE))
+
+
+def down() -> None:
+    """End the sandbox of this checkout and remove everything but its logs."""
+    if not HERE.state.exists() and not HERE.sockets.exists():
+        return
+    HERE.state.mkdir(exist_ok=True)
+    with locked(HERE.state / "lock"):
+        world.destroy(HERE)
+
+
+def _up(given: Given) -> None:
+    world.destroy(HERE)
+    needs.check(HERE, given)
+    needs.install(needs.missing_packages(given))
+    with ThreadPoolExecutor() as pool:
+        base = pool.submit(images.ensure) if not given.engine else None
+        pause = pool.submit(images.ensure_pause) if not given.kubeconfig else None
+        kubernetes = None if given.kubeconfig else pool.submit(kubernetes_binary.ensure).result()
+        world.create(HERE, given, kubernetes)
+        _fill(base, pause)
+    world.completed(HERE)
+
+
+def _fill(base: Future[Path] | None, pause: Future[Path] | None) -> None:
+    world.await_ready(HERE)
+    if pause:
+        _import_pause(pause.result())
+    if base:
+        _load(base.result())
+    for source in publish.sources():
+        publish.publish(source)
+
+
+def _sandbox() -> Sandbox:
+    env = read_env(HERE)
+    return Sandbox(
+        docker_host=env["DOCKER_HOST"],
+        kubeconfig=Path(env["PIPE_KUBECONFIG"]),
+        registry=env["PIPE_REGISTRY"],
+        registry_user=env["PIPE_REGISTRY_USER"],
+        registry_password=env["PIPE_REGISTRY_PASSWORD"],
+        git_url=env["PIPE_GIT_URL"],
+        git_user=env["PIPE_GIT_USER"],
+        git_password=env["PIPE_GIT_PASSWORD"],
+        smtp=env["PIPE_SMTP"],
+        mail_dir=Path(env["PIPE_MAIL_DIR"]),
+        node=env["PIPE_NODE"],
+        state=HERE.state,
+    )
+
+
+def _import_pause(file: Path) -> None:
+    """Give the cluster the image that holds a pod's namespaces: the registry must stay empty."""
+    pid = str(world.record(HERE)["pid"])
+    command = ["nsenter", "--target", pid, "--mount", "--pid", "--net", "ctr", "--address", "/run/containerd.sock"]
+    command += ["--namespace", "k8s.io", "images", "import", "-"]
+    with file.open("rb") as stdin:
+        done = subprocess.run(command, stdin=stdin, capture_output=True, text=True, check=False, timeout=LOAD_LIMIT)
+    if done.returncode:
+        raise SandboxError(f"the pause image could not be imported: {done.stderr.strip()}")
+
+
+def _load(file: Path) -> None:
+    """Give the docker engine the base images."""
+    connection = UnixConnection(HERE.sockets / "docker.sock", LOAD_LIMIT)
+    with activity("base images: loading into docker"), file.open("rb") as body:
+        connection.request("POST", "/images/load?quiet=1", body, {"Content-Type": "application/x-tar"})
+        answer = connection.getresponse()
+        words = answer.read().decode()
+    if answer.status != HTTPStatus.OK or '"error"' in words:
+        raise SandboxError(f"the base images could not be loaded: {words}")
