@@ -1,0 +1,1 @@
+"""The tests; run them from the root of the repository."""

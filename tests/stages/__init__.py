@@ -1,0 +1,1 @@
+"""One file a kind, and the clients below them."""
