@@ -151,8 +151,8 @@ def furnish(blueprint: Blueprint, state: Path, sockets: Path) -> None:
     _call("mount", "--bind", str(state), str(home))
     _call("mount", "--bind", str(sockets), str(home / "sockets"))
     _call("mount", "--rbind", str(staging), "/run")
-    for folder in SHADOWED:
-        _shadow(folder)
+    for shadowed in SHADOWED:
+        _shadow(shadowed)
     _furnish_files()
     _furnish_network(blueprint)
 

@@ -2,14 +2,14 @@
 
 import os
 import subprocess
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 
-from sandbox import images, kubernetes_binary, needs, publish, world
+from sandbox import images, kubernetes_binary, needs, parts, publish, world
 from sandbox.layout import CACHE, HERE, Layout, SandboxError, locked
-from sandbox.probes import UnixConnection
+from sandbox.probes import UnixConnection, connectable
 from sandbox.progress import activity
 from sandbox.world import Given
 
@@ -84,20 +84,27 @@ def _up(given: Given) -> None:
     with ThreadPoolExecutor() as pool:
         base = pool.submit(images.ensure) if not given.engine else None
         pause = pool.submit(images.ensure_pause) if not given.kubeconfig else None
-        kubernetes = None if given.kubeconfig else pool.submit(kubernetes_binary.ensure).result()
+        kubernetes = kubernetes_binary.ensure() if not given.kubeconfig else None
+        archives = [future and future.result() for future in (base, pause)]
+    try:
         world.create(HERE, given, kubernetes)
-        _fill(base, pause)
+        _fill(*archives)
+    except BaseException:
+        # Nothing half-made stays; the logs do.
+        world.destroy(HERE)
+        raise
     world.completed(HERE)
 
 
-def _fill(base: Future[Path] | None, pause: Future[Path] | None) -> None:
-    world.await_ready(HERE)
-    if pause:
-        _import_pause(pause.result())
-    if base:
-        _load(base.result())
-    for source in publish.sources():
-        publish.publish(source)
+def _fill(base: Path | None, pause: Path | None) -> None:
+    """Wait until all is ready; what a part is to contain goes in as soon as that part is."""
+    with ThreadPoolExecutor() as pool:
+        loading = [pool.submit(_load, base)] if base else []
+        loading += [pool.submit(_import_pause, pause)] if pause else []
+        loading += [pool.submit(publish.publish, source) for source in publish.sources()]
+        world.await_ready(HERE)
+        for future in loading:
+            future.result()
 
 
 def _sandbox() -> Sandbox:
@@ -121,7 +128,8 @@ def _sandbox() -> Sandbox:
 def _import_pause(file: Path) -> None:
     """Give the cluster the image that holds a pod's namespaces: the registry must stay empty."""
     pid = str(world.record(HERE)["pid"])
-    command = ["nsenter", "--target", pid, "--mount", "--pid", "--net", "ctr", "--address", "/run/containerd.sock"]
+    world.await_part(HERE, "containerd", lambda: connectable(Path(f"/proc/{pid}/root{parts.CONTAINERD}")))
+    command = ["nsenter", "--target", pid, "--mount", "--pid", "--net", "ctr", "--address", str(parts.CONTAINERD)]
     command += ["--namespace", "k8s.io", "images", "import", "-"]
     with file.open("rb") as stdin:
         done = subprocess.run(command, stdin=stdin, capture_output=True, text=True, check=False, timeout=LOAD_LIMIT)
@@ -131,7 +139,9 @@ def _import_pause(file: Path) -> None:
 
 def _load(file: Path) -> None:
     """Give the docker engine the base images."""
-    connection = UnixConnection(HERE.sockets / "docker.sock", LOAD_LIMIT)
+    engine = HERE.sockets / "docker.sock"
+    world.await_part(HERE, "dockerd", lambda: connectable(engine))
+    connection = UnixConnection(engine, LOAD_LIMIT)
     with activity("base images: loading into docker"), file.open("rb") as body:
         connection.request("POST", "/images/load?quiet=1", body, {"Content-Type": "application/x-tar"})
         answer = connection.getresponse()

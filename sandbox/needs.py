@@ -16,6 +16,17 @@ from sandbox.world import Given
 
 POLICY = Path("/usr/sbin/policy-rc.d")
 APT_LIMIT = 1800
+# Programs, and the Debian packages that have them.
+WORLD = {
+    "ip": "iproute2",
+    "iptables": "iptables",
+    "unshare": "util-linux",
+    "nsenter": "util-linux",
+    "openssl": "openssl",
+}
+CONTAINERS = {"containerd": "containerd", "runc": "runc", str(images.BUSYBOX): "busybox-static"}
+REGISTRY = {"docker-registry": "docker-registry", "htpasswd": "apache2-utils"}
+CLUSTER = {"/usr/lib/cni/bridge": "containernetworking-plugins", "conntrack": "conntrack"}
 OWN = """Or bring your own, all three or some of them:
   DOCKER_HOST      a docker engine, e.g. unix:///var/run/docker.sock
   PIPE_KUBECONFIG  a kubeconfig file; the cluster of its current context is used, no other file is ever read
@@ -37,23 +48,17 @@ def check(layout: Layout, given: Given) -> None:
 
 def missing_packages(given: Given) -> list[str]:
     """Return the Debian packages whose programs are not there, for the parts that are not given."""
-    wanted = {"git": "git"}
-    if not given.everything:
-        wanted |= {"ip": "iproute2", "iptables": "iptables", "unshare": "util-linux", "openssl": "openssl"}
-    if not (given.engine and given.kubeconfig):
-        wanted |= {"containerd": "containerd", "runc": "runc"}
-    if not given.engine:
-        wanted |= {"dockerd": "docker.io"}
-        if not images.cached().exists():
-            wanted |= {"mmdebstrap": "mmdebstrap", "npm": "npm"}
-    if not given.registry:
-        wanted |= {"docker-registry": "docker-registry", "htpasswd": "apache2-utils"}
-    if not given.kubeconfig:
-        wanted |= {"/usr/lib/cni/bridge": "containernetworking-plugins", "conntrack": "conntrack"}
-        if not kubernetes_binary.cached().exists():
-            wanted |= {"go": "golang-go"}
-    if not given.everything:
-        wanted |= {str(images.BUSYBOX): "busybox-static"}
+    cases = (
+        (True, {"git": "git"}),
+        (not given.everything, WORLD),
+        (not (given.engine and given.kubeconfig), CONTAINERS),
+        (not given.engine, {"dockerd": "docker.io"}),
+        (not given.engine and not images.cached().exists(), {"mmdebstrap": "mmdebstrap", "npm": "npm"}),
+        (not given.registry, REGISTRY),
+        (not given.kubeconfig, CLUSTER),
+        (not given.kubeconfig and not kubernetes_binary.cached().exists(), {"go": "golang-go"}),
+    )
+    wanted = {program: package for applies, case in cases if applies for program, package in case.items()}
     return sorted({package for program, package in wanted.items() if not shutil.which(program)})
 
 

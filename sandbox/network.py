@@ -1,6 +1,5 @@
 """What a sandbox puts into the machine's own network: one link, firewall rules with its mark, and forwarding."""
 
-import ipaddress
 import json
 import shutil
 import subprocess
@@ -28,7 +27,7 @@ def choose(layout: Layout, taken: list[IPv4Network]) -> IPv4Network:
 def taken() -> list[IPv4Network]:
     """Return the networks that this machine has a route to, but for the default route."""
     routes = json.loads(_output("ip", "-json", "-4", "route", "show", "table", "all"))
-    return [ipaddress.ip_network(one["dst"], strict=False) for one in routes if one["dst"] != "default"]
+    return [IPv4Network(one["dst"], strict=False) for one in routes if one["dst"] != "default"]
 
 
 def nameservers() -> tuple[str, ...]:
@@ -78,8 +77,7 @@ def _rules(layout: Layout, network: IPv4Network) -> list[list[str]]:
         ["-t", "nat", "-A", "POSTROUTING", "-s", str(network), "!", "-d", str(network), *comment, "-j", "MASQUERADE"]
     ]
     if "-P FORWARD DROP" in _output("iptables", "-w", "10", "-S", "FORWARD"):
-        for direction in ("-i", "-o"):
-            rules.append(["-I", "FORWARD", direction, layout.mark, *comment, "-j", "ACCEPT"])
+        rules += [["-I", "FORWARD", way, layout.mark, *comment, "-j", "ACCEPT"] for way in ("-i", "-o")]
     return rules
 
 

@@ -202,6 +202,7 @@ def _controllers(blueprint: Blueprint) -> Part:
     flags = [f"--root-ca-file={pki}/ca.crt", f"--service-account-private-key-file={pki}/sa.key"]
     flags += [f"--cluster-signing-cert-file={pki}/ca.crt", f"--cluster-signing-key-file={pki}/ca.key"]
     flags += ["--allocate-node-cidrs=true", f"--cluster-cidr={PODS}", "--use-service-account-credentials=true"]
+    flags += ["--kube-api-qps=500", "--kube-api-burst=1000"]
     flags += ["--leader-elect=false", "--enable-hostpath-provisioner=true", "--bind-address=127.0.0.1"]
     return _as_admin(blueprint, "kube-controller-manager", *flags)
 
@@ -248,11 +249,13 @@ def _kubelet_json(blueprint: Blueprint) -> dict[str, Any]:
         "clusterDNS": [blueprint.node],
         "clusterDomain": "cluster.local",
         "resolvConf": f"{home}/etc/resolv.conf",
-        "evictionHard": {name: "1%" for name in ("nodefs.available", "imagefs.available", "nodefs.inodesFree")},
+        "evictionHard": dict.fromkeys(("nodefs.available", "imagefs.available", "nodefs.inodesFree"), "1%"),
         # A developer's full disk must not make the kubelet collect the pause image, which nobody could pull again.
         "imageGCHighThresholdPercent": 100,
         "serializeImagePulls": False,
         "registryPullQPS": 0,
+        "kubeAPIQPS": 200,
+        "kubeAPIBurst": 400,
     }
 
 

@@ -43,7 +43,7 @@ def say(line: str, stream: TextIO | None = None) -> None:
 
 @contextmanager
 def activity(what: str) -> Iterator[Activity]:
-    """Show `what` while the block runs, once it takes longer than two seconds; what took long is also said to be done."""
+    """Show `what` while the block runs, once it takes longer than two seconds, and then its end, too."""
     one = Activity(what)
     done = Event()
     ticker = Thread(target=_tick, args=(one, done), daemon=True)

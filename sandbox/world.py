@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Network
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import Any, TextIO, cast
 from sandbox import cgroups, git_host, network, parts, pki, probes
 from sandbox.blueprint import INSIDE, Blueprint
 from sandbox.layout import CACHE, Layout, SandboxError, locked, write_atomically
-from sandbox.progress import Activity, activity
+from sandbox.progress import activity
 
 USER = git_host.USER
 GIT_PORT = 8080
@@ -158,6 +158,14 @@ def await_ready(layout: Layout) -> None:
             sleep(0.05)
 
 
+def await_part(layout: Layout, name: str, works: Callable[[], bool]) -> None:
+    """Wait until a part works; raises SandboxError if that cannot be hoped for any more."""
+    deadline = monotonic() + READY_LIMIT
+    while not works():
+        _fail_if_hopeless(layout, [name], late=monotonic() > deadline)
+        sleep(0.05)
+
+
 def completed(layout: Layout) -> None:
     """Write down that the sandbox is complete."""
     _remember(layout, {**record(layout), "complete": True})
@@ -196,8 +204,17 @@ def _in_namespaces(layout: Layout, given: Given, chosen: IPv4Network) -> Bluepri
 
 def _on_loopback(layout: Layout) -> Blueprint:
     ports = [port for port in _ports(layout) if not probes.listening(LOOPBACK, port)]
-    only = {"engine": False, "cluster": False, "registry": False}
-    return Blueprint(layout.identity, str(layout.state), LOOPBACK, None, ports[0], ports[1], **only)
+    return Blueprint(
+        identity=layout.identity,
+        home=str(layout.state),
+        node=LOOPBACK,
+        gateway=None,
+        git_port=ports[0],
+        smtp_port=ports[1],
+        engine=False,
+        cluster=False,
+        registry=False,
+    )
 
 
 def _ports(layout: Layout) -> list[int]:
