@@ -4,16 +4,16 @@ import contextlib
 import os
 import signal
 import subprocess
+import tempfile
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, ParamSpec, TypeVar
+from typing import IO, Literal, ParamSpec, TypeVar
 
 import anyio
 import anyio.to_thread
-from anyio.abc import ByteReceiveStream, Process
 from pydantic import JsonValue
 
 from pipeline.stage import CauseKind, Completed, Effect, Glob, RunInfo, Secret, StageFailed
@@ -119,40 +119,14 @@ class FakeContext:
         folder = cwd or self.workspace
         self.runs.append(Run(tuple(argv), dict(env or {}), folder, stdin))
         captured = bytearray()
+        program = _Program(argv, folder, {**self.env, **(env or {})}, stdin)
         try:
-            process = await anyio.open_process(
-                list(argv),
-                cwd=folder,
-                env={**self.env, **(env or {})},
-                stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
-                stderr=subprocess.PIPE if capture else subprocess.STDOUT,
-                start_new_session=True,
-            )
+            code = await self.call(program, captured if capture else self.logged, self.logged if capture else None)
         except FileNotFoundError as error:
             raise StageFailed(f"there is no program '{argv[0]}'", kind=CauseKind.CONFIG) from error
-        async with process:
-            try:
-                await self._carry(process, stdin, captured if capture else self.logged)
-                await process.wait()
-            except BaseException:
-                _kill(process)
-                raise
-        code = process.returncode or 0
-        code = code if code >= 0 else 128 - code
         if check and code:
             raise StageFailed(f"{argv[0]} ended with exit code {code}")
         return Completed(code, bytes(captured))
-
-    async def _carry(self, process: Process, stdin: bytes, into: bytearray) -> None:
-        async with anyio.create_task_group() as tasks:
-            if process.stdout:
-                tasks.start_soon(_read, process.stdout, into)
-            if process.stderr:
-                tasks.start_soon(_read, process.stderr, self.logged)
-            if process.stdin:
-                with contextlib.suppress(anyio.BrokenResourceError):
-                    await process.stdin.send(stdin)
-                await process.stdin.aclose()
 
     async def call(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         ended = threading.Event()
@@ -193,14 +167,49 @@ class FakeContext:
         self.published.append((what, pattern))
 
 
-async def _read(stream: ByteReceiveStream, into: bytearray) -> None:
-    async for block in stream:
+class _Program:
+    """A process that a thread waits for; `stop` kills its process group."""
+
+    def __init__(self, argv: Sequence[str], cwd: Path, env: Mapping[str, str], stdin: bytes) -> None:
+        self._argv, self._cwd, self._env, self._stdin = list(argv), cwd, dict(env), stdin
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __call__(self, stdout: bytearray, stderr: bytearray | None) -> int:
+        with tempfile.TemporaryFile() as source:
+            source.write(self._stdin)
+            source.seek(0)
+            process = self._process = subprocess.Popen(
+                self._argv,
+                cwd=self._cwd,
+                env=self._env,
+                stdin=source if self._stdin else subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT if stderr is None else subprocess.PIPE,
+                bufsize=0,
+                start_new_session=True,
+            )
+        with process:
+            readers = [
+                threading.Thread(target=_read, args=(stream, into))
+                for stream, into in ((process.stdout, stdout), (process.stderr, stderr))
+                if stream is not None and into is not None
+            ]
+            for reader in readers:
+                reader.start()
+            for reader in readers:
+                reader.join()
+            code = process.wait()
+        return code if code >= 0 else 128 - code
+
+    def stop(self) -> None:
+        if self._process:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+
+
+def _read(stream: IO[bytes], into: bytearray) -> None:
+    while block := stream.read(65536):
         into += block
-
-
-def _kill(process: Process) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
 
 
 def _stop(function: object, ended: threading.Event) -> None:

@@ -1,0 +1,97 @@
+"""Which kinds there are: found by entry point, imported one by one, broken ones named."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.metadata import EntryPoint
+
+import pytest
+
+from pipeline.errors import PipeError
+from pipeline.stage import Stage
+from stages import catalog
+
+
+@pytest.fixture
+def entries(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[EntryPoint]]:
+    found: list[EntryPoint] = []
+    monkeypatch.setattr(catalog, "entry_points", lambda group: found)
+    for function in (catalog._entries, catalog.kind):
+        function.cache_clear()
+    yield found
+    for function in (catalog._entries, catalog.kind):
+        function.cache_clear()
+
+
+def entry(name: str, value: str) -> EntryPoint:
+    return EntryPoint(name, value, catalog.GROUP)
+
+
+def test_the_kinds_of_this_distribution_are_installed() -> None:
+    assert {"checkout", "shell", "maven", "npm", "image", "push", "mail", "probe", "deploy"} <= set(catalog.names())
+
+
+def test_naming_the_kinds_imports_none_of_them() -> None:
+    program = """
+import sys
+from stages import catalog
+assert "probe" in catalog.names() and len(catalog.installed()) >= 9
+loaded = {name for name in sys.modules if name.startswith("stages.")} - {"stages.catalog"}
+assert not loaded, loaded
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_loading_a_kind_imports_no_sdk() -> None:
+    program = """
+import sys
+from stages import catalog
+for name in ("checkout", "shell", "maven", "npm", "image", "push", "mail", "probe"):
+    catalog.kind(name)
+heavy = {"docker", "git", "aiohttp", "smtplib", "kubernetes", "requests"} & set(sys.modules)
+assert not heavy, heavy
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_an_unknown_kind_is_answered_with_the_nearest() -> None:
+    with pytest.raises(catalog.UnknownKind, match=r"there is no kind 'mavne'; did you mean 'maven'\?"):
+        catalog.kind("mavne")
+
+
+def test_a_kind_that_cannot_be_imported_names_its_entry_point_and_why(entries: list[EntryPoint]) -> None:
+    entries.append(entry("helm", "no_such_module:Helm"))
+    with pytest.raises(PipeError, match=r"'helm'.*no_such_module:Helm.*No module named 'no_such_module'"):
+        catalog.kind("helm")
+
+
+def test_a_kind_must_be_a_stage(entries: list[EntryPoint]) -> None:
+    entries.append(entry("odd", "json:dumps"))
+    with pytest.raises(catalog.BrokenKind, match="it is no Stage"):
+        catalog.kind("odd")
+
+
+def test_two_kinds_of_one_name_are_refused(entries: list[EntryPoint]) -> None:
+    entries += [entry("probe", "stages.probe:Probe"), entry("probe", "json:dumps")]
+    with pytest.raises(catalog.BrokenKind, match=r"stages\.probe:Probe' has that name already"):
+        catalog.names()
+
+
+def test_one_broken_kind_does_not_hide_the_others(entries: list[EntryPoint]) -> None:
+    entries += [entry("broken", "no_such_module:X"), entry("probe", "stages.probe:Probe")]
+    kinds = catalog.installed()
+    assert list(kinds) == ["broken", "probe"]
+    assert issubclass(kinds["probe"], Stage)
+
+
+@pytest.mark.parametrize("name", ["checkout", "shell", "maven", "npm", "image", "push", "mail", "probe"])
+def test_every_kind_is_frozen_refuses_unknown_fields_and_describes_its_own(name: str) -> None:
+    kind = catalog.kind(name)
+    assert kind.model_config.get("frozen")
+    assert kind.model_config.get("extra") == "forbid"
+    assert kind.__doc__
+    assert kind.__doc__.splitlines()[0].endswith(".")
+    properties = kind.model_json_schema()["properties"]
+    assert [field for field, schema in properties.items() if not schema.get("description")] == []
+    outputs = kind.outputs_model().model_json_schema()
+    assert outputs["additionalProperties"] is False
