@@ -7,13 +7,13 @@ import shlex
 import shutil
 import subprocess
 import tarfile
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from sandbox import archive
 from sandbox.archive import Image
-from sandbox.layout import CACHE, SandboxError, locked
+from sandbox.cache import bound_to_us, workshop
+from sandbox.layout import CACHE, SandboxError
 from sandbox.progress import activity
 
 PAUSE = "pause:1"
@@ -62,12 +62,10 @@ def cached(kind: str = "images") -> Path:
 def _ensure(kind: str, make: Callable[[Path, Path], None]) -> Path:
     result = cached(kind)
     if not result.exists():
-        with locked(CACHE / f"{kind}.lock"):
+        with workshop(kind) as folder:
             if not result.exists():
-                with tempfile.TemporaryDirectory(dir=CACHE, prefix="building-") as folder:
-                    made = Path(folder) / "archive.tar"
-                    make(made, Path(folder))
-                    made.replace(result)
+                make(folder / "archive.tar", folder)
+                (folder / "archive.tar").replace(result)
     return result
 
 
@@ -115,6 +113,7 @@ def _debian(what: str, result: Path, packages: str, *hooks: str) -> Path:
     command = ["unshare", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child", "--"]
     command += ["mmdebstrap", "--variant=minbase", f"--include=ca-certificates,{packages}"]
     command += ['--setup-hook=mkdir -p "$1/usr/share/man/man1"', "--dpkgopt=path-exclude=/usr/share/man/*"]
+    command += ['--aptopt=APT::Install-Recommends "false"']
     command += [f"--dpkgopt=path-exclude=/usr/share/{folder}/*" for folder in ("doc", "locale", "info", "lintian")]
     command += [f"--customize-hook={hook}" for hook in hooks]
     environment = {**os.environ, "TMPDIR": str(result.parent), "SOURCE_DATE_EPOCH": "1735689600"}
@@ -213,7 +212,14 @@ def _run(command: list[str], environment: dict[str, str] | None = None, stdin: s
     log = CACHE / "images.log"
     with log.open("w") as file:
         done = subprocess.run(
-            command, env=environment, input=stdin, stdout=file, stderr=file, text=True, check=False, timeout=1200
+            bound_to_us(command),
+            env=environment,
+            input=stdin,
+            stdout=file,
+            stderr=file,
+            text=True,
+            check=False,
+            timeout=1200,
         )
     if done.returncode:
         tail = "\n".join(log.read_text().splitlines()[-15:])

@@ -207,8 +207,16 @@ def take_orders(keeper: Keeper, path: Path) -> None:
                 print(answer, file=stream)
 
 
+def die_with_maker() -> None:
+    """End everything if standard input does before it said "complete"."""
+    if sys.stdin.readline() != "complete\n":
+        os.killpg(0, signal.SIGKILL)
+        # The first process of a namespace is immune to its own signals.
+        os._exit(1)
+
+
 def main() -> None:
-    """Run as `python -m sandbox.inside STATE SOCKETS`; the line "go" says that the outside is complete."""
+    """Run as `python -m sandbox.inside STATE SOCKETS`; the line "go" says that our link to the outside is there."""
     state, sockets = (Path(argument) for argument in sys.argv[1:3])
     if sys.stdin.readline() != "go\n":
         return
@@ -219,6 +227,7 @@ def main() -> None:
     keeper = Keeper(blueprint)
     Thread(target=take_orders, args=(keeper, sockets / "control.sock"), daemon=True).start()
     Thread(target=keeper.start_all, daemon=True).start()
+    Thread(target=die_with_maker, daemon=True).start()
     keeper.reap()
 
 

@@ -6,11 +6,11 @@ import os
 import platform
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from sandbox.layout import CACHE, SandboxError, locked
+from sandbox.cache import bound_to_us, workshop
+from sandbox.layout import CACHE, SandboxError
 from sandbox.progress import Activity, activity
 
 SOURCE = Path(__file__).parent / "kubernetes"
@@ -48,20 +48,14 @@ def ensure() -> Path:
     """Return the binary, compiling it first if nobody has; raises SandboxError with the compiler's last words."""
     binary = cached()
     if not binary.exists():
-        with locked(CACHE / "kubernetes.lock"):
+        with workshop("kubernetes") as folder:
             if not binary.exists():
-                _build(binary)
+                for file in SOURCE.iterdir():
+                    shutil.copy(file, folder)
+                with activity(f"kubernetes {VERSION}: compiling (first time only, about 5 minutes)") as news:
+                    _compile(folder, news)
+                (folder / "node").replace(binary)
     return binary
-
-
-def _build(binary: Path) -> None:
-    with tempfile.TemporaryDirectory(dir=CACHE, prefix="building-") as name:
-        folder = Path(name)
-        for file in SOURCE.iterdir():
-            shutil.copy(file, folder)
-        with activity(f"kubernetes {VERSION}: compiling (first time only, about 5 minutes)") as news:
-            _compile(folder, news)
-        (folder / "node").replace(binary)
 
 
 def _compile(folder: Path, news: Activity) -> None:
@@ -80,7 +74,12 @@ def _compile(folder: Path, news: Activity) -> None:
 
 def _started(command: list[str], folder: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        command, cwd=folder, env=_environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        bound_to_us(command),
+        cwd=folder,
+        env=_environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
 
 
@@ -109,7 +108,7 @@ def _newer_go(folder: Path) -> str:
 
 def _output(command: list[str], folder: Path) -> str:
     done = subprocess.run(
-        command, cwd=folder, env=_environment(), capture_output=True, text=True, check=False, timeout=600
+        bound_to_us(command), cwd=folder, env=_environment(), capture_output=True, text=True, check=False, timeout=600
     )
     if done.returncode:
         raise SandboxError(f"{' '.join(command)} failed:\n{done.stderr.strip()}")

@@ -82,29 +82,32 @@ def _up(given: Given) -> None:
     needs.check(HERE, given)
     needs.install(needs.missing_packages(given))
     with ThreadPoolExecutor() as pool:
-        base = pool.submit(images.ensure) if not given.engine else None
-        pause = pool.submit(images.ensure_pause) if not given.kubeconfig else None
+        making = [pool.submit(images.ensure)] if not given.engine else []
+        making += [pool.submit(images.ensure_pause)] if not given.kubeconfig else []
         kubernetes = kubernetes_binary.ensure() if not given.kubeconfig else None
-        archives = [future and future.result() for future in (base, pause)]
+        for made in making:
+            made.result()
     try:
-        world.create(HERE, given, kubernetes)
-        _fill(*archives)
+        with world.create(HERE, given, kubernetes) as lifeline:
+            _fill(given)
+            world.complete(HERE, lifeline)
     except BaseException:
         # Nothing half-made stays; the logs do.
         world.destroy(HERE)
         raise
-    world.completed(HERE)
 
 
-def _fill(base: Path | None, pause: Path | None) -> None:
+def _fill(given: Given) -> None:
     """Wait until all is ready; what a part is to contain goes in as soon as that part is."""
     with ThreadPoolExecutor() as pool:
-        loading = [pool.submit(_load, base)] if base else []
-        loading += [pool.submit(_import_pause, pause)] if pause else []
-        loading += [pool.submit(publish.publish, source) for source in publish.sources()]
+        loading = [pool.submit(_load, images.cached())] if not given.engine else []
+        loading += [pool.submit(_import_pause, images.cached("pause"))] if not given.kubeconfig else []
+        publishing = [pool.submit(publish.publish, source) for source in publish.sources()]
         world.await_ready(HERE)
         for future in loading:
             future.result()
+        for published in publishing:
+            published.result()
 
 
 def _sandbox() -> Sandbox:

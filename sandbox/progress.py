@@ -56,6 +56,7 @@ def activity(what: str) -> Iterator[Activity]:
         ticker.join()
         _active.remove(one)
     if one.shown:
+        # Reached only without an error, which has its own words.
         say(f"{one.what}: done in {one.elapsed:.0f} s")
 
 

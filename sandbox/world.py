@@ -131,8 +131,11 @@ def destroy(layout: Layout) -> None:
             _remove(path)
 
 
-def create(layout: Layout, given: Given, kubernetes: Path | None) -> Blueprint:
-    """Start a sandbox and return its blueprint; the parts come up on their own, see `await_ready`."""
+def create(layout: Layout, given: Given, kubernetes: Path | None) -> TextIO:
+    """Start a sandbox, whose parts come up on their own, see `await_ready`.
+
+    Returns its lifeline: until `complete` it ends as soon as that is closed, by us or by our death.
+    """
     layout.state.mkdir(exist_ok=True)
     shutil.rmtree(layout.state / "logs", ignore_errors=True)
     layout.sockets.mkdir(mode=0o700)
@@ -166,9 +169,10 @@ def await_part(layout: Layout, name: str, works: Callable[[], bool]) -> None:
         sleep(0.05)
 
 
-def completed(layout: Layout) -> None:
-    """Write down that the sandbox is complete."""
+def complete(layout: Layout, lifeline: TextIO) -> None:
+    """Let the sandbox live on without its maker."""
     _remember(layout, {**record(layout), "complete": True})
+    lifeline.write("complete\n")
 
 
 def order(layout: Layout, verb: str, part: str) -> str:
@@ -224,7 +228,7 @@ def _ports(layout: Layout) -> list[int]:
 
 def _launch(
     layout: Layout, given: Given, plan: Blueprint, kubernetes: Path | None, chosen: IPv4Network | None
-) -> Blueprint:
+) -> TextIO:
     parts.configure(plan, layout.state, kubernetes if plan.cluster else None)
     plan.save(layout.state / "blueprint.json")
     if plan.cluster:
@@ -232,11 +236,10 @@ def _launch(
         for name, file in (("admin", "kubeconfig"), ("kubelet", "kubelet.conf")):
             write_atomically(layout.state / file, pki.kubeconfig(layout.state / "pki", name, plan.node), 0o600)
     _write_env(layout, given, plan)
-    _start(layout, chosen)
-    return plan
+    return _start(layout, chosen)
 
 
-def _start(layout: Layout, chosen: IPv4Network | None) -> None:
+def _start(layout: Layout, chosen: IPv4Network | None) -> TextIO:
     command = [sys.executable, "-m", "sandbox.inside", str(layout.state), str(layout.sockets)]
     prefix = NAMESPACES if chosen else ()
     with layout.log("init").open("w") as log:
@@ -249,14 +252,16 @@ def _start(layout: Layout, chosen: IPv4Network | None) -> None:
             start_new_session=True,
             text=True,
         )
-    # Until it hears "go", the first process ends by itself if this one does.
+    lifeline = cast("TextIO", outer.stdin)
     first = _child(outer) if chosen else outer.pid
     _remember(layout, {"pid": first, "birth": birth(first), "group": not chosen})
     if chosen:
         cgroups.create(layout.mark)
         network.connect(layout, chosen, first)
-    with cast("TextIO", outer.stdin) as stdin:
-        stdin.write("go\n")
+    print("go", file=lifeline, flush=True)
+    # It outlives this process by design, which Popen would complain about.
+    outer.returncode = 0
+    return lifeline
 
 
 def _child(outer: subprocess.Popen[str]) -> int:

@@ -1,0 +1,112 @@
+"""What the user brings, and what the machine lacks."""
+
+import os
+import platform
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from sandbox import needs
+from sandbox.blueprint import Blueprint
+from sandbox.layout import Layout, SandboxError
+from sandbox.parts import waves
+from sandbox.world import Given
+
+OWN = {"DOCKER_HOST": "unix:///d", "PIPE_REGISTRY": "r:1", "PIPE_REGISTRY_USER": "u", "PIPE_REGISTRY_PASSWORD": "p"}
+EVERYTHING = Given("unix:///d", "/k", "r:1", "u", "p")
+
+
+def _names(**own: bool) -> list[str]:
+    plan = replace(Blueprint("0", "/run/pipe", "10.200.0.2", "10.200.0.1", 8080, 2525), **own)
+    return [part.name for wave in waves(plan) for part in wave]
+
+
+def test_a_registry_without_its_login_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(SandboxError, match="PIPE_REGISTRY_USER and PIPE_REGISTRY_PASSWORD"):
+        Given.read({"PIPE_REGISTRY": "r:1"}, Layout(tmp_path))
+
+
+def test_a_kubeconfig_that_is_no_file_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(SandboxError, match="is no file"):
+        Given.read({"PIPE_KUBECONFIG": str(tmp_path / "none")}, Layout(tmp_path))
+
+
+def test_kubeconfig_of_the_user_is_never_looked_at(tmp_path: Path) -> None:
+    assert Given.read({"KUBECONFIG": "/somewhere"}, Layout(tmp_path)) == Given()
+
+
+def test_variables_that_the_sandbox_set_itself_bring_nothing(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    assert Given.read({**OWN, "PIPE_SANDBOX": str(layout.state)}, layout) == Given()
+    assert Given.read(OWN, layout).engine == "unix:///d"
+
+
+@pytest.mark.parametrize(
+    ("own", "absent"),
+    [
+        ({"engine": False}, {"dockerd"}),
+        ({"registry": False}, {"registry"}),
+        ({"cluster": False}, {"etcd", "kube-apiserver", "kubelet", "coredns"}),
+        ({"cluster": False, "engine": False}, {"containerd"}),
+    ],
+)
+def test_what_the_user_brings_is_not_started(own: dict[str, bool], absent: set[str]) -> None:
+    assert absent.isdisjoint(_names(**own))
+    assert {"git-host", "mail-sink"} <= set(_names(**own))
+    assert absent <= set(_names())
+
+
+def test_with_everything_brought_the_machine_may_be_anything(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(platform, "system", lambda: "Darwin")
+    needs.check(Layout(tmp_path), EVERYTHING)
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    assert needs.missing_packages(EVERYTHING) == ["git"]
+
+
+def test_all_that_is_lacking_is_said_at_once_with_the_way_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(needs.Lacking) as lacking:
+        needs.check(Layout(tmp_path), Given())
+    words = str(lacking.value)
+    assert all(word in words for word in ("root", "apt-get, to install", "docker.io", "PIPE_KUBECONFIG", "DOCKER_HOST"))
+
+
+def test_another_system_is_told_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(platform, "system", lambda: "Darwin")
+    with pytest.raises(needs.Lacking, match="Linux \\(this is Darwin\\)"):
+        needs.check(Layout(tmp_path), Given())
+
+
+def test_packages_start_no_service_and_the_ban_ends_with_us(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    policy = tmp_path / "policy-rc.d"
+    monkeypatch.setattr(needs, "POLICY", policy)
+    seen: list[tuple[str, bool]] = []
+
+    def apt(verb: str, *packages: str) -> int:
+        seen.append((verb, policy.exists()))
+        return 0
+
+    monkeypatch.setattr(needs, "_apt", apt)
+    monkeypatch.setattr(needs, "say", lambda line: None)
+    needs.install(["containerd"])
+    assert seen == [("install", True)]
+    assert not policy.exists()
+
+
+def test_the_package_lists_are_fetched_only_when_they_are_too_old(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(needs, "POLICY", tmp_path / "policy-rc.d")
+    calls: list[str] = []
+
+    def apt(verb: str, *packages: str) -> int:
+        calls.append(verb)
+        return int(calls.count("install") < 2)
+
+    monkeypatch.setattr(needs, "_apt", apt)
+    monkeypatch.setattr(needs, "say", lambda line: None)
+    needs.install(["containerd"])
+    assert calls == ["install", "update", "install"]
