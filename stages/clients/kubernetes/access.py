@@ -1,0 +1,174 @@
+"""Which cluster, and by which credentials: a kubeconfig that somebody named, or the pod we run in.
+
+The current context of `~/.kube/config` is never used: it is whatever its owner looked at last.
+"""
+
+import asyncio
+import base64
+import binascii
+import itertools
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pipeline.stage import CauseKind, SecretFile, StageContext, StageFailed
+from stages.clients.kubernetes.api import Cluster
+from stages.clients.kubernetes.transport import Transport
+
+__all__ = ["connect"]
+
+_VARIABLE = "PIPE_KUBECONFIG"
+_IN_CLUSTER = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
+_PLUGIN_SECONDS = 30
+# Fields of a kubeconfig that hold base64 or a path, by the name of the path's field.
+_FILES = ("certificate-authority", "client-certificate", "client-key")
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """A kubeconfig and how messages call it; no path means the service account of the pod we run in."""
+
+    path: Path | None
+    label: str
+
+
+async def connect(ctx: StageContext, secret: str | None, context: str | None) -> Cluster:
+    """A client for the cluster that the stage names. Nothing is sent yet.
+
+    Args:
+        ctx: whose secret or variable holds the kubeconfig.
+        secret: the secret with the kubeconfig; without one `PIPE_KUBECONFIG`, else the pod's service account.
+        context: the kubeconfig's context, else its current one.
+
+    Raises:
+        StageFailed: (config) no kubeconfig is named, or it is wrong.
+    """
+    source = _source(ctx, secret)
+    return await ctx.call(_cluster, source, context)
+
+
+def _source(ctx: StageContext, secret: str | None) -> _Source:
+    if secret is not None:
+        value = ctx.secret(secret)
+        if not isinstance(value, SecretFile):
+            raise StageFailed(f"the secret '{secret}' is no file, so it is no kubeconfig", kind=CauseKind.CONFIG)
+        return _Source(value.path, f"the kubeconfig of secret '{secret}'")
+    named = ctx.env.get(_VARIABLE)
+    if named:
+        return _Source(Path(named).expanduser(), f"the kubeconfig that {_VARIABLE} names")
+    if "KUBERNETES_SERVICE_HOST" in os.environ and _IN_CLUSTER.exists():
+        return _Source(None, "the service account of this pod")
+    raise StageFailed(
+        f"no cluster is named: give the stage `secret:` with a kubeconfig, or set {_VARIABLE} to the path of one"
+        " (the current context of ~/.kube/config is never used by accident)",
+        kind=CauseKind.CONFIG,
+    )
+
+
+def _cluster(source: _Source, context: str | None) -> Cluster:
+    """Load the client and the credentials; blocks for the import, for files and for a plug-in."""
+    from kubernetes.aio import client as kubernetes_client
+    from kubernetes.aio import config as kubernetes_config
+
+    # The official client is typed only in part.
+    clients: Any = kubernetes_client
+    configs: Any = kubernetes_config
+    configuration = clients.Configuration()
+    # Strict checks refuse authorities without key identifiers, which many clusters have and kubectl takes.
+    configuration.disable_strict_ssl_verification = True
+    try:
+        with tempfile.TemporaryDirectory(prefix="pipe-kube-") as private:
+            if source.path is None:
+                configs.load_incluster_config(configuration)
+            else:
+                config = _config(source.path, context, Path(private))
+                _load(config, configs.load_kube_config_from_dict, configuration)
+            client = clients.ApiClient(configuration)
+    except (configs.ConfigException, OSError, ValueError, KeyError, TypeError, AttributeError, TimeoutError) as error:
+        raise StageFailed(f"{source.label} is wrong: {_reason(error)}", kind=CauseKind.CONFIG) from error
+    client.user_agent = "pipe"
+    return Cluster(Transport(client, configuration.host, source.label))
+
+
+def _config(path: Path, context: str | None, private: Path) -> dict[str, Any]:
+    """The kubeconfig, its context chosen."""
+    config = self_contained(_parse(path), path.resolve().parent, private)
+    chosen = context or config.get("current-context")
+    known = [each.get("name") for each in config["contexts"]]
+    if chosen not in known:
+        said = f"there is no context '{chosen}'" if chosen else "it has no current-context, so name one with `context:`"
+        raise ValueError(f"{said}; contexts: {', '.join(map(str, known)) or 'none'}")
+    return {**config, "current-context": chosen}
+
+
+def _load(config: dict[str, Any], load: Any, configuration: Any) -> None:
+    # A loop of its own: this is a thread, and only a credential plug-in really waits in there.
+    asyncio.run(asyncio.wait_for(load(config, client_configuration=configuration), _PLUGIN_SECONDS))
+    if not configuration.host or "://" not in configuration.host:
+        raise ValueError(f"its server '{configuration.host}' is no URL")
+    if not (configuration.api_key or configuration.cert_file) and _has_plugin(config):
+        raise ValueError(f"the credential plug-in of context '{config['current-context']}' gave no credentials")
+
+
+def _parse(path: Path) -> dict[str, Any]:
+    try:
+        config = yaml.safe_load(path.read_bytes())
+    except yaml.MarkedYAMLError as error:
+        # The error's own text quotes the file, which is a secret.
+        line = f" (line {error.problem_mark.line + 1})" if error.problem_mark else ""
+        raise ValueError(f"it is no YAML{line}") from None
+    except yaml.YAMLError:
+        raise ValueError("it is no YAML") from None
+    if not isinstance(config, dict) or not all(isinstance(config.get(key), list) for key in ("clusters", "contexts")):
+        raise ValueError("it has no `clusters` and `contexts`")
+    return config
+
+
+def self_contained(config: Mapping[str, Any], folder: Path, private: Path) -> dict[str, Any]:
+    """A kubeconfig whose paths are absolute and whose embedded keys are files in `private`.
+
+    The client would leave those keys in the system's temporary folder until the process ends.
+    """
+    number = itertools.count()
+
+    def place(section: Mapping[str, Any]) -> dict[str, Any]:
+        result = dict(section)
+        for name in _FILES:
+            data = result.pop(f"{name}-data", None)
+            if data:
+                target = private / str(next(number))
+                target.write_bytes(_decode(name, data))
+                result[name] = str(target)
+        paths = {name: str(folder / result[name]) for name in (*_FILES, "tokenFile") if result.get(name)}
+        return result | paths
+
+    def places(plural: str, singular: str) -> list[dict[str, Any]]:
+        return [{**each, singular: place(each.get(singular) or {})} for each in config.get(plural) or ()]
+
+    return {**config, "clusters": places("clusters", "cluster"), "users": places("users", "user")}
+
+
+def _decode(name: str, data: object) -> bytes:
+    try:
+        return base64.b64decode(str(data), validate=True)
+    except binascii.Error:
+        raise ValueError(f"its {name}-data is no base64") from None
+
+
+def _has_plugin(config: Mapping[str, Any]) -> bool:
+    chosen = config["current-context"]
+    user = next((each["context"].get("user") for each in config["contexts"] if each.get("name") == chosen), None)
+    return any("exec" in each["user"] for each in config["users"] if each.get("name") == user)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, TimeoutError):
+        return f"its credential plug-in did not answer in {_PLUGIN_SECONDS} s"
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.strerror}: {error.filename}"
+    return str(error) or type(error).__name__

@@ -1,0 +1,218 @@
+"""What a cluster can be asked, in plain dicts; paths come from its own discovery."""
+
+import json
+import re
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from typing import Self
+from urllib.parse import quote
+
+import anyio
+
+from pipeline.stage import CauseKind, StageFailed
+from stages.clients.kubernetes.objects import Object, Ref, identity
+from stages.clients.kubernetes.transport import ApiError, Request, Transport, Unreachable, transport_errors
+
+__all__ = ["FIELD_MANAGER", "Applied", "Cluster", "Collection", "Resource", "UnknownKind"]
+
+FIELD_MANAGER = "pipe"
+_MANAGED = ("fieldManager", FIELD_MANAGER)
+_WARNING = re.compile(r'\d{3} \S+ "((?:[^"\\]|\\.)*)"')
+
+
+class UnknownKind(StageFailed):
+    """The cluster has no such kind."""
+
+    def __init__(self, ref: Ref) -> None:
+        super().__init__(f"the cluster knows no {ref.kind} of {ref.api_version}", kind=CauseKind.CONFIG)
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """How a kind is called in paths (`deployments`), and whether its objects live in namespaces."""
+
+    api_version: str
+    kind: str
+    plural: str
+    namespaced: bool
+
+    def path(self, namespace: str, name: str = "") -> str:
+        """The path of one object, or of all when there is no name."""
+        inside = f"/namespaces/{quote(namespace)}" if self.namespaced and namespace else ""
+        return f"{_root(self.api_version)}{inside}/{self.plural}" + (f"/{quote(name)}" if name else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Collection:
+    """Objects of one kind in one namespace, all or those that a selector names."""
+
+    api_version: str
+    kind: str
+    namespace: str
+    labels: str = ""
+    fields: str = ""
+
+    @property
+    def query(self) -> tuple[tuple[str, str], ...]:
+        """The selectors as query parameters."""
+        pairs = (("labelSelector", self.labels), ("fieldSelector", self.fields))
+        return tuple((name, value) for name, value in pairs if value)
+
+    def __str__(self) -> str:
+        return self.kind + (f" in {self.namespace}" if self.namespace else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What the cluster made of an applied object, and what it warns of."""
+
+    object: Object
+    warnings: tuple[str, ...] = ()
+
+
+# What a server calls its kinds does not change while a process lives; new kinds are looked up again.
+_DISCOVERED: dict[tuple[str, str], dict[str, Resource]] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """One cluster and who we are there. Use as `async with`; every method raises what `Transport.send` does."""
+
+    transport: Transport
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        with anyio.CancelScope(shield=True), anyio.move_on_after(2):
+            await self.transport.client.close()
+
+    @property
+    def server(self) -> str:
+        """Its address."""
+        return self.transport.server
+
+    async def resource(self, api_version: str, kind: str) -> Resource | None:
+        """How the cluster calls a kind, None if it has no such kind."""
+        key = (self.server, api_version)
+        if kind not in _DISCOVERED.get(key, {}):
+            _DISCOVERED[key] = await self._discover(api_version)
+        return _DISCOVERED[key].get(kind)
+
+    async def get(self, ref: Ref) -> Object | None:
+        """An object, None if there is none."""
+        try:
+            return await self._json(Request("GET", await self._path(ref), f"get {ref}"))
+        except ApiError as error:
+            if error.status == 404:
+                return None
+            raise
+
+    async def items(self, what: Collection) -> tuple[list[Object], str]:
+        """The objects of a collection, and the resource version that a watch goes on from."""
+        answer = await self._json(Request("GET", await self._path_of(what), f"list {what}", what.query))
+        found = [{"apiVersion": what.api_version, "kind": what.kind, **each} for each in answer.get("items") or ()]
+        return found, answer["metadata"]["resourceVersion"]
+
+    async def watch(self, what: Collection, version: str, seconds: int) -> AsyncGenerator[Object, None]:
+        """Events `{type, object}` after a resource version, for at most `seconds` (+ 5 when the line is dead).
+
+        Raises:
+            ApiError: also for an `ERROR` event inside the stream, so that 410 comes in one form.
+        """
+        action = f"watch {what}"
+        query = (("watch", "true"), ("resourceVersion", version), ("timeoutSeconds", str(seconds)), *what.query)
+        path = await self._path_of(what)
+        answer = await self.transport.send(Request("GET", path, action, query, seconds=seconds + 5, stream=True))
+        try:
+            async for line in answer.response.content:
+                event = json.loads(line)
+                if event["type"] == "ERROR":
+                    raise ApiError(int(event["object"].get("code") or 500), event["object"], action)
+                yield event
+        except transport_errors() as error:
+            raise self.transport.broken(error) from error
+        except json.JSONDecodeError as error:
+            raise Unreachable(self.server, "the watch was cut") from error
+        finally:
+            answer.response.close()
+
+    async def apply(self, thing: Object, *, dry_run: bool = False) -> Applied:
+        """Server-side apply as field manager `pipe`, never by force; unknown fields are refused.
+
+        https://kubernetes.io/docs/reference/using-api/server-side-apply/
+        """
+        ref = identity(thing)
+        query = (_MANAGED, ("force", "false"), ("fieldValidation", "Strict"), *([("dryRun", "All")] if dry_run else []))
+        path = await self._path(ref)
+        answer = await self.transport.send(
+            Request("PATCH", path, f"patch {ref}", query, thing, "application/apply-patch+yaml")
+        )
+        warnings = [_WARNING.match(line) for line in answer.headers.getall("Warning", ())]
+        return Applied(json.loads(answer.data), tuple(match[1] for match in warnings if match))
+
+    async def create(self, thing: Object) -> Object:
+        """Make an object that must not exist yet; ApiError 409 if it does."""
+        ref = identity(thing)
+        path = await self._path(Ref(ref.api_version, ref.kind, ref.namespace, ""))
+        return await self._json(Request("POST", path, f"create {ref}", (_MANAGED,), thing))
+
+    async def replace(self, thing: Object) -> Object:
+        """Put an object in the place of the version that its `resourceVersion` names; else ApiError 409."""
+        ref = identity(thing)
+        return await self._json(Request("PUT", await self._path(ref), f"update {ref}", (_MANAGED,), thing))
+
+    async def delete(self, ref: Ref) -> None:
+        """Delete an object, its dependants in the background; fine if there is none."""
+        try:
+            await self._json(Request("DELETE", await self._path(ref), f"delete {ref}"))
+        except ApiError as error:
+            if error.status != 404:
+                raise
+
+    async def log(self, pod: Ref, container: str, *, previous: bool, lines: int) -> list[str]:
+        """The last lines of a container's log, or of its incarnation before; empty if there is none."""
+        query = (("container", container), ("tailLines", str(lines)), ("previous", str(previous).lower()))
+        try:
+            answer = await self.transport.send(
+                Request("GET", f"{await self._path(pod)}/log", f"read the log of {pod}", query)
+            )
+        except ApiError:
+            return []
+        text: str = answer.data.decode(errors="replace")
+        return text.splitlines()[-lines:]
+
+    async def _discover(self, api_version: str) -> dict[str, Resource]:
+        try:
+            answer = await self._json(Request("GET", _root(quote(api_version)), f"look up {api_version}"))
+        except ApiError as error:
+            if error.status == 404:
+                return {}
+            raise
+        return {
+            each["kind"]: Resource(api_version, each["kind"], each["name"], each["namespaced"])
+            for each in answer.get("resources") or ()
+            if "/" not in each["name"]
+        }
+
+    async def _path_of(self, what: Collection) -> str:
+        return await self._path(Ref(what.api_version, what.kind, what.namespace, ""))
+
+    async def _path(self, ref: Ref) -> str:
+        resource = await self.resource(ref.api_version, ref.kind)
+        if resource is None:
+            raise UnknownKind(ref)
+        return resource.path(ref.namespace, ref.name)
+
+    async def _json(self, request: Request) -> Object:
+        answer = await self.transport.send(request)
+        try:
+            found: Object = json.loads(answer.data)
+        except ValueError:
+            reason = f"{self.server} answers, but not as Kubernetes does: no JSON for '{request.action}'"
+            raise StageFailed(reason, kind=CauseKind.CONFIG) from None
+        return found
+
+
+def _root(api_version: str) -> str:
+    return "/api/v1" if api_version == "v1" else f"/apis/{api_version}"

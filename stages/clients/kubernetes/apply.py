@@ -1,0 +1,200 @@
+"""Writing objects: namespaces first, a dry run of everything, then batch by batch inside effects.
+
+Server-side apply, field manager `pipe`, never by force: what belongs to somebody else is a refusal, not a prize.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from pydantic import JsonValue
+
+from pipeline.stage import CauseKind, Settled, StageContext, StageFailed
+from stages.clients.kubernetes.api import Applied, Cluster
+from stages.clients.kubernetes.manifests import Manifest
+from stages.clients.kubernetes.objects import MANAGED_BY, RUN, Object, Ref, dig, identity
+from stages.clients.kubernetes.order import CRD
+from stages.clients.kubernetes.refusals import explain
+from stages.clients.kubernetes.together import together
+from stages.clients.kubernetes.transport import ApiError
+
+__all__ = ["annotate", "assign_namespaces", "check", "intent", "make_namespaces", "proof", "write", "written"]
+
+_TRIES = 3
+
+
+async def assign_namespaces(cluster: Cluster, manifests: Sequence[Manifest], namespace: str | None) -> None:
+    """Give every namespaced object that names none the namespace of the stage, in place.
+
+    Raises:
+        StageFailed: (config) an object names another one, or none is known for it, or its kind is unknown.
+    """
+    problems = [await _assign(cluster, manifest, manifests, namespace) for manifest in manifests]
+    wrong = [problem for problem in problems if problem]
+    if wrong:
+        more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
+        raise StageFailed(wrong[0] + more, kind=CauseKind.CONFIG, evidence=wrong)
+
+
+async def _assign(
+    cluster: Cluster, manifest: Manifest, manifests: Sequence[Manifest], namespace: str | None
+) -> str | None:
+    ref = manifest.ref
+    resource = await cluster.resource(ref.api_version, ref.kind)
+    namespaced = resource.namespaced if resource else _scope(ref, manifests)
+    if namespaced is None:
+        return f"{manifest.place}: the cluster knows no {ref.kind} of {ref.api_version}; is its definition installed?"
+    if not namespaced:
+        manifest.object["metadata"].pop("namespace", None)
+        return None
+    if ref.namespace and namespace and ref.namespace != namespace:
+        return (
+            f"{manifest.place}: {ref.kind} {ref.name} names the namespace '{ref.namespace}', the stage '{namespace}':"
+            " leave one of them out, or make them equal"
+        )
+    if not ref.namespace and not namespace:
+        return f"{manifest.place}: {ref.kind} {ref.name} names no namespace: add one, or `namespace:` to the stage"
+    manifest.object["metadata"]["namespace"] = ref.namespace or namespace
+    return None
+
+
+def _scope(ref: Ref, manifests: Sequence[Manifest]) -> bool | None:
+    """Whether a kind that the cluster does not know yet is namespaced, by its definition among the manifests."""
+    for manifest in manifests:
+        spec = manifest.object.get("spec") or {}
+        if manifest.ref.kind == CRD and (spec.get("group"), dig(spec, "names", "kind")) == (ref.group, ref.kind):
+            return bool(spec.get("scope") == "Namespaced")
+    return None
+
+
+def annotate(manifests: Sequence[Manifest], run: str, annotations: Mapping[str, str]) -> None:
+    """Put the run's id and the stage's own annotations on every object, in place."""
+    for manifest in manifests:
+        metadata = manifest.object["metadata"]
+        metadata["annotations"] = {**(metadata.get("annotations") or {}), **annotations, RUN: run}
+
+
+async def make_namespaces(ctx: StageContext, cluster: Cluster, manifests: Sequence[Manifest]) -> None:
+    """Make the namespaces that are missing: the one write before the dry run, which would fail without them.
+
+    Raises:
+        StageFailed: (config) we may not, or one is just being deleted.
+    """
+    described = {each.ref.name: each for each in manifests if each.ref.kind == "Namespace"}
+    for name in sorted({each.ref.namespace for each in manifests} - {""}):
+        if await _has_namespace(cluster, name):
+            continue
+        manifest = described.get(name) or Manifest(_namespace(name, ctx.run.id), f"namespace {name}", 1)
+        await check(cluster, [manifest])
+        ctx.log(f"making the namespace {name}")
+        await write(ctx, cluster, f"namespace {name}", [manifest])
+
+
+async def _has_namespace(cluster: Cluster, name: str) -> bool:
+    try:
+        found = await cluster.get(Ref("v1", "Namespace", "", name))
+    except ApiError as error:
+        if error.status == 403:
+            # Accounts of one namespace may not look at it; the dry run tells if it is missing.
+            return True
+        raise
+    if found is not None and dig(found, "status", "phase") == "Terminating":
+        raise StageFailed(f"the namespace {name} is being deleted: wait until it is gone", kind=CauseKind.CONFIG)
+    return found is not None
+
+
+def _namespace(name: str, run: str) -> Object:
+    metadata = {"name": name, "labels": dict(MANAGED_BY), "annotations": {RUN: run}}
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}
+
+
+async def check(cluster: Cluster, manifests: Sequence[Manifest]) -> list[str]:
+    """Dry-run every object at the cluster, so that a refusal comes before the first write.
+
+    Returns:
+        Words on those that cannot be checked yet, because what they need is part of the same deploy.
+
+    Raises:
+        StageFailed: (config) with all refusals as a table.
+    """
+
+    async def one(manifest: Manifest) -> str | ApiError | None:
+        ref = manifest.ref
+        if await cluster.resource(ref.api_version, ref.kind) is None:
+            return f"{ref} is not checkable: its definition is part of this deploy"
+        answer = await _apply(cluster, manifest, dry_run=True)
+        if isinstance(answer, ApiError) and (need := _unmet(answer, manifests)):
+            return f"{ref} is not checkable: it needs {need}, which is part of this deploy"
+        return answer if isinstance(answer, ApiError) else None
+
+    results = await together(one, manifests)
+    _raise_refused(manifests, results)
+    return [result for result in results if isinstance(result, str)]
+
+
+def _unmet(error: ApiError, manifests: Sequence[Manifest]) -> Ref | None:
+    """The object of the same deploy that a refusal misses."""
+    refs = (manifest.ref for manifest in manifests)
+    return next((ref for ref in refs if f'"{ref.name}" not found' in error.message), None)
+
+
+async def write(ctx: StageContext, cluster: Cluster, name: str, manifests: Sequence[Manifest]) -> list[Object]:
+    """Apply a batch as one effect: a cancel waits until it is through. The objects as the cluster has them now.
+
+    Raises:
+        StageFailed: (config) with a table of those that were refused; the others are applied.
+    """
+    refs = [manifest.ref for manifest in manifests]
+    async with ctx.effect(f"apply {name}", intent(cluster, refs)) as effect:
+        answers = await together(lambda each: _apply(cluster, each, dry_run=False), manifests)
+        applied = [answer for answer in answers if isinstance(answer, Applied)]
+        effect.proof(proof([each.object for each in applied]))
+    for warning in dict.fromkeys(warning for each in applied for warning in each.warnings):
+        ctx.log(f"the cluster warns: {warning}")
+    _raise_refused(manifests, answers)
+    return [each.object for each in applied]
+
+
+def intent(cluster: Cluster, refs: Sequence[Ref]) -> dict[str, JsonValue]:
+    """What is about to be written, enough to look for it later: addresses and names, never content."""
+    names: list[JsonValue] = [[ref.api_version, ref.kind, ref.namespace, ref.name] for ref in refs]
+    return {"server": cluster.server, "objects": names}
+
+
+def proof(objects: Sequence[Object]) -> dict[str, JsonValue]:
+    """What the cluster says about the objects now: uid, generation and resource version of each."""
+    return {"objects": [[str(identity(each)), *_version(each)] for each in objects]}
+
+
+def _version(thing: Object) -> list[JsonValue]:
+    metadata = thing["metadata"]
+    return [metadata.get("uid"), metadata.get("generation"), metadata.get("resourceVersion")]
+
+
+async def _apply(cluster: Cluster, manifest: Manifest, *, dry_run: bool) -> Applied | ApiError:
+    for _ in range(_TRIES - 1):
+        try:
+            return await cluster.apply(manifest.object, dry_run=dry_run)
+        except ApiError as error:
+            # A 409 without causes is a race for the same object with somebody else, not a conflict of fields.
+            if error.status != 409 or error.causes:
+                return error
+    try:
+        return await cluster.apply(manifest.object, dry_run=dry_run)
+    except ApiError as error:
+        return error
+
+
+def _raise_refused(manifests: Sequence[Manifest], results: Sequence[object]) -> None:
+    pairs = zip(manifests, results, strict=True)
+    refused = [(manifest, result) for manifest, result in pairs if isinstance(result, ApiError)]
+    if refused:
+        raise explain(refused)
+
+
+async def written(cluster: Cluster, run: str, intent: Mapping[str, JsonValue]) -> Settled:
+    """Whether all objects of an intent are there with the mark of the run; `absent` as well if only some are."""
+    refs = [Ref(*map(str, names)) for names in intent.get("objects") or () if isinstance(names, list)]  # type: ignore[union-attr]
+    found = await together(cluster.get, refs)
+    ours = [each for each in found if each is not None and dig(each, "metadata", "annotations", RUN) == run]
+    if refs and len(ours) == len(refs):
+        return Settled("done", proof(ours))
+    return Settled("absent", message=f"{len(ours)} of {len(refs)} objects are written")

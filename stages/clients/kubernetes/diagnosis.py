@@ -1,0 +1,251 @@
+"""Why a pod is not ready, in one sentence, and whether waiting can help: pure functions of pods and events."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from stages.clients.kubernetes.objects import Object, dig
+from stages.clients.kubernetes.rollout import condition
+
+__all__ = ["Patience", "Trouble", "create_troubles", "is_ready", "pod_troubles"]
+
+NO_GRACE, SOON, CONFIG, PULL, CRASH = 0.0, 5.0, 30.0, 45.0, 30.0
+"""Seconds that a trouble may last before waiting is no use: what refers to it may be made a moment later."""
+CRASHES = 3
+
+_IMAGE = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"}
+_CANNOT_START = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
+_PULL_CAUSES = (
+    ("there is no such image", re.compile(r"not found|manifest unknown|name unknown|does not exist", re.IGNORECASE)),
+    (
+        "access denied",
+        re.compile(r"unauthorized|authori[sz]ation failed|denied|no basic auth|authentication req", re.IGNORECASE),
+    ),
+    ("not made for this node's architecture", re.compile(r"no match(ing manifest)? for ", re.IGNORECASE)),
+)
+_MISSING = re.compile(r'(configmap|secret)s? "[^"]+" not found|non-existent (config|secret) key', re.IGNORECASE)
+_PROBE_KILL = re.compile(r"failed (liveness|startup) probe")
+# The first of these is what is told; the rest may follow from it.
+_ORDER = ("image", "config", "create", "crash", "ended", "volume", "probe", "gate", "schedule", "starting")
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """One reason why a pod is not ready.
+
+    `grace` is how many seconds it may last from when it was first seen, None if it may still pass at any time.
+    `container` is empty when the pod itself is in trouble, `restarts` are the container's.
+    """
+
+    sort: str
+    pod: str
+    uid: str
+    message: str
+    container: str = ""
+    image: str = ""
+    grace: float | None = None
+    restarts: int = 0
+
+    @property
+    def rank(self) -> int:
+        """How likely it is the cause and not a consequence; lower is likelier."""
+        return _ORDER.index(self.sort)
+
+    def __str__(self) -> str:
+        what = [f"pod {self.pod}"] if self.pod else []
+        what += [f"container {self.container}"] if self.container else []
+        what += [f"image {self.image}"] if self.image else []
+        return f"{', '.join(what)}: {self.message}" if what else self.message
+
+
+@dataclass(slots=True)
+class Patience:
+    """How long each trouble has lasted, and which one is past its grace."""
+
+    since: dict[tuple[str, str, str], float] = field(default_factory=dict)
+
+    def exhausted(self, troubles: Sequence[Trouble], now: float) -> Trouble | None:
+        """The likeliest trouble that waiting cannot help any more, at `now` seconds of any steady clock."""
+        spent = []
+        for trouble in troubles:
+            first = self.since.setdefault((trouble.uid, trouble.container, trouble.sort), now)
+            if trouble.grace is not None and now - first >= trouble.grace:
+                spent.append(trouble)
+        return min(spent, key=lambda trouble: trouble.rank, default=None)
+
+
+def is_ready(pod: Object) -> bool:
+    """Whether the pod serves."""
+    return condition(pod, "Ready").get("status") == "True"
+
+
+def pod_troubles(pod: Object, events: Sequence[Object], *, may_end: bool = False) -> list[Trouble]:
+    """What keeps a pod from being ready, the likeliest cause first; empty when it is.
+
+    Args:
+        pod: the pod.
+        events: the events about it.
+        may_end: a Job's pod: it counts its own failures, so crashes are no permanent reason here.
+    """
+    if is_ready(pod) or dig(pod, "status", "phase") == "Succeeded":
+        return []
+    found = [*_of_pod(pod, events)]
+    for status, spec in _containers(pod):
+        found += _of_container(pod, status, spec, events, may_end=may_end)
+    return sorted(found, key=lambda trouble: trouble.rank) or [*_gates(pod)]
+
+
+def create_troubles(owner: Object, events: Sequence[Object]) -> list[Trouble]:
+    """Why pods of a ReplicaSet, StatefulSet, DaemonSet or Job cannot even be made: quota, policy, admission."""
+    failure = condition(owner, "ReplicaFailure")
+    said = [failure.get("message", "")] if failure.get("status") == "True" else []
+    said += _said(events, "FailedCreate")[-1:]
+    denied = re.compile(r"violates PodSecurity|denied the request", re.IGNORECASE)
+    return [
+        Trouble(
+            "create",
+            "",
+            owner["metadata"]["uid"],
+            f"pods cannot be made: {message}",
+            grace=SOON if denied.search(message) else CONFIG,
+        )
+        for message in said[:1]
+    ]
+
+
+def _of_pod(pod: Object, events: Sequence[Object]) -> Iterator[Trouble]:
+    status, metadata = pod.get("status") or {}, pod["metadata"]
+    scheduled = condition(pod, "PodScheduled")
+    if status.get("phase") == "Failed" and status.get("reason"):
+        message = f"it ended: {status['reason']}: {status.get('message', '')}"
+        yield Trouble("ended", metadata["name"], metadata["uid"], message)
+    if scheduled.get("status") == "False":
+        message = f"no node takes it: {scheduled.get('message', '')}"
+        yield Trouble("schedule", metadata["name"], metadata["uid"], message)
+    mounts = [
+        str(event.get("message")) for event in events if event.get("reason") in ("FailedMount", "FailedAttachVolume")
+    ]
+    if mounts and status.get("phase") == "Pending":
+        missing = _MISSING.search(mounts[-1])
+        sort, grace = ("config", CONFIG) if missing else ("volume", None)
+        yield Trouble(sort, metadata["name"], metadata["uid"], f"a volume cannot be mounted: {mounts[-1]}", grace=grace)
+
+
+def _containers(pod: Object) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any]]]:
+    """The status and the spec of every container that counts, init containers first."""
+    for statuses, specs in (("initContainerStatuses", "initContainers"), ("containerStatuses", "containers")):
+        by_name = {each["name"]: each for each in dig(pod, "spec", specs) or ()}
+        for status in dig(pod, "status", statuses) or ():
+            yield status, by_name.get(status["name"], {})
+
+
+def _of_container(
+    pod: Object,
+    status: Mapping[str, Any],
+    spec: Mapping[str, Any],
+    events: Sequence[Object],
+    *,
+    may_end: bool,
+) -> Iterator[Trouble]:
+    def trouble(sort: str, message: str, grace: float | None = None) -> Trouble:
+        metadata, restarts = pod["metadata"], int(status.get("restartCount") or 0)
+        name, image = status["name"], spec.get("image") or status.get("image", "")
+        return Trouble(sort, metadata["name"], metadata["uid"], message, name, image, grace, restarts)
+
+    waiting = dig(status, "state", "waiting") or {}
+    reason, said = waiting.get("reason", ""), str(waiting.get("message", ""))
+    running = dig(status, "state", "running") is not None
+    ended = dig(status, "state", "terminated") or dig(status, "lastState", "terminated")
+    init = any(each["name"] == status["name"] for each in dig(pod, "spec", "initContainers") or ())
+    if reason in _IMAGE:
+        yield trouble("image", *_pull(reason, said, events))
+    elif reason in _CANNOT_START:
+        yield trouble("config", f"it cannot be started: {said or reason}", CONFIG)
+    elif status.get("ready") or reason == "PodInitializing":
+        return
+    elif _killed_by_probe(status, events):
+        yield trouble("probe", _probe(status, spec, events))
+    elif ended and (not init or ended.get("exitCode")):
+        yield trouble("crash", *_crash(status, ended, spec, may_end=may_end))
+    elif running and not init:
+        yield trouble("probe", _probe(status, spec, events))
+    else:
+        yield trouble(
+            "starting", "this init container has not ended yet" if running else f"it is not started: {reason}"
+        )
+
+
+def _said(events: Sequence[Object], *reasons: str) -> list[str]:
+    """What the events of these reasons say, the newest last."""
+    return [str(event.get("message")) for event in events if event.get("reason") in reasons]
+
+
+def _pull(reason: str, said: str, events: Sequence[Object]) -> tuple[str, float | None]:
+    if reason in ("InvalidImageName", "ErrImageNeverPull"):
+        return f"its image cannot be used: {reason}: {said}", NO_GRACE
+    texts = [said, *reversed(_said(events, "Failed"))]
+    for text in texts:
+        for cause, pattern in _PULL_CAUSES:
+            if pattern.search(text):
+                return f"its image cannot be pulled: {cause} ({reason}: {text})", NO_GRACE
+    telling = next((text for text in texts if "ull" in text and "Back-off" not in text), said)
+    return f"its image cannot be pulled: {reason}: {telling}", PULL
+
+
+def _crash(
+    status: Mapping[str, Any], ended: Mapping[str, Any], spec: Mapping[str, Any], *, may_end: bool
+) -> tuple[str, float | None]:
+    down = not dig(status, "state", "running")
+    crashes = int(status.get("restartCount") or 0) + (1 if down else 0)
+    message = f"it {_how(ended, spec)}, {crashes} {'time' if crashes == 1 else 'times'} so far"
+    return message, CRASH if down and crashes >= CRASHES and not may_end else None
+
+
+def _how(ended: Mapping[str, Any], spec: Mapping[str, Any]) -> str:
+    if ended.get("reason") == "OOMKilled":
+        limit = dig(spec, "resources", "limits", "memory")
+        return "was killed for using more memory than its limit" + (f" of {limit}" if limit else "")
+    code = ended.get("exitCode")
+    said = ended.get("message") or ""
+    if code == 0:
+        return "ended by itself with exit code 0, but it must keep running"
+    return f"crashed with exit code {code}" + (f" ({' '.join(said.split())[:300]})" if said else "")
+
+
+def _killed_by_probe(status: Mapping[str, Any], events: Sequence[Object]) -> bool:
+    """Whether the kubelet itself ended the container, because a liveness or startup probe did not pass."""
+    own = (said for said in _said(events, "Killing") if f"Container {status['name']} " in said)
+    return bool(status.get("restartCount")) and any(_PROBE_KILL.search(said) for said in own)
+
+
+def _probe(status: Mapping[str, Any], spec: Mapping[str, Any], events: Sequence[Object]) -> str:
+    said = _said(events, "Unhealthy")
+    sorts = ("startup", "liveness", "readiness")
+    failing = next((sort for sort in sorts if said and said[-1].lower().startswith(sort)), None)
+    sort = failing or ("startup" if status.get("started") is False and "startupProbe" in spec else "readiness")
+    asked = _asked(spec.get(f"{sort}Probe"))
+    if not asked:
+        return "it runs, but is not ready"
+    answer = f": {' '.join(said[-1].split())}" if said else " yet"
+    return f"it runs, but its {sort} probe ({asked}) does not pass{answer}"
+
+
+def _asked(probe: Mapping[str, Any] | None) -> str:
+    """What a probe asks, in the words of who wrote it."""
+    if not probe:
+        return ""
+    if http := probe.get("httpGet"):
+        scheme = str(http.get("scheme") or "HTTP").lower()
+        return f"GET {scheme}://{http.get('host') or ''}:{http.get('port')}{http.get('path') or '/'}"
+    if tcp := probe.get("tcpSocket"):
+        return f"connect to port {tcp.get('port')}"
+    if grpc := probe.get("grpc"):
+        return f"gRPC health on port {grpc.get('port')}"
+    return f"run {' '.join(dig(probe, 'exec', 'command') or ())}"
+
+
+def _gates(pod: Object) -> Iterator[Trouble]:
+    metadata, ready = pod["metadata"], condition(pod, "Ready")
+    message = f"it is not ready: {ready.get('message') or ready.get('reason') or 'its containers have not begun'}"
+    yield Trouble("gate", metadata["name"], metadata["uid"], message)

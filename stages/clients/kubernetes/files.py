@@ -1,0 +1,77 @@
+"""Which files the globs of `manifests:` name."""
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+
+import pathspec
+
+from pipeline.stage import CauseKind, StageFailed
+
+__all__ = ["find_manifests"]
+
+_SUFFIXES = (".yaml", ".yml", ".json")
+_WILD = frozenset("*?[")
+_MAX_BYTES = 16 * 1024 * 1024
+
+
+def find_manifests(patterns: Sequence[str], base: Path, root: Path) -> dict[str, str]:
+    """The text of every manifest that the patterns name, by its path from `base`, sorted.
+
+    `*`, `?`, `[…]` match within a part of the path, `**` across, `!` in front takes away, the last match
+    wins; of what wildcards find only `.yaml`, `.yml` and `.json` are manifests, as for `kubectl -f`.
+
+    Raises:
+        StageFailed: (config) nothing matches, a pattern leaves the folder, or a file cannot be read.
+    """
+    for pattern in patterns:
+        _refuse_outside(pattern)
+    anchored = [f"!/{each[1:]}" if each.startswith("!") else f"/{each}" for each in patterns]
+    spec = pathspec.GitIgnoreSpec.from_lines(anchored)
+    starts = {_literal(each) for each in patterns if not each.startswith("!")}
+    found = {path for start in starts for path in _files(base, start) if spec.match_file(path)}
+    chosen = sorted(path for path in found if path.endswith(_SUFFIXES) or path in patterns)
+    if not chosen:
+        others = f"; it matches only files that are no .yaml, .yml or .json: {', '.join(sorted(found)[:5])}"
+        raise StageFailed(
+            f"no manifest in {base} matches {' '.join(patterns) or 'an empty list'}" + (others if found else ""),
+            kind=CauseKind.CONFIG,
+        )
+    return {path: _read(base / path, path, root) for path in chosen}
+
+
+def _refuse_outside(pattern: str) -> None:
+    path = PurePosixPath(pattern.removeprefix("!"))
+    if path.is_absolute() or ".." in path.parts:
+        raise StageFailed(f"'{pattern}' leaves the stage's folder: name manifests inside of it", kind=CauseKind.CONFIG)
+
+
+def _literal(pattern: str) -> str:
+    """The leading parts of a pattern that have no wildcard: where to look, instead of everywhere."""
+    parts: list[str] = []
+    for part in PurePosixPath(pattern).parts:
+        if _WILD & set(part):
+            break
+        parts.append(part)
+    return "/".join(parts)
+
+
+def _files(base: Path, start: str) -> Iterator[str]:
+    if (base / start).is_file():
+        yield start
+    for folder, _, names in os.walk(base / start):
+        for name in names:
+            yield (Path(folder) / name).relative_to(base).as_posix()
+
+
+def _read(path: Path, name: str, root: Path) -> str:
+    try:
+        if not path.resolve().is_relative_to(root.resolve()):
+            raise StageFailed(f"{name} is a link that leaves the workspace", kind=CauseKind.CONFIG)
+        if path.stat().st_size > _MAX_BYTES:
+            raise StageFailed(f"{name} is larger than 16 MiB", kind=CauseKind.CONFIG)
+        return path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        raise StageFailed(f"{name} is no UTF-8 text (byte {error.start})", kind=CauseKind.CONFIG) from error
+    except OSError as error:
+        raise StageFailed(f"{name} cannot be read: {error.strerror}", kind=CauseKind.CONFIG) from error

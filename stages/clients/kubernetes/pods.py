@@ -1,0 +1,73 @@
+"""Which pods belong to the revision that is being rolled out; old broken ones must not fail a good deploy."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from stages.clients.kubernetes.objects import Object, dig, references
+
+__all__ = ["new_pods", "new_replica_set", "selector"]
+
+_HASH = "pod-template-hash"
+_REVISION = "controller-revision-hash"
+_GENERATION = "pod-template-generation"
+_DAEMON_GENERATION = "deprecated.daemonset.template.generation"
+
+
+def new_pods(workload: Object, replica_sets: Sequence[Object], pods: Sequence[Object]) -> list[Object]:
+    """The pods that run the workload's present template and are not being deleted."""
+    alive = [pod for pod in pods if not pod["metadata"].get("deletionTimestamp")]
+    match workload["kind"]:
+        case "Deployment":
+            owner = new_replica_set(workload, replica_sets)
+            return _owned(owner, alive) if owner else []
+        case "StatefulSet":
+            revision = dig(workload, "status", "updateRevision")
+            return [pod for pod in _owned(workload, alive) if _label(pod, _REVISION) == revision]
+        case "DaemonSet":
+            generation = dig(workload, "metadata", "annotations", _DAEMON_GENERATION)
+            return [pod for pod in _owned(workload, alive) if _label(pod, _GENERATION) == generation]
+        case "Pod":
+            return [workload]
+        case _:
+            return _owned(workload, alive)
+
+
+def new_replica_set(deployment: Object, replica_sets: Sequence[Object]) -> Object | None:
+    """The ReplicaSet with the Deployment's present pod template, by the rule of its controller.
+
+    That is `FindNewReplicaSet` of k8s.io/kubernetes/pkg/controller/deployment/util: equal templates but for
+    the hash label, the oldest if there are several.
+    """
+    template = _template(deployment)
+    same = [each for each in _owned(deployment, replica_sets) if _template(each) == template]
+    return min(same, key=lambda each: str(each["metadata"].get("creationTimestamp")), default=None)
+
+
+def selector(workload: Object) -> str:
+    """A workload's selector as a query parameter; of a ReplicationController's plain map, too."""
+    spec = dig(workload, "spec", "selector") or {}
+    labels = spec.get("matchLabels") or ({} if "matchExpressions" in spec else spec)
+    expressions = [_expression(each) for each in spec.get("matchExpressions") or ()]
+    return ",".join([*(f"{key}={value}" for key, value in labels.items()), *expressions])
+
+
+def _expression(each: Mapping[str, Any]) -> str:
+    key, values = each["key"], ",".join(each.get("values") or ())
+    forms = {"Exists": key, "DoesNotExist": f"!{key}", "In": f"{key} in ({values})", "NotIn": f"{key} notin ({values})"}
+    return str(forms[each["operator"]])
+
+
+def _owned(owner: Object, things: Sequence[Object]) -> list[Object]:
+    uid = owner["metadata"]["uid"]
+    return [each for each in things if uid in references(each)]
+
+
+def _label(thing: Object, name: str) -> object:
+    return dig(thing, "metadata", "labels", name)
+
+
+def _template(thing: Object) -> Mapping[str, Any]:
+    template = thing["spec"].get("template") or {}
+    metadata = template.get("metadata") or {}
+    labels = {key: value for key, value in (metadata.get("labels") or {}).items() if key != _HASH}
+    return {**template, "metadata": {**metadata, "labels": labels}}

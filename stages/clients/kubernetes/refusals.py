@@ -1,0 +1,80 @@
+"""What the cluster refuses, as a table that people can act on."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from pipeline.stage import CauseKind, StageFailed
+from stages.clients.kubernetes.manifests import Manifest
+from stages.clients.kubernetes.transport import ApiError
+
+__all__ = ["explain", "forbidden"]
+
+_CONFLICT = "FieldManagerConflict"
+_IMMUTABLE = ("immutable", "updates to statefulset spec", "spec is immutable after creation")
+_WAYS = {
+    "owned": (
+        "Fields owned by somebody else are never taken by force. Ways out: leave the field out of the manifest, so that"
+        " its owner keeps it; or make its owner give it up; or take it over once, by hand:"
+        " kubectl apply --server-side --field-manager=pipe --force-conflicts -f FILE"
+    ),
+    "immutable": (
+        "An immutable field cannot be changed. Ways out: give the object a new name; or delete it, and the next deploy"
+        " makes it again (its pods are gone meanwhile)"
+    ),
+    "forbidden": "Ways out: give the account of this kubeconfig the right that is named, or use another kubeconfig",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    sort: str
+    thing: str
+    field: str
+    why: str
+
+
+def explain(refused: Sequence[tuple[Manifest, ApiError]]) -> StageFailed:
+    """The failure (config) for objects that the cluster refused; its evidence is the table and the ways out."""
+    rows = [row for manifest, error in refused for row in _rows(manifest, error)]
+    more = f" (and {len(rows) - 1} more)" if len(rows) > 1 else ""
+    first = " ".join(part for part in (rows[0].thing, rows[0].field) if part)
+    ways = [_WAYS[sort] for sort in dict.fromkeys(row.sort for row in rows) if sort in _WAYS]
+    message = f"the cluster refuses {first}: {rows[0].why}{more}"
+    return StageFailed(message, kind=CauseKind.CONFIG, evidence=[*_table(rows), *ways])
+
+
+def forbidden(error: ApiError, credentials: str) -> StageFailed:
+    """The failure (config) for a request that our account may not make, or (401) that knows no such account."""
+    if error.status == 401:
+        message = f"the cluster does not accept {credentials}: {error.message} (to {error.action})"
+    else:
+        message = f"{credentials} may not {error.action}: {error.message}"
+    return StageFailed(message, kind=CauseKind.CONFIG, evidence=[_WAYS["forbidden"]] if error.status == 403 else [])
+
+
+def _rows(manifest: Manifest, error: ApiError) -> Iterator[_Row]:
+    thing = f"{manifest.ref} ({manifest.place})"
+    # A Secret's refusal may quote its data.
+    hidden = manifest.ref.kind == "Secret" and error.status in (400, 422, 500)
+    if error.status == 403:
+        yield _Row("forbidden", thing, "", error.message)
+    elif hidden or not error.causes:
+        said = f"HTTP {error.status} {error.reason}; its words are withheld, they may quote the Secret"
+        yield _Row("invalid", thing, "", said if hidden else error.message)
+    else:
+        for cause in error.causes:
+            yield _cause(thing, cause)
+
+
+def _cause(thing: str, cause: dict[str, str]) -> _Row:
+    message, field = cause.get("message", ""), cause.get("field", "")
+    if cause.get("reason") == _CONFLICT:
+        return _Row("owned", thing, field, "is owned by " + message.removeprefix("conflict with "))
+    sort = "immutable" if any(sign in message for sign in _IMMUTABLE) else "invalid"
+    return _Row(sort, thing, field, message)
+
+
+def _table(rows: Sequence[_Row]) -> list[str]:
+    lines = [("OBJECT", "FIELD", "WHY"), *((row.thing, row.field or "-", row.why) for row in rows)]
+    first, second = (max(len(line[at]) for line in lines) for at in (0, 1))
+    return [f"{thing:<{first}}  {name:<{second}}  {why}" for thing, name, why in lines]

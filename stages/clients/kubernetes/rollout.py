@@ -1,0 +1,218 @@
+"""When an object is done: judgement as pure functions of what the cluster says about it.
+
+The rules are kubectl's (`polymorphichelpers/rollout_status.go`) with their gaps closed, and kstatus'
+conventions (sigs.k8s.io/cli-utils) for kinds that nobody knows.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+from stages.clients.kubernetes.objects import Object, dig
+
+__all__ = ["Verdict", "condition", "is_generic", "judge"]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What is to be said of an object now. `failed` is for ever: waiting longer would not help."""
+
+    state: Literal["done", "waiting", "failed"]
+    message: str
+
+
+_Judge: TypeAlias = Callable[[Object, Object, Sequence[Object]], Verdict]
+
+
+def judge(now: Object, then: Object, events: Sequence[Object] = ()) -> Verdict:
+    """Judge an object that was applied.
+
+    Args:
+        now: the object as the cluster has it.
+        then: the same right after the apply, to tell old troubles from new ones.
+        events: events about the object itself; only a PersistentVolumeClaim's matter.
+    """
+    kind = now["kind"]
+    if now["metadata"].get("deletionTimestamp"):
+        return Verdict("failed", f"this {kind} is being deleted")
+    if not _observed(now):
+        return Verdict("waiting", "the cluster has not looked at the change yet")
+    return _JUDGES.get((_group(now), kind), _generic)(now, then, events)
+
+
+def is_generic(thing: Object) -> bool:
+    """Whether nothing is known about the kind; such an object must never hold up a deploy for long."""
+    return (_group(thing), thing["kind"]) not in _JUDGES
+
+
+def condition(thing: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """A condition of the object's status, empty if it has none of that type."""
+    found = dig(thing, "status", "conditions") or ()
+    return next((each for each in found if isinstance(each, Mapping) and each.get("type") == name), {})
+
+
+def _group(thing: Object) -> str:
+    return str(thing["apiVersion"]).rpartition("/")[0]
+
+
+def _observed(thing: Object) -> bool:
+    """Whether the controller has seen this generation. Kinds without the number, or with a text there, have."""
+    seen = dig(thing, "status", "observedGeneration")
+    generation = thing["metadata"].get("generation")
+    if seen is None and (_group(thing), thing["kind"]) in _COUNTED:
+        return False
+    return not isinstance(seen, int) or not isinstance(generation, int) or seen >= generation
+
+
+def _count(thing: Object, name: str) -> int:
+    return int(dig(thing, "status", name) or 0)
+
+
+def _replicas(thing: Object) -> int:
+    replicas = thing["spec"].get("replicas")
+    return 1 if replicas is None else int(replicas)
+
+
+def _deployment(now: Object, then: Object, _: Sequence[Object]) -> Verdict:
+    wanted, updated = _replicas(now), _count(now, "updatedReplicas")
+    total, available = _count(now, "replicas"), _count(now, "availableReplicas")
+    if updated >= wanted and total <= updated and available >= updated:
+        return Verdict("done", f"{available} of {wanted} pods available")
+    if now["spec"].get("paused"):
+        return Verdict("failed", "it is paused (spec.paused), so its rollout does not go on until somebody resumes it")
+    if _deadline_exceeded(now, then):
+        return Verdict("failed", f"no progress for {now['spec'].get('progressDeadlineSeconds', 600)} s")
+    if updated < wanted:
+        return Verdict("waiting", f"{updated} of {wanted} new pods made")
+    if total > updated:
+        return Verdict("waiting", f"{total - updated} old pods are still there")
+    return Verdict("waiting", f"{available} of {wanted} pods available")
+
+
+def _deadline_exceeded(now: Object, then: Object) -> bool:
+    """Whether *this* rollout made no progress: the mark may be left from a failed one before."""
+    found = condition(now, "Progressing")
+    if found.get("reason") != "ProgressDeadlineExceeded":
+        return False
+    return found.get("lastUpdateTime") != condition(then, "Progressing").get("lastUpdateTime")
+
+
+def _stateful_set(now: Object, _: Object, __: Sequence[Object]) -> Verdict:
+    wanted, strategy = _replicas(now), now["spec"].get("updateStrategy") or {}
+    updated, ready = _count(now, "updatedReplicas"), _count(now, "readyReplicas")
+    if strategy.get("type") == "OnDelete":
+        return Verdict("done", "its pods change when somebody deletes them (updateStrategy OnDelete)")
+    kept = int(dig(strategy, "rollingUpdate", "partition") or 0)
+    if updated < wanted - kept:
+        return Verdict("waiting", f"{updated} of {wanted - kept} pods have the new revision")
+    if _count(now, "replicas") > wanted:
+        return Verdict("waiting", f"{_count(now, 'replicas') - wanted} pods too many are still there")
+    if min(ready, _available(now, ready)) < wanted:
+        return Verdict("waiting", f"{min(ready, _available(now, ready))} of {wanted} pods available")
+    kept_old = f", {min(kept, wanted)} kept old by its partition" if kept else ""
+    return Verdict("done", f"{ready} of {wanted} pods available{kept_old}")
+
+
+def _available(thing: Object, ready: int) -> int:
+    return _count(thing, "availableReplicas") if thing["spec"].get("minReadySeconds") else ready
+
+
+def _daemon_set(now: Object, _: Object, __: Sequence[Object]) -> Verdict:
+    wanted = _count(now, "desiredNumberScheduled")
+    updated, available = _count(now, "updatedNumberScheduled"), _count(now, "numberAvailable")
+    if dig(now, "spec", "updateStrategy", "type") == "OnDelete":
+        return Verdict("done", "its pods change when somebody deletes them (updateStrategy OnDelete)")
+    if updated < wanted:
+        return Verdict("waiting", f"{updated} of {wanted} nodes have the new pod")
+    if available < wanted:
+        return Verdict("waiting", f"{available} of {wanted} pods available")
+    return Verdict("done", f"{available} of {wanted} pods available" if wanted else "no node is meant for its pods")
+
+
+def _replica_set(now: Object, _: Object, __: Sequence[Object]) -> Verdict:
+    wanted, available, total = _replicas(now), _count(now, "availableReplicas"), _count(now, "replicas")
+    done = available >= wanted and total <= wanted
+    return Verdict("done" if done else "waiting", f"{available} of {wanted} pods available")
+
+
+def _job(now: Object, _: Object, __: Sequence[Object]) -> Verdict:
+    failed = condition(now, "Failed")
+    if condition(now, "Complete").get("status") == "True":
+        return Verdict("done", "it has completed")
+    if failed.get("status") == "True":
+        return Verdict("failed", f"it has failed: {failed.get('reason', '')}: {failed.get('message', '')}")
+    if now["spec"].get("suspend"):
+        return Verdict("waiting", "it is suspended (spec.suspend) until somebody resumes it")
+    wanted = now["spec"].get("completions") or 1
+    return Verdict("waiting", f"{_count(now, 'succeeded')} of {wanted} pods have succeeded")
+
+
+def _pod(now: Object, _: Object, __: Sequence[Object]) -> Verdict:
+    phase = dig(now, "status", "phase") or "Pending"
+    if phase == "Failed":
+        return Verdict("failed", f"it has failed: {dig(now, 'status', 'reason') or 'its containers ended'}")
+    if phase == "Succeeded" or condition(now, "Ready").get("status") == "True":
+        return Verdict("done", f"it is {'ready' if phase == 'Running' else 'through'}")
+    return Verdict("waiting", f"it is {phase} and not ready")
+
+
+# The provisioner says so when a claim waits for its first pod (volumeBindingMode: WaitForFirstConsumer).
+_LATER = {"WaitForFirstConsumer", "WaitForPodScheduled"}
+
+
+def _claim(now: Object, _: Object, events: Sequence[Object]) -> Verdict:
+    phase = dig(now, "status", "phase") or "Pending"
+    if phase == "Bound":
+        return Verdict("done", "it is bound")
+    if phase == "Lost":
+        return Verdict("failed", "its volume is lost")
+    if any(event.get("reason") in _LATER for event in events):
+        return Verdict("done", "it is bound when a pod uses it")
+    last = events[-1].get("message") if events else None
+    return Verdict("waiting", f"it is not bound yet: {last}" if last else "it is not bound yet")
+
+
+def _definition(now: Object, _: Object, __: Sequence[Object]) -> Verdict:
+    names = condition(now, "NamesAccepted")
+    if names.get("status") == "False":
+        return Verdict("failed", f"its names are not accepted: {names.get('message', '')}")
+    if condition(now, "Established").get("status") == "True":
+        return Verdict("done", "it is established")
+    return Verdict("waiting", "it is not established yet")
+
+
+def _namespace(now: Object, _: Object, __: Sequence[Object]) -> Verdict:
+    terminating = dig(now, "status", "phase") == "Terminating"
+    return Verdict("failed", "it is being deleted") if terminating else Verdict("done", "it is there")
+
+
+def _applied(_: Object, __: Object, ___: Sequence[Object]) -> Verdict:
+    return Verdict("done", "it is applied")
+
+
+def _generic(now: Object, _: Object, __: Sequence[Object]) -> Verdict:
+    """https://github.com/kubernetes-sigs/cli-utils/blob/master/pkg/kstatus/README.md: Stalled and Ready."""
+    stalled, ready = condition(now, "Stalled"), condition(now, "Ready")
+    if stalled.get("status") == "True":
+        return Verdict("failed", f"it is stalled: {stalled.get('reason', '')}: {stalled.get('message', '')}")
+    if ready and ready.get("status") != "True":
+        return Verdict("waiting", f"it is not ready: {ready.get('reason', '')}: {ready.get('message', '')}")
+    return Verdict("done", "it is applied")
+
+
+_JUDGES: dict[tuple[str, str], _Judge] = {
+    ("apps", "Deployment"): _deployment,
+    ("apps", "StatefulSet"): _stateful_set,
+    ("apps", "DaemonSet"): _daemon_set,
+    ("apps", "ReplicaSet"): _replica_set,
+    ("", "ReplicationController"): _replica_set,
+    ("batch", "Job"): _job,
+    ("batch", "CronJob"): _applied,
+    ("", "Pod"): _pod,
+    ("", "PersistentVolumeClaim"): _claim,
+    ("", "Namespace"): _namespace,
+    ("apiextensions.k8s.io", "CustomResourceDefinition"): _definition,
+    **{("", kind): _applied for kind in ("Service", "ConfigMap", "Secret", "ServiceAccount", "PersistentVolume")},
+}
+# Their controllers always write observedGeneration, so its absence means that they have not looked yet.
+_COUNTED = {(group, kind) for group, kind in _JUDGES if group == "apps"} | {("", "ReplicationController")}

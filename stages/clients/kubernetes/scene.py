@@ -1,0 +1,69 @@
+"""Everything that is known of one object at one moment: its verdict, its new pods and their troubles."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from stages.clients.kubernetes.diagnosis import Trouble, create_troubles, is_ready, pod_troubles
+from stages.clients.kubernetes.objects import Object, Ref, dig, identity
+from stages.clients.kubernetes.pods import new_pods, new_replica_set
+from stages.clients.kubernetes.rollout import Verdict, judge
+
+__all__ = ["WITH_PODS", "Scene", "look"]
+
+WITH_PODS = frozenset({"Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "ReplicationController", "Job", "Pod"})
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """One object now. `telling` are the uids whose events would tell more."""
+
+    thing: Object
+    verdict: Verdict
+    pods: tuple[Object, ...] = ()
+    troubles: tuple[Trouble, ...] = ()
+    telling: tuple[str, ...] = ()
+
+    @property
+    def ref(self) -> Ref:
+        """Which object."""
+        return identity(self.thing)
+
+    @property
+    def summary(self) -> str:
+        """`2 of 3 pods ready; pod web-1, container app, image r/web:1: it runs, but …`."""
+        wanted = dig(self.thing, "spec", "replicas")
+        words = self.verdict.message
+        if self.pods and wanted and self.verdict.state == "waiting":
+            ready = sum(map(is_ready, self.pods))
+            words = f"{ready} of {wanted} pods ready" if ready < wanted else words
+        return f"{words}; {self.troubles[0]}" if self.troubles else words
+
+
+def look(
+    now: Object,
+    then: Object,
+    replica_sets: Sequence[Object],
+    pods: Sequence[Object],
+    events: Mapping[str, Sequence[Object]],
+) -> Scene:
+    """Judge an object and, while it is not done, find what is wrong with the pods of its new revision.
+
+    Args:
+        now: the object as the cluster has it.
+        then: the same right after the apply.
+        replica_sets: those of its namespace, or more.
+        pods: those of its namespace, or more.
+        events: what is known of events, by the uid of the object they are about, the newest last.
+    """
+    uid = now["metadata"]["uid"]
+    verdict = judge(now, then, events.get(uid, ()))
+    if verdict.state == "done" or now["kind"] not in WITH_PODS:
+        return Scene(now, verdict, telling=(uid,))
+    owner = (new_replica_set(now, replica_sets) if now["kind"] == "Deployment" else now) or now
+    new = new_pods(now, replica_sets, pods)
+    job = now["kind"] == "Job"
+    troubles = create_troubles(owner, events.get(owner["metadata"]["uid"], ()))
+    for pod in new:
+        troubles += pod_troubles(pod, events.get(pod["metadata"]["uid"], ()), may_end=job)
+    telling = (owner["metadata"]["uid"], *(pod["metadata"]["uid"] for pod in new if not is_ready(pod)))
+    return Scene(now, verdict, tuple(new), tuple(sorted(troubles, key=lambda trouble: trouble.rank)), telling)

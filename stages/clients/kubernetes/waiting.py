@@ -1,0 +1,203 @@
+"""Waiting until everything that was applied is done, or until it is known why it never will be."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+
+import anyio
+
+from pipeline.stage import StageContext, StageErrored, StageFailed
+from stages.clients.kubernetes.api import Cluster, Collection
+from stages.clients.kubernetes.diagnosis import Patience, Trouble
+from stages.clients.kubernetes.evidence import collect, events_of
+from stages.clients.kubernetes.objects import Object, Ref, identity
+from stages.clients.kubernetes.pods import selector
+from stages.clients.kubernetes.refusals import forbidden
+from stages.clients.kubernetes.rollout import Verdict, is_generic, judge
+from stages.clients.kubernetes.scene import WITH_PODS, Scene, look
+from stages.clients.kubernetes.transport import Unreachable
+from stages.clients.kubernetes.watching import Mirror
+
+__all__ = ["collections_for", "wait_until_done"]
+
+_TICK = 1.0
+_EVENTS_EVERY = 3.0
+_EVENTS_OF = 6
+_GENERIC_SECONDS = 30.0
+_SILENT_SECONDS = 15.0
+_POD, _REPLICA_SET = ("v1", "Pod"), ("apps/v1", "ReplicaSet")
+
+
+async def wait_until_done(ctx: StageContext, cluster: Cluster, applied: Sequence[Object], seconds: float) -> None:
+    """Wait until every applied object is done.
+
+    Args:
+        ctx: where progress and changes are told.
+        cluster: the cluster.
+        applied: the objects as the cluster returned them from the apply.
+        seconds: the limit for all of them together.
+
+    Raises:
+        StageFailed: a permanent reason, at once; or the limit is over. The message names object, pod, container,
+            image and reason; the evidence holds events and the last lines of the container's log.
+        StageErrored: the limit is over and the cluster has not answered lately.
+    """
+    pending = {identity(thing): thing for thing in applied if judge(thing, thing).state != "done"}
+    if not pending:
+        return
+    vigil = _Vigil(ctx, cluster, Mirror(cluster), pending, collections_for(list(pending.values())))
+    failure: Exception | None = None
+    async with anyio.create_task_group() as tasks:
+        for what in {each for some in vigil.where.values() for each in some}:
+            tasks.start_soon(vigil.mirror.follow, what)
+        try:
+            await vigil.keep(seconds)
+        except (StageFailed, StageErrored) as error:
+            # Raised below: a task group would wrap it.
+            failure = error
+        tasks.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+
+
+def collections_for(things: Sequence[Object]) -> dict[Ref, list[Collection]]:
+    """What to follow for each object: its own collection first, then pods and ReplicaSets if it has some.
+
+    One collection a namespace and kind; narrowed by a selector where only one object needs it.
+    """
+    result: dict[Ref, list[Collection]] = {identity(thing): [] for thing in things}
+    own = [(thing, (thing["apiVersion"], thing["kind"])) for thing in things]
+    with_pods = [(thing, _POD) for thing in things if thing["kind"] in WITH_PODS - {"Pod"}]
+    with_sets = [(thing, _REPLICA_SET) for thing in things if thing["kind"] == "Deployment"]
+    for wanted, by_name in ((own, True), (with_pods, False), (with_sets, False)):
+        pairs = sorted(wanted, key=_group)
+        for (namespace, (version, kind)), members in groupby(pairs, key=_group):
+            some = [thing for thing, _ in members]
+            labels = "" if by_name or len(some) > 1 else selector(some[0])
+            fields = f"metadata.name={some[0]['metadata']['name']}" if by_name and len(some) == 1 else ""
+            for thing in some:
+                result[identity(thing)].append(Collection(version, kind, namespace, labels, fields))
+    return result
+
+
+def _group(pair: tuple[Object, tuple[str, str]]) -> tuple[str, tuple[str, str]]:
+    return pair[0]["metadata"].get("namespace") or "", pair[1]
+
+
+@dataclass(slots=True)
+class _Vigil:
+    """One wait: what is pending, where to look, what was seen and told."""
+
+    ctx: StageContext
+    cluster: Cluster
+    mirror: Mirror
+    pending: dict[Ref, Object]
+    where: Mapping[Ref, Sequence[Collection]]
+    patience: Patience = field(default_factory=Patience)
+    events: dict[str, list[Object]] = field(default_factory=dict)
+    told: dict[object, str] = field(default_factory=dict)
+    scenes: list[Scene] = field(default_factory=list)
+    total: int = 0
+    began: float = 0.0
+    events_read: float = 0.0
+
+    async def keep(self, seconds: float) -> None:
+        """Look, tell and decide until nothing is pending; at the limit say what is."""
+        self.total, self.began = len(self.pending), anyio.current_time()
+        with anyio.move_on_after(seconds):
+            while True:
+                await self._read_events()
+                self._look()
+                if not self.pending:
+                    return
+                self._tell()
+                await self._decide()
+                await self.mirror.wait(_TICK)
+        await self._too_late(seconds)
+
+    def _look(self) -> None:
+        self.scenes = [self._scene(ref, then) for ref, then in self.pending.items()]
+        for scene in self.scenes:
+            if scene.verdict.state == "done" or self._patience_with_generic_is_over(scene):
+                self.ctx.log(f"{scene.ref}: {scene.verdict.message}")
+                del self.pending[scene.ref]
+        self.scenes = [scene for scene in self.scenes if scene.ref in self.pending]
+
+    def _scene(self, ref: Ref, then: Object) -> Scene:
+        own, *others = self.where[ref]
+        if own in self.mirror.refused:
+            raise forbidden(self.mirror.refused[own], self.cluster.transport.credentials)
+        listed = self.mirror.objects(own)
+        if listed is None:
+            return Scene(then, Verdict("waiting", "the cluster is asked for its state"))
+        now = next((each for each in listed if each["metadata"]["uid"] == then["metadata"]["uid"]), None)
+        if now is None:
+            replaced = any(each["metadata"]["name"] == ref.name for each in listed)
+            how = "replaced by another of that name" if replaced else "deleted"
+            return Scene(then, Verdict("failed", f"somebody has {how} while we waited for it"))
+        around = [self.mirror.objects(what) or [] for what in others]
+        pods, sets = (*around, [], [])[:2]
+        # What an object lacks in a watch event, its kind, is known from the apply.
+        return look({**now, "apiVersion": ref.api_version, "kind": ref.kind}, then, sets, pods, self.events)
+
+    def _patience_with_generic_is_over(self, scene: Scene) -> bool:
+        waited = anyio.current_time() - self.began
+        return is_generic(scene.thing) and scene.verdict.state == "waiting" and waited > _GENERIC_SECONDS
+
+    async def _read_events(self) -> None:
+        """Read what the cluster tells of pods in trouble; they are few, and events are not worth a watch."""
+        now = anyio.current_time()
+        if now - self.events_read < _EVENTS_EVERY:
+            return
+        for scene in self.scenes:
+            for uid in scene.telling[:_EVENTS_OF]:
+                self.events[uid] = await events_of(self.cluster, scene.ref.namespace, uid)
+        self.events_read = anyio.current_time() if self.scenes else 0.0
+
+    def _tell(self) -> None:
+        """Log what has changed; progress names the first that is pending."""
+        for scene in self.scenes:
+            if self.told.get(scene.ref) != scene.summary:
+                self.told[scene.ref] = scene.summary
+                self.ctx.log(f"{scene.ref}: {scene.summary}")
+        for what, error in self.mirror.refused.items():
+            if what not in self.told:
+                self.told[what] = error.message
+                self.ctx.log(f"reasons may be missing: {error}")
+        done = self.total - len(self.pending)
+        rest = f", {len(self.pending)} pending" if len(self.pending) > 1 else ""
+        self.ctx.progress(f"{self.scenes[0].ref.name}: {self.scenes[0].summary}{rest}", done / self.total)
+
+    async def _decide(self) -> None:
+        """End the wait when waiting cannot help."""
+        for scene in self.scenes:
+            trouble = self.patience.exhausted(scene.troubles, anyio.current_time())
+            if scene.verdict.state == "failed":
+                found = next(iter(scene.troubles), None)
+                await self._fail(scene, found, scene.verdict.message)
+            elif trouble is not None:
+                await self._fail(scene, trouble, "")
+
+    async def _too_late(self, seconds: float) -> None:
+        self._refuse_to_guess()
+        by_rank = sorted(self.scenes, key=lambda scene: scene.troubles[0].rank if scene.troubles else 99)
+        first = by_rank[0]
+        limit = f"not done after {seconds:g} s"
+        words = limit if first.troubles else f"{limit}: {first.verdict.message}"
+        await self._fail(first, next(iter(first.troubles), None), words)
+
+    def _refuse_to_guess(self) -> None:
+        now = anyio.current_time()
+        for ref in self.pending:
+            since = self.mirror.silent_since.get(self.where[ref][0])
+            if since is not None and now - since > _SILENT_SECONDS:
+                reason = f"silent for {now - since:.0f} s, so nobody knows how {ref} is"
+                raise Unreachable(self.cluster.server, reason)
+
+    async def _fail(self, scene: Scene, trouble: Trouble | None, words: str) -> None:
+        evidence = await collect(self.cluster, scene, trouble)
+        others = [f"{each.ref}: {each.summary}" for each in self.scenes if each is not scene]
+        for line in (*others, *evidence):
+            self.ctx.log(line)
+        reason = ": ".join(part for part in (words, str(trouble or "")) if part)
+        raise StageFailed(f"{scene.ref}: {reason}", evidence=[*others, *evidence])

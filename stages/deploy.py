@@ -1,0 +1,134 @@
+"""`uses: deploy`: apply manifests to a Kubernetes cluster and wait until the rollout is really done."""
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Annotated, ClassVar
+
+from pydantic import Field, JsonValue
+
+from pipeline.stage import (
+    Duration,
+    Glob,
+    Login,
+    Outputs,
+    SecretName,
+    SecretRef,
+    Settled,
+    Stage,
+    StageContext,
+    StageErrored,
+    StageFailed,
+)
+from stages.clients.kubernetes.access import connect
+from stages.clients.kubernetes.api import Cluster
+from stages.clients.kubernetes.apply import annotate, assign_namespaces, check, make_namespaces, write, written
+from stages.clients.kubernetes.files import find_manifests
+from stages.clients.kubernetes.images import replace_images
+from stages.clients.kubernetes.manifests import Manifest, read_manifests
+from stages.clients.kubernetes.objects import Object
+from stages.clients.kubernetes.order import CRD, batches
+from stages.clients.kubernetes.pull_secret import ensure_pull_secrets
+from stages.clients.kubernetes.refusals import forbidden
+from stages.clients.kubernetes.scalars import Variables
+from stages.clients.kubernetes.transport import ApiError
+from stages.clients.kubernetes.waiting import wait_until_done
+
+__all__ = ["Deploy", "DeployOutputs"]
+
+
+class DeployOutputs(Outputs):
+    """What a deploy left behind."""
+
+    objects: int
+    """How many objects were applied."""
+    namespace: str
+    """The namespaces they are in, joined by a comma."""
+    revision: str
+    """The revision of the Deployment, empty if there is none or more than one."""
+
+
+class Deploy(Stage[DeployOutputs]):
+    """Apply manifests to Kubernetes and wait until the rollout is really done."""
+
+    manifests: Annotated[tuple[Glob, ...], Field(min_length=1)]
+    """Which files; of those that wildcards find, the `.yaml`, `.yml` and `.json` ones."""
+    images: tuple[str, ...] = ()
+    """`repo:tag` or `repo:tag@sha256:…`; each takes the place of the images of that repository, and must find one."""
+    namespace: str | None = None
+    """For the objects that name none; made when it is missing."""
+    secret: Annotated[str, SecretRef(("file",))] | None = None
+    """The kubeconfig. Without it `PIPE_KUBECONFIG` names one, or the pod that we run in has a service account."""
+    context: str | None = None
+    """The kubeconfig's context; its current one unless said."""
+    pull_secret: SecretName | None = None
+    """The registry login that the `imagePullSecrets` of the pods are made of where they are missing."""
+    wait: Duration = timedelta(minutes=5)
+    """How long the rollout may take."""
+    substitute: bool | tuple[str, ...] = True
+    """Which variables manifests may use: all, none, or these alone."""
+    annotations: Mapping[str, str] = Field(default_factory=dict)
+    """Put on every object."""
+
+    computes: ClassVar[bool] = False
+    pool: ClassVar[tuple[str, int] | None] = ("deploy", 50)
+
+    async def run(self, ctx: StageContext) -> DeployOutputs:
+        """Read and check everything, then write, then wait."""
+        manifests = await ctx.call(self._read, ctx)
+        async with await connect(ctx, self.secret, self.context) as cluster:
+            try:
+                applied = await self._apply(ctx, cluster, manifests)
+                await wait_until_done(ctx, cluster, applied, self.wait.total_seconds())
+                return await _outputs(cluster, manifests)
+            except ApiError as error:
+                raise forbidden(error, cluster.transport.credentials) from error
+
+    async def settle(self, ctx: StageContext, key: str, intent: Mapping[str, JsonValue]) -> Settled:
+        """Whether the intended objects bear the mark of this run. Applying again is harmless, so a part is none."""
+        try:
+            async with await connect(ctx, self.secret, self.context) as cluster:
+                return await written(cluster, ctx.run.id, intent)
+        except (StageErrored, StageFailed, ApiError) as error:
+            return Settled("unknown", message=f"'{key}': {error}")
+
+    def _read(self, ctx: StageContext) -> list[Manifest]:
+        """What the files say, variables and images in place; nothing outside is touched or asked."""
+        texts = find_manifests(self.manifests, ctx.workspace, ctx.root)
+        manifests = read_manifests(texts, self._variables(ctx))
+        replace_images([manifest.object for manifest in manifests], self.images)
+        annotate(manifests, ctx.run.id, self.annotations)
+        return manifests
+
+    def _variables(self, ctx: StageContext) -> Variables:
+        if isinstance(self.substitute, bool):
+            return Variables(ctx.manifest_env, None if self.substitute else frozenset())
+        return Variables(ctx.manifest_env, frozenset(self.substitute))
+
+    async def _apply(self, ctx: StageContext, cluster: Cluster, manifests: list[Manifest]) -> list[Object]:
+        await assign_namespaces(cluster, manifests, self.namespace)
+        ctx.progress(f"checking {len(manifests)} objects at {cluster.server}")
+        await make_namespaces(ctx, cluster, manifests)
+        for note in await check(cluster, manifests):
+            ctx.log(note)
+        if self.pull_secret is not None:
+            login = ctx.secret(self.pull_secret)
+            if isinstance(login, Login):
+                await ensure_pull_secrets(ctx, cluster, manifests, self.images, login)
+        applied: list[Object] = []
+        for name, batch in batches(manifests):
+            ctx.progress(f"applying {name}")
+            objects = await write(ctx, cluster, name, batch)
+            applied += objects
+            definitions = [each for each in objects if each["kind"] == CRD]
+            await wait_until_done(ctx, cluster, definitions, self.wait.total_seconds())
+        ctx.log(f"{len(applied)} objects applied to {cluster.server}")
+        return applied
+
+
+async def _outputs(cluster: Cluster, manifests: list[Manifest]) -> DeployOutputs:
+    namespaces = sorted({manifest.ref.namespace for manifest in manifests} - {""})
+    deployments = [manifest.ref for manifest in manifests if manifest.ref.kind == "Deployment"]
+    found = await cluster.get(deployments[0]) if len(deployments) == 1 else None
+    marks = (found or {}).get("metadata", {}).get("annotations", {})
+    revision = marks.get("deployment.kubernetes.io/revision", "")
+    return DeployOutputs(objects=len(manifests), namespace=",".join(namespaces), revision=revision)
