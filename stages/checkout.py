@@ -1,0 +1,125 @@
+"""`uses: checkout`: the sources of a run, one commit for all of its stages."""
+
+from pathlib import Path, PurePosixPath
+from typing import Annotated
+
+from pydantic import Field, JsonValue, field_validator
+
+from pipeline.stage import CauseKind, Exported, Outputs, SecretRef, Stage, StageContext, StageFailed
+from stages.clients.git import local
+from stages.clients.git.address import Address, parse_url
+from stages.clients.git.remote import Found, Remote
+
+__all__ = ["Checkout", "CheckoutOutputs"]
+
+OPEN = ("${", "<unset>")
+
+
+class CheckoutOutputs(Outputs):
+    """What was checked out."""
+
+    commit: Annotated[str, Exported("GIT_COMMIT")]
+    """The commit; of a copied working tree its head with `-dirty` behind it."""
+    branch: Annotated[str, Exported("BRANCH_NAME")] = ""
+    """The branch, if `ref` named one or the remote's HEAD is one."""
+    tag: Annotated[str, Exported("TAG_NAME")] = ""
+    """The tag, if `ref` named one."""
+    dirty: bool = False
+    """It is a copy of a working tree, not a commit."""
+    subject: str = ""
+    """First line of the commit's message."""
+
+
+class Checkout(Stage[CheckoutOutputs]):
+    """Check out a commit from git; a branch is looked up once a run."""
+
+    url: str = ""
+    """http(s), ssh or file, without a login in it. Empty: the repository that the pipeline's file is in."""
+    ref: str = ""
+    """Branch, tag, full ref or commit (all 40 digits). Empty: the remote's HEAD."""
+    secret: Annotated[str, SecretRef(("login", "text", "ssh"))] = ""
+    """A login, a token (text) or an ssh key; sent to the host of `url` alone."""
+    into: str = "."
+    """The folder in the workspace to check out into."""
+    depth: int = Field(default=1, ge=0)
+    """How many commits of history; 0: all, with every branch and tag."""
+    submodules: bool = False
+    """Check out submodules too, by https and ssh only."""
+
+    @field_validator("url")
+    @classmethod
+    def _readable(cls, url: str) -> str:
+        if url and not any(mark in url for mark in OPEN):
+            parse_url(url)
+        return url
+
+    @field_validator("into")
+    @classmethod
+    def _inside(cls, into: str) -> str:
+        path = PurePosixPath(into)
+        if path.is_absolute() or ".." in path.parts:
+            raise ValueError("it must be a folder in the workspace")
+        return into
+
+    async def run(self, ctx: StageContext) -> CheckoutOutputs:
+        """Copy a working tree if the user asked for one, else look up the commit and bring it here."""
+        folder = await ctx.call(_within, ctx.root, ctx.workspace / self.into)
+        if source := ctx.env.get("PIPE_SOURCE_DIR"):
+            return await _copied(ctx, Path(source), folder)
+        address = await self._address(ctx)
+        remote = Remote(ctx, address, self.secret)
+        found = await self._find(ctx, remote, address)
+        ctx.log(f"{address}: {found.ref or self.ref or 'HEAD'} is {found.commit}")
+        await remote.bring(found, folder, depth=self.depth, submodules=self.submodules)
+        subject = await ctx.call(local.subject, folder)
+        return CheckoutOutputs(commit=found.commit, branch=found.branch, tag=found.tag, subject=subject)
+
+    async def _address(self, ctx: StageContext) -> Address:
+        url = self.url or await _own_source(ctx)
+        try:
+            return parse_url(url)
+        except ValueError as error:
+            raise StageFailed(f"url: {error}", kind=CauseKind.CONFIG) from None
+
+    async def _find(self, ctx: StageContext, remote: Remote, address: Address) -> Found:
+        async def find() -> JsonValue:
+            return (await remote.find(self.ref)).as_json()
+
+        return Found.of(await ctx.once(f"git {address.url} {self.ref or 'HEAD'}", find))
+
+
+async def _own_source(ctx: StageContext) -> str:
+    source = ctx.env.get("PIPE_SOURCE", "")
+    if not source or "://" in source:
+        return source or _refuse("there is no `url:`, and this run has no source of its own")
+    top = await ctx.call(local.top, Path(source))
+    if top is None:
+        return _refuse(
+            f"there is no `url:`, and {source} is in no git repository; --source DIR takes a folder as it is"
+        )
+    head = await ctx.call(local.head, top)
+    if head and head.changed:
+        ctx.log(f"warning: changes in {top} that are not committed are not part of this run; --source takes them along")
+    return top.as_uri()
+
+
+def _refuse(message: str) -> str:
+    raise StageFailed(message, kind=CauseKind.CONFIG)
+
+
+async def _copied(ctx: StageContext, source: Path, folder: Path) -> CheckoutOutputs:
+    if not await ctx.call(source.is_dir):
+        raise StageFailed(f"--source {source}: there is no such folder", kind=CauseKind.CONFIG)
+    count = await ctx.call(local.copy_tree, source, folder, ctx.root)
+    head = await ctx.call(local.head, source)
+    ctx.log(f"copied {count} files of the working tree {source}")
+    if head is None:
+        return CheckoutOutputs(commit="dirty", dirty=True)
+    return CheckoutOutputs(commit=f"{head.commit}-dirty", branch=head.branch, dirty=True, subject=head.subject)
+
+
+def _within(root: Path, folder: Path) -> Path:
+    """The folder, unless a symlink leads out of the workspace."""
+    if not folder.resolve().is_relative_to(root.resolve()):
+        raise StageFailed(f"into: {folder} lies outside of the workspace", kind=CauseKind.CONFIG)
+    return folder

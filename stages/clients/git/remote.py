@@ -1,0 +1,322 @@
+"""Network work with one remote repository: which commit a name means, and how it comes into a folder."""
+
+import os
+import re
+import shlex
+import shutil
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+
+import anyio
+from pydantic import JsonValue
+
+from pipeline.stage import CauseKind, Login, Secret, SecretFile, SecretText, StageContext, StageErrored, StageFailed
+from stages.clients.git.address import Address, check_ref, is_commit
+from stages.clients.git.trouble import trouble
+from stages.clients.output import Lines, watched
+
+__all__ = ["Found", "Remote"]
+
+LOOKUP_LIMIT = 20.0
+"""Seconds in which a host must have listed its branches; git itself would wait minutes for a silent one."""
+
+MARKER = "pipe-checkout"
+"""A file in `.git` that says: this repository is ours, and what else is in the folder."""
+ALONE, SHARED, LAID = "alone", "shared", "laid"
+"""Nothing else is; other files are; other files are, and ours have been laid beside them."""
+
+TOKEN_USER = "oauth2"  # noqa: S105 - hosts take any user name beside a token, GitLab documents this one
+
+HARDENED = {
+    "core.hooksPath": os.devnull,
+    "core.fsmonitor": "false",
+    "core.askPass": "",
+    "credential.helper": "",
+    "protocol.ext.allow": "never",
+    "transfer.fsckObjects": "true",
+    "http.followRedirects": "initial",
+    "submodule.recurse": "false",
+    "fetch.recurseSubmodules": "false",
+    "advice.detachedHead": "false",
+    "init.defaultBranch": "main",
+    "gc.auto": "0",
+    "maintenance.auto": "false",
+}
+
+ENVIRONMENT = {
+    "GIT_TERMINAL_PROMPT": "0",
+    "GIT_CONFIG_NOSYSTEM": "1",
+    "GIT_CONFIG_GLOBAL": os.devnull,
+    "GIT_LFS_SKIP_SMUDGE": "1",
+    "GIT_HTTP_LOW_SPEED_LIMIT": "1",
+    "GIT_HTTP_LOW_SPEED_TIME": "60",
+    "LC_ALL": "C",
+}
+KEPT = {"GIT_SSL_CAINFO", "GIT_SSL_CAPATH", "GIT_SSL_CERT", "GIT_SSL_KEY", "GIT_SSL_NO_VERIFY"}
+"""Of the host's own GIT_ variables: all others could redirect git or print what it sends."""
+
+# Answers only for the host of `url`: a redirect or a submodule elsewhere gets no login.
+ASKPASS = """#!/bin/sh
+case "$1" in
+"Username for '$PIPE_GIT_ORIGIN': ") printf '%s\\n' "$PIPE_GIT_USERNAME" ;;
+"Password for '${PIPE_GIT_ORIGIN%%://*}://"*"@${PIPE_GIT_ORIGIN#*://}': ") printf '%s\\n' "$PIPE_GIT_PASSWORD" ;;
+*) exit 1 ;;
+esac
+"""
+
+SSH = ("ssh", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=accept-new", "-o", "ConnectTimeout=10")
+
+REF_LINE = re.compile(r"(?P<id>[0-9a-f]{40,64}|ref: \S+)\t(?P<name>\S+)")
+PROGRESS = re.compile(r"(?:remote: )?(?P<what>[A-Z][a-z]+(?: [a-z]+)*): +(?P<percent>\d+)% ")
+REFUSES_COMMITS = ("unadvertised object", "not our ref", "does not support", "no such remote ref", "couldn't find")
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a name meant when it was looked up: a commit and the full ref that led to it (empty for a bare commit)."""
+
+    commit: str
+    ref: str = ""
+
+    @classmethod
+    def of(cls, value: JsonValue) -> "Found":
+        """From what `as_json` gave."""
+        if not isinstance(value, dict):
+            raise TypeError(f"{value!r} is nothing that was found in a repository")
+        return cls(str(value["commit"]), str(value["ref"]))
+
+    def as_json(self) -> JsonValue:
+        """For the journal."""
+        return {"commit": self.commit, "ref": self.ref}
+
+    @property
+    def branch(self) -> str:
+        """The name of the branch, if it was one."""
+        return self.ref.removeprefix("refs/heads/") if self.ref.startswith("refs/heads/") else ""
+
+    @property
+    def tag(self) -> str:
+        """The name of the tag, if it was one."""
+        return self.ref.removeprefix("refs/tags/") if self.ref.startswith("refs/tags/") else ""
+
+
+class Remote:
+    """One repository somewhere, with the login to it."""
+
+    def __init__(self, ctx: StageContext, address: Address, secret: str = "") -> None:
+        self._ctx = ctx
+        self._address = address
+        self._secret = secret
+        self._environment: Mapping[str, str] | None = None
+
+    # -- looking up --------------------------------------------------------------------------------
+
+    async def find(self, ref: str) -> Found:
+        """The commit that a branch, a tag, a full ref or a commit means now; empty: the remote's HEAD.
+
+        Raises:
+            StageFailed: there is no such ref, no such repository, or the login is refused.
+            StageErrored: the host does not answer.
+        """
+        if is_commit(ref):
+            return Found(ref)
+        if not ref:
+            return self._head(await self._refs("--symref", patterns=["HEAD"]))
+        try:
+            check_ref(ref)
+        except ValueError as error:
+            raise StageFailed(str(error), kind=CauseKind.CONFIG) from None
+        names = [ref] if ref.startswith("refs/") else [f"refs/heads/{ref}", f"refs/tags/{ref}"]
+        refs = dict(await self._refs(patterns=[pattern for name in names for pattern in (name, f"{name}^{{}}")]))
+        for name in names:
+            if commit := refs.get(f"{name}^{{}}") or refs.get(name):
+                return Found(commit, name)
+        raise await self._missing(ref)
+
+    def _head(self, refs: Sequence[tuple[str, str]]) -> Found:
+        branch = next((value.removeprefix("ref: ") for name, value in refs if value.startswith("ref: ")), "")
+        for name, value in refs:
+            if name == "HEAD" and not value.startswith("ref: "):
+                return Found(value, branch)
+        message = (
+            f"git ls-remote {self._address}: the repository is empty, or its HEAD names a branch that does not exist"
+        )
+        raise StageFailed(message, kind=CauseKind.CONFIG)
+
+    async def _missing(self, ref: str) -> StageFailed:
+        refs = await self._refs("--heads", "--tags")
+        names = sorted({name.split("/", 2)[2].removesuffix("^{}") for name, _ in refs})
+        near = get_close_matches(ref, names, n=3, cutoff=0.5)
+        hint = f"; near: {', '.join(near)}" if near else f"; there are: {', '.join(names[:10])}" if names else ""
+        if re.fullmatch(r"[0-9a-f]{7,39}", ref):
+            hint = "; a commit needs all of its 40 digits"
+        message = f"git ls-remote {self._address}: there is no branch or tag '{ref}'{hint}"
+        return StageFailed(message, kind=CauseKind.CONFIG)
+
+    async def _refs(self, *options: str, patterns: Sequence[str] = ()) -> list[tuple[str, str]]:
+        words = ["ls-remote", "--quiet", *options, "--end-of-options", self._address.url, *patterns]
+        found: list[tuple[str, str]] = []
+
+        def take(line: str) -> bool:
+            match = REF_LINE.fullmatch(line)
+            if match:
+                found.append((match["name"], match["id"]))
+            return match is not None
+
+        try:
+            with anyio.fail_after(LOOKUP_LIMIT):
+                code, lines = await self._git(words, take)
+        except TimeoutError:
+            message = f"git ls-remote {self._address}: it does not answer: nothing heard for {LOOKUP_LIMIT:g} s"
+            raise StageErrored(message) from None
+        if code:
+            raise trouble("ls-remote", self._address, lines, self._secret)
+        return found
+
+    # -- bringing here -----------------------------------------------------------------------------
+
+    async def bring(self, found: Found, folder: Path, *, depth: int, submodules: bool) -> None:
+        """Make `folder` hold exactly that commit, whatever an earlier attempt left in it.
+
+        Raises:
+            StageFailed: the folder holds somebody else's repository, or the remote has no such commit.
+            StageErrored: the host does not answer.
+        """
+        state = await self._ctx.call(_prepare, folder)
+        await self._local("init", ["init", "--quiet", "--template=", "--", "."], folder)
+        await self._local("init", ["config", "remote.origin.url", self._address.url], folder)
+        await self._fetch(found, folder, depth)
+        await self._check_out(found, folder, state)
+        if submodules:
+            words = ["submodule", "update", "--init", "--recursive", *([f"--depth={depth}"] if depth else [])]
+            code, lines = await self._git(words, self._shown, folder)
+            if code:
+                raise trouble("submodule", self._address, lines, self._secret)
+
+    async def _fetch(self, found: Found, folder: Path, depth: int) -> None:
+        everything = ["+refs/heads/*:refs/remotes/origin/*", "+refs/tags/*:refs/tags/*"]
+        limit = [f"--depth={depth}"] if depth else []
+        code, lines = await self._fetch_once([*limit], [found.commit, *([] if depth else everything)], folder)
+        if code and any(word in line for line in lines for word in REFUSES_COMMITS):
+            self._ctx.log(f"{self._address} gives no single commits: fetching {found.ref or 'all branches and tags'}")
+            code, lines = await self._fetch_once([], [found.ref] if found.ref and depth else everything, folder)
+        if code:
+            raise trouble("fetch", self._address, lines, self._secret)
+
+    async def _fetch_once(self, options: Sequence[str], refs: Sequence[str], folder: Path) -> tuple[int, list[str]]:
+        words = ["fetch", "--progress", "--no-tags", "--force", *options, "--end-of-options", self._address.url, *refs]
+        return await self._git(words, self._shown, folder)
+
+    async def _check_out(self, found: Found, folder: Path, state: str) -> None:
+        options = ["--quiet", "--detach", *(["--force"] if state != SHARED else [])]
+        code, lines = await self._git(["checkout", *options, found.commit, "--"], self._shown, folder)
+        if code and any("unable to read tree" in line or "not a tree" in line for line in lines):
+            message = f"git checkout {self._address}: there is no commit {found.commit}; was its branch rewritten?"
+            raise StageFailed(message, kind=CauseKind.CONFIG, evidence=lines)
+        if code:
+            raise StageFailed(f"git checkout {self._address}: {_last(lines)}", evidence=lines)
+        if state == SHARED:
+            await self._ctx.call((folder / ".git" / MARKER).write_text, LAID)
+        if state == ALONE:
+            await self._local("clean", ["clean", "--quiet", "-ffdx"], folder)
+
+    async def _local(self, phase: str, words: Sequence[str], folder: Path) -> None:
+        code, lines = await self._git(words, self._shown, folder)
+        if code:
+            raise StageErrored(f"git {phase} in {folder}: {_last(lines)}", evidence=lines)
+
+    # -- running git -------------------------------------------------------------------------------
+
+    async def _git(
+        self, words: Sequence[str], take: Callable[[str], bool], folder: Path | None = None
+    ) -> tuple[int, list[str]]:
+        """Run git; lines that `take` does not want are logged. Returns its exit code and its last such lines."""
+        if self._environment is None:
+            self._environment = await self._make_environment()
+        kept: deque[str] = deque(maxlen=40)
+
+        def sort(line: str) -> None:
+            if not take(line):
+                self._ctx.log(line)
+                kept.append(line)
+
+        lines = Lines(sort)
+        settings = {**HARDENED, **({"safe.directory": str(folder)} if folder else {})}
+        program = ["git", *(word for name, value in settings.items() for word in ("-c", f"{name}={value}"))]
+        argv = [*_without(self._ctx.env), *program, *words]
+        code = await watched(self._ctx, argv, lines.feed, env=self._environment, cwd=folder or self._ctx.root)
+        lines.end()
+        return code, list(kept)
+
+    def _shown(self, line: str) -> bool:
+        match = PROGRESS.match(line)
+        if match:
+            percent = int(match["percent"])
+            self._ctx.progress(f"{match['what'].lower()} {percent} %", percent / 100)
+        return match is not None
+
+    async def _make_environment(self) -> Mapping[str, str]:
+        secret = self._ctx.secret(self._secret) if self._secret else None
+        allowed = {"https", "ssh", self._address.scheme}
+        key = ["-i", str(secret.path), "-o", "IdentitiesOnly=yes"] if isinstance(secret, SecretFile) else []
+        askpass = str(await self._ctx.call(_askpass, self._ctx.cache))
+        return {
+            **ENVIRONMENT,
+            "GIT_ALLOW_PROTOCOL": ":".join(sorted(allowed)),
+            "GIT_ASKPASS": askpass,
+            "SSH_ASKPASS": askpass,
+            "GIT_SSH_COMMAND": shlex.join([*SSH, *key]),
+            "GIT_SSH_VARIANT": "ssh",
+            **_login(secret, self._address),
+        }
+
+
+def _login(secret: Secret | None, address: Address) -> dict[str, str]:
+    match secret:
+        case Login(username, password):
+            pass
+        case SecretText(password):
+            username = TOKEN_USER
+        case _:
+            return {}
+    origin = f"{address.scheme}://{address.host}"
+    return {"PIPE_GIT_ORIGIN": origin, "PIPE_GIT_USERNAME": username, "PIPE_GIT_PASSWORD": password}
+
+
+def _askpass(cache: Path) -> Path:
+    path = cache / "askpass"
+    if not path.exists() or path.read_text() != ASKPASS:
+        own = cache / f"askpass.{os.getpid()}.{os.urandom(4).hex()}"
+        own.write_text(ASKPASS)
+        own.chmod(0o700)
+        own.replace(path)
+    return path
+
+
+def _without(env: Mapping[str, str]) -> list[str]:
+    """The words that take the host's own git settings out of the environment."""
+    foreign = sorted(name for name in env if name.startswith("GIT_") and name not in KEPT | {"GIT_COMMIT"})
+    return ["env", *(word for name in foreign for word in ("-u", name))] if foreign else []
+
+
+def _prepare(folder: Path) -> str:
+    """Make the folder ready and say what is in it: ALONE, SHARED or LAID."""
+    folder.mkdir(parents=True, exist_ok=True)
+    git, marker = folder / ".git", folder / ".git" / MARKER
+    if git.is_symlink() or (git.exists() and not marker.exists()):
+        message = f"{folder} holds a git repository that no checkout made: choose another folder with `into:`"
+        raise StageFailed(message, kind=CauseKind.CONFIG)
+    state = marker.read_text() if git.exists() else SHARED if any(folder.iterdir()) else ALONE
+    if git.exists():
+        shutil.rmtree(git)
+    git.mkdir()
+    marker.write_text(state)
+    return state
+
+
+def _last(lines: Sequence[str]) -> str:
+    said = [line for line in lines if line.startswith(("fatal:", "error:"))] or list(lines)
+    return said[0] if said else "it did not say why"
