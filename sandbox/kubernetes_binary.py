@@ -84,7 +84,7 @@ def _started(command: list[str], folder: Path) -> subprocess.Popen[str]:
 
 
 def _environment() -> Mapping[str, str]:
-    return {**os.environ, "GOWORK": "off", "GOFLAGS": ""}
+    return {**os.environ, "GOWORK": "off", "GOFLAGS": "-buildvcs=false"}
 
 
 def _go(folder: Path) -> str:

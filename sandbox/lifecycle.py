@@ -10,7 +10,7 @@ from pathlib import Path
 from sandbox import images, kubernetes_binary, needs, parts, publish, world
 from sandbox.layout import CACHE, HERE, Layout, SandboxError, locked
 from sandbox.probes import UnixConnection, connectable
-from sandbox.progress import activity
+from sandbox.progress import activity, say
 from sandbox.world import Given
 
 LOAD_LIMIT = 300.0
@@ -57,15 +57,20 @@ def ensure() -> Sandbox:
     return _sandbox()
 
 
-def up() -> None:
-    """Start the sandbox of this checkout unless a healthy one runs; raises SandboxError with what went wrong."""
+def up() -> bool:
+    """Start the sandbox of this checkout unless a healthy one runs; returns whether it had to be started.
+
+    Raises SandboxError with what went wrong.
+    """
     if world.healthy(HERE):
-        return
+        return False
     CACHE.mkdir(parents=True, exist_ok=True)
     HERE.state.mkdir(exist_ok=True)
     with locked(HERE.state / "lock"):
-        if not world.healthy(HERE):
-            _up(Given.read(os.environ, HERE))
+        if world.healthy(HERE):
+            return False
+        _up(Given.read(os.environ, HERE))
+        return True
 
 
 def down() -> None:
@@ -78,6 +83,8 @@ def down() -> None:
 
 
 def _up(given: Given) -> None:
+    if world.record(HERE):
+        say(f"sandbox: starting anew, because {'; '.join(world.problems(HERE)) or 'it was left half-made'}")
     world.destroy(HERE)
     needs.check(HERE, given)
     needs.install(needs.missing_packages(given))
@@ -91,6 +98,9 @@ def _up(given: Given) -> None:
         with world.create(HERE, given, kubernetes) as lifeline:
             _fill(given)
             world.complete(HERE, lifeline)
+        if given.engine and not given.registry:
+            registry = world.blueprint(HERE).registry_address
+            say(f"sandbox: your docker engine must have {registry} among its insecure-registries to push there")
     except BaseException:
         # Nothing half-made stays; the logs do.
         world.destroy(HERE)

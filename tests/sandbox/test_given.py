@@ -3,7 +3,6 @@
 import os
 import platform
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,8 +17,8 @@ OWN = {"DOCKER_HOST": "unix:///d", "PIPE_REGISTRY": "r:1", "PIPE_REGISTRY_USER":
 EVERYTHING = Given("unix:///d", "/k", "r:1", "u", "p")
 
 
-def _names(**own: bool) -> list[str]:
-    plan = replace(Blueprint("0", "/run/pipe", "10.200.0.2", "10.200.0.1", 8080, 2525), **own)
+def _names(own: dict[str, bool]) -> list[str]:
+    plan = Blueprint("0", "/run/pipe", "10.200.0.2", "10.200.0.1", 8080, 2525, (), **own)
     return [part.name for wave in waves(plan) for part in wave]
 
 
@@ -53,9 +52,9 @@ def test_variables_that_the_sandbox_set_itself_bring_nothing(tmp_path: Path) -> 
     ],
 )
 def test_what_the_user_brings_is_not_started(own: dict[str, bool], absent: set[str]) -> None:
-    assert absent.isdisjoint(_names(**own))
-    assert {"git-host", "mail-sink"} <= set(_names(**own))
-    assert absent <= set(_names())
+    assert absent.isdisjoint(_names(own))
+    assert {"git-host", "mail-sink"} <= set(_names(own))
+    assert absent <= set(_names({}))
 
 
 def test_with_everything_brought_the_machine_may_be_anything(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
