@@ -22,7 +22,7 @@ ADDRESSES = {
 
 
 def main(arguments: list[str]) -> int:
-    """Run the command and return the exit code: 0 good, 1 not good, 2 the machine or the call is wrong."""
+    """Run the command; return 0 (good), 1 (not good), 2 (the machine or the call is wrong) or 130 (interrupted)."""
     options = _parser().parse_args(arguments)
     # A shell that became root by su may not look there.
     os.environ["PATH"] += ":/usr/local/sbin:/usr/sbin:/sbin"
@@ -31,9 +31,11 @@ def main(arguments: list[str]) -> int:
     except Lacking as lacking:
         print(lacking, file=sys.stderr)
         return 2
-    except SandboxError as problem:
+    except (SandboxError, OSError) as problem:
         say(f"sandbox: {problem}")
         return 1
+    except KeyboardInterrupt:
+        return 130
 
 
 def _parser() -> argparse.ArgumentParser:

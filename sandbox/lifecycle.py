@@ -64,12 +64,14 @@ def up() -> bool:
     """
     if world.healthy(HERE):
         return False
+    given = Given.read(os.environ, HERE)
+    needs.check(HERE, given)
     CACHE.mkdir(parents=True, exist_ok=True)
     HERE.state.mkdir(exist_ok=True)
     with locked(HERE.state / "lock"):
         if world.healthy(HERE):
             return False
-        _up(Given.read(os.environ, HERE))
+        _up(given)
         return True
 
 
@@ -86,7 +88,6 @@ def _up(given: Given) -> None:
     if world.record(HERE):
         say(f"sandbox: starting anew, because {'; '.join(world.problems(HERE)) or 'it was left half-made'}")
     world.destroy(HERE)
-    needs.check(HERE, given)
     needs.install(needs.missing_packages(given))
     with ThreadPoolExecutor() as pool:
         making = [pool.submit(images.ensure)] if not given.engine else []

@@ -158,6 +158,7 @@ def _docker_json(blueprint: Blueprint) -> dict[str, Any]:
         "exec-root": "/run/docker",
         "pidfile": "/run/docker.pid",
         "containerd": str(CONTAINERD),
+        "exec-opts": ["native.cgroupdriver=cgroupfs"],
         "cgroup-parent": f"/pipe-{blueprint.identity}",
         "insecure-registries": [blueprint.registry_address],
         "bip": DOCKER_BRIDGE,
