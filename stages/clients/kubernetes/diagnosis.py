@@ -35,7 +35,7 @@ class Trouble:
     """One reason why a pod is not ready.
 
     `grace` is how many seconds it may last from when it was first seen, None if it may still pass at any time.
-    `container` is empty when the pod itself is in trouble, `restarts` are the container's.
+    `container` is empty when the pod itself is in trouble; `detail` is what the cluster says in its own words.
     """
 
     sort: str
@@ -45,7 +45,12 @@ class Trouble:
     container: str = ""
     image: str = ""
     grace: float | None = None
-    restarts: int = 0
+    detail: str = ""
+
+    @property
+    def brief(self) -> str:
+        """The pod and the message, for progress."""
+        return f"pod {self.pod}: {self.message}" if self.pod else self.message
 
     @property
     def rank(self) -> int:
@@ -93,7 +98,7 @@ def pod_troubles(pod: Object, events: Sequence[Object], *, may_end: bool = False
     found = [*_of_pod(pod, events)]
     for status, spec in _containers(pod):
         found += _of_container(pod, status, spec, events, may_end=may_end)
-    return sorted(found, key=lambda trouble: trouble.rank) or [*_gates(pod)]
+    return sorted(found, key=lambda trouble: trouble.rank) or [_not_ready(pod)]
 
 
 def create_troubles(owner: Object, events: Sequence[Object]) -> list[Trouble]:
@@ -148,10 +153,9 @@ def _of_container(
     *,
     may_end: bool,
 ) -> Iterator[Trouble]:
-    def trouble(sort: str, message: str, grace: float | None = None) -> Trouble:
-        metadata, restarts = pod["metadata"], int(status.get("restartCount") or 0)
-        name, image = status["name"], spec.get("image") or status.get("image", "")
-        return Trouble(sort, metadata["name"], metadata["uid"], message, name, image, grace, restarts)
+    def trouble(sort: str, message: str, grace: float | None = None, detail: str = "") -> Trouble:
+        metadata, image = pod["metadata"], spec.get("image") or status.get("image", "")
+        return Trouble(sort, metadata["name"], metadata["uid"], message, status["name"], image, grace, detail)
 
     waiting = dig(status, "state", "waiting") or {}
     reason, said = waiting.get("reason", ""), str(waiting.get("message", ""))
@@ -181,16 +185,16 @@ def _said(events: Sequence[Object], *reasons: str) -> list[str]:
     return [str(event.get("message")) for event in events if event.get("reason") in reasons]
 
 
-def _pull(reason: str, said: str, events: Sequence[Object]) -> tuple[str, float | None]:
+def _pull(reason: str, said: str, events: Sequence[Object]) -> tuple[str, float, str]:
     if reason in ("InvalidImageName", "ErrImageNeverPull"):
-        return f"its image cannot be used: {reason}: {said}", NO_GRACE
+        return f"its image cannot be used: {reason}: {said}", NO_GRACE, ""
     texts = [said, *reversed(_said(events, "Failed"))]
     for text in texts:
         for cause, pattern in _PULL_CAUSES:
             if pattern.search(text):
-                return f"its image cannot be pulled: {cause} ({reason}: {text})", NO_GRACE
-    telling = next((text for text in texts if "ull" in text and "Back-off" not in text), said)
-    return f"its image cannot be pulled: {reason}: {telling}", PULL
+                return f"its image cannot be pulled: {cause} ({reason})", NO_GRACE, text
+    telling = next((text for text in texts if text and not text.startswith(("Back-off", "Error:"))), said)
+    return f"its image cannot be pulled: {reason}: {telling}", PULL, ""
 
 
 def _crash(
@@ -236,8 +240,8 @@ def _asked(probe: Mapping[str, Any] | None) -> str:
     if not probe:
         return ""
     if http := probe.get("httpGet"):
-        scheme = str(http.get("scheme") or "HTTP").lower()
-        return f"GET {scheme}://{http.get('host') or ''}:{http.get('port')}{http.get('path') or '/'}"
+        scheme = "https " if http.get("scheme") == "HTTPS" else ""
+        return f"GET {scheme}{http.get('host') or ''}:{http.get('port')}{http.get('path') or '/'}"
     if tcp := probe.get("tcpSocket"):
         return f"connect to port {tcp.get('port')}"
     if grpc := probe.get("grpc"):
@@ -245,7 +249,9 @@ def _asked(probe: Mapping[str, Any] | None) -> str:
     return f"run {' '.join(dig(probe, 'exec', 'command') or ())}"
 
 
-def _gates(pod: Object) -> Iterator[Trouble]:
+def _not_ready(pod: Object) -> Trouble:
+    """A pod that has no other trouble: it has only begun, or a readiness gate is shut."""
     metadata, ready = pod["metadata"], condition(pod, "Ready")
-    message = f"it is not ready: {ready.get('message') or ready.get('reason') or 'its containers have not begun'}"
-    yield Trouble("gate", metadata["name"], metadata["uid"], message)
+    begun = condition(pod, "ContainersReady").get("status") == "True"
+    message = f"it is not ready: {ready.get('message') or ready.get('reason')}" if begun else "it is starting"
+    return Trouble("gate" if begun else "starting", metadata["name"], metadata["uid"], message)

@@ -43,6 +43,7 @@ async def collect(cluster: Cluster, scene: Scene, trouble: Trouble | None) -> li
 async def _collect(cluster: Cluster, scene: Scene, trouble: Trouble | None, lines: list[str]) -> None:
     uid = trouble.uid if trouble else scene.thing["metadata"]["uid"]
     events = await events_of(cluster, scene.ref.namespace, uid)
+    lines += [trouble.detail] if trouble and trouble.detail else []
     lines += [_event(event) for event in events if event.get("type") != "Normal"][-_EVENTS:]
     container = trouble.container if trouble and trouble.sort in _WITH_LOG else ""
     pod = next((each for each in scene.pods if trouble and each["metadata"]["uid"] == trouble.uid), None)
@@ -65,7 +66,8 @@ async def _logs(cluster: Cluster, pod: Object, container: str) -> list[str]:
 
 
 def _titled(title: str, lines: Sequence[str]) -> list[str]:
-    return [f"--- {title}, last {len(lines)} lines ---", *lines] if lines else []
+    gone = len(lines) == 1 and lines[0].startswith("unable to retrieve container logs")
+    return [f"--- {title}, last {len(lines)} lines ---", *lines] if lines and not gone else []
 
 
 def _event(event: Object) -> str:

@@ -30,13 +30,13 @@ class Scene:
 
     @property
     def summary(self) -> str:
-        """`2 of 3 pods ready; pod web-1, container app, image r/web:1: it runs, but …`."""
+        """`2 of 3 pods ready; pod web-1: it runs, but …`."""
         wanted = dig(self.thing, "spec", "replicas")
         words = self.verdict.message
         if self.pods and wanted and self.verdict.state == "waiting":
             ready = sum(map(is_ready, self.pods))
             words = f"{ready} of {wanted} pods ready" if ready < wanted else words
-        return f"{words}; {self.troubles[0]}" if self.troubles else words
+        return f"{words}; {self.troubles[0].brief}" if self.troubles else words
 
 
 def look(

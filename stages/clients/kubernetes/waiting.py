@@ -15,7 +15,6 @@ from stages.clients.kubernetes.pods import selector
 from stages.clients.kubernetes.refusals import forbidden
 from stages.clients.kubernetes.rollout import Verdict, is_generic, judge
 from stages.clients.kubernetes.scene import WITH_PODS, Scene, look
-from stages.clients.kubernetes.transport import Unreachable
 from stages.clients.kubernetes.watching import Mirror
 
 __all__ = ["collections_for", "wait_until_done"]
@@ -105,14 +104,13 @@ class _Vigil:
         """Look, tell and decide until nothing is pending; at the limit say what is."""
         self.total, self.began = len(self.pending), anyio.current_time()
         with anyio.move_on_after(seconds):
-            while True:
+            while self.pending:
+                await self.mirror.wait(_TICK)
                 await self._read_events()
                 self._look()
-                if not self.pending:
-                    return
                 self._tell()
                 await self._decide()
-                await self.mirror.wait(_TICK)
+            return
         await self._too_late(seconds)
 
     def _look(self) -> None:
@@ -129,7 +127,7 @@ class _Vigil:
             raise forbidden(self.mirror.refused[own], self.cluster.transport.credentials)
         listed = self.mirror.objects(own)
         if listed is None:
-            return Scene(then, Verdict("waiting", "the cluster is asked for its state"))
+            return Scene(then, judge(then, then))
         now = next((each for each in listed if each["metadata"]["uid"] == then["metadata"]["uid"]), None)
         if now is None:
             replaced = any(each["metadata"]["name"] == ref.name for each in listed)
@@ -164,6 +162,8 @@ class _Vigil:
             if what not in self.told:
                 self.told[what] = error.message
                 self.ctx.log(f"reasons may be missing: {error}")
+        if not self.scenes:
+            return
         done = self.total - len(self.pending)
         rest = f", {len(self.pending)} pending" if len(self.pending) > 1 else ""
         self.ctx.progress(f"{self.scenes[0].ref.name}: {self.scenes[0].summary}{rest}", done / self.total)
@@ -189,10 +189,9 @@ class _Vigil:
     def _refuse_to_guess(self) -> None:
         now = anyio.current_time()
         for ref in self.pending:
-            since = self.mirror.silent_since.get(self.where[ref][0])
-            if since is not None and now - since > _SILENT_SECONDS:
-                reason = f"silent for {now - since:.0f} s, so nobody knows how {ref} is"
-                raise Unreachable(self.cluster.server, reason)
+            since, reason = self.mirror.silent.get(self.where[ref][0], (now, ""))
+            if now - since > _SILENT_SECONDS:
+                raise StageErrored(f"{ref}: nobody knows how it is, for {now - since:.0f} s already: {reason}")
 
     async def _fail(self, scene: Scene, trouble: Trouble | None, words: str) -> None:
         evidence = await collect(self.cluster, scene, trouble)

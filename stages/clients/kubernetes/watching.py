@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import anyio
 
-from pipeline.stage import StageErrored
+from pipeline.stage import StageErrored, StageFailed
 from stages.clients.kubernetes.api import Cluster, Collection
 from stages.clients.kubernetes.objects import Object
 from stages.clients.kubernetes.transport import ApiError
@@ -16,6 +16,8 @@ __all__ = ["Mirror"]
 _PERIOD = 5
 """Seconds of one watch. A list follows each, so an event that got lost is made good in 5 s (10 on a dead line)."""
 _AFTER_ERROR = 1.0
+_SETTLE = 0.1
+"""Changes come in swarms; one look at all of them is enough."""
 
 
 @dataclass(slots=True)
@@ -25,7 +27,7 @@ class Mirror:
     cluster: Cluster
     changed: anyio.Event = field(default_factory=anyio.Event)
     refused: dict[Collection, ApiError] = field(default_factory=dict)
-    silent_since: dict[Collection, float] = field(default_factory=dict)
+    silent: dict[Collection, tuple[float, str]] = field(default_factory=dict)
     _copies: dict[Collection, dict[str, Object]] = field(default_factory=dict)
 
     def objects(self, what: Collection) -> list[Object] | None:
@@ -34,9 +36,10 @@ class Mirror:
         return None if copy is None else list(copy.values())
 
     async def wait(self, seconds: float) -> None:
-        """Return when something has changed, at the latest after so many seconds."""
+        """Return a moment after something has changed, at the latest after so many seconds."""
         with anyio.move_on_after(seconds):
             await self.changed.wait()
+            await anyio.sleep(_SETTLE)
         self.changed = anyio.Event()
 
     async def follow(self, what: Collection) -> None:
@@ -55,13 +58,14 @@ class Mirror:
                     return
                 if error.status != 410:
                     await anyio.sleep(_AFTER_ERROR)
-            except StageErrored:
-                self.silent_since.setdefault(what, anyio.current_time())
+            except (StageErrored, StageFailed) as error:
+                # Whatever answers now is not the cluster that took the apply; it may come back.
+                self.silent.setdefault(what, (anyio.current_time(), str(error)))
                 await anyio.sleep(_AFTER_ERROR)
 
     async def _turn(self, what: Collection) -> None:
         items, version = await self.cluster.items(what)
-        self.silent_since.pop(what, None)
+        self.silent.pop(what, None)
         self._keep(what, items)
         async with aclosing(self.cluster.watch(what, version, _PERIOD)) as events:
             async for event in events:
