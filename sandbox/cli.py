@@ -91,8 +91,7 @@ def _print_table(known: dict[str, dict[str, object]]) -> None:
 
 
 def _env(_: argparse.Namespace) -> int:
-    for name, value in lifecycle.read_env(HERE).items():
-        print(f"{name}={value}")
+    print("\n".join(f"{name}={value}" for name, value in lifecycle.read_env(HERE).items()))
     return 0
 
 

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
+from threading import Timer
 
 from sandbox.cache import bound_to_us, workshop
 from sandbox.layout import CACHE, SandboxError
@@ -33,6 +34,7 @@ PROGRAMS = (
     "coredns",
 )
 OLDEST_GO_THAT_FETCHES_NEWER = (1, 21)
+COMPILE_LIMIT = 1500.0
 TOOLCHAIN = "golang.org/toolchain@v0.0.1-go1.24.13"
 
 
@@ -63,10 +65,13 @@ def _compile(folder: Path, news: Activity) -> None:
     command = [_go(folder), "build", "-v", *FLAGS, "-o", "node", "."]
     packages = 0
     with log.open("w") as file, _started(command, folder) as compiler:
+        limit = Timer(COMPILE_LIMIT, compiler.kill)
+        limit.start()
         for line in compiler.stdout or ():
             file.write(line)
             packages += not line.startswith("go: ")
             news.note = f"{packages} packages" if packages else line.strip()
+        limit.cancel()
     if compiler.returncode:
         tail = "\n".join(log.read_text().splitlines()[-15:])
         raise SandboxError(f"go build of Kubernetes failed, see {log}:\n{tail}")

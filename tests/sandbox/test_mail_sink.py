@@ -1,6 +1,7 @@
 """Mail that is kept and not delivered."""
 
 import smtplib
+import socket
 from pathlib import Path
 
 import pytest
@@ -30,8 +31,6 @@ def test_every_message_is_a_file_with_its_envelope_in_front(tmp_path: Path) -> N
 
 
 def _free_port() -> int:
-    import socket
-
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

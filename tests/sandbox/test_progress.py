@@ -1,5 +1,8 @@
 """What a user sees while it takes its time."""
 
+import os
+import pty
+import sys
 from contextlib import suppress
 from time import sleep
 
@@ -35,3 +38,19 @@ def test_a_failure_is_not_called_done(hasty: None, capsys: pytest.CaptureFixture
         sleep(0.1)
         _ = 1 / 0
     assert "done" not in capsys.readouterr().err
+
+
+def test_on_a_terminal_there_is_one_live_line_and_whole_lines_pass_it(
+    hasty: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader, writer = pty.openpty()
+    monkeypatch.setattr(os, "get_terminal_size", lambda descriptor: os.terminal_size((20, 25)))
+    with os.fdopen(reader, "rb", 0) as screen, os.fdopen(writer, "w") as terminal:
+        monkeypatch.setattr(sys, "stderr", terminal)
+        with progress.activity("compiling a great deal"):
+            sleep(0.2)
+            progress.say("whole")
+        seen = screen.read(1000).decode()
+    live, _, rest = seen.partition("\r\x1b[2Kwhole\r\n")
+    assert live == "\r\x1b[2Kcompiling a great d"
+    assert rest.endswith("compiling a great deal: done in 0 s\r\n")

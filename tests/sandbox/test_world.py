@@ -7,6 +7,7 @@ import signal
 import smtplib
 import subprocess
 from http.client import HTTPConnection
+from io import BytesIO
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -69,8 +70,6 @@ def _waiting_for(copy: Copy, pod: str) -> str:
 @pytest.fixture(scope="module")
 def image(world_copy: Copy) -> str:
     """An image that was built and pushed, after the registry was seen to be empty."""
-    from io import BytesIO
-
     assert _registry(world_copy, "/v2/_catalog") == (200, {"repositories": []})
     engine, name = _engine(world_copy), f"{world_copy.env['PIPE_REGISTRY']}/web"
     built = list(engine.build(fileobj=BytesIO(WEB), tag=f"{name}:1", decode=True, rm=True))
