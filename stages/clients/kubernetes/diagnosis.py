@@ -200,7 +200,7 @@ def _pull(reason: str, said: str, events: Sequence[Object]) -> tuple[str, float,
 def _crash(
     status: Mapping[str, Any], ended: Mapping[str, Any], spec: Mapping[str, Any], *, may_end: bool
 ) -> tuple[str, float | None]:
-    down = not dig(status, "state", "running")
+    down = dig(status, "state", "running") is None
     crashes = int(status.get("restartCount") or 0) + (1 if down else 0)
     message = f"it {_how(ended, spec)}, {crashes} {'time' if crashes == 1 else 'times'} so far"
     return message, CRASH if down and crashes >= CRASHES and not may_end else None

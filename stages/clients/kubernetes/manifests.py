@@ -112,9 +112,14 @@ class _File:
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             what = ", ".join(part for part in (error.context, error.problem) if part)
-            self._problem(mark, f"this is no YAML: {what}")
+            self._problem(mark, f"this is no YAML: {what}{self._hint(mark)}")
         except (yaml.YAMLError, RecursionError) as error:
             self.problems.append(f"{self.name}: this is no YAML: {' '.join(str(error).split())}")
+
+    def _hint(self, mark: Any) -> str:
+        """In `{a: ${B}}` the variable's brace closes the mapping."""
+        line = self.text.splitlines()[mark.line : mark.line + 1] if mark else []
+        return '; put variables in quotes here: "${NAME}"' if line and "${" in line[0] else ""
 
     def _check_depth(self) -> None:
         """Refuse endless nesting by the flat stream of events: composing it would overflow the C stack."""

@@ -1,0 +1,229 @@
+"""Why a pod is not ready, and when waiting is no use any more."""
+
+from typing import Any
+
+import pytest
+
+from stages.clients.kubernetes.diagnosis import Patience, Trouble, create_troubles, is_ready, pod_troubles
+
+SPEC = {
+    "name": "app",
+    "image": "r/web:2",
+    "resources": {"limits": {"memory": "64Mi"}},
+    "readinessProbe": {"httpGet": {"path": "/health", "port": 8080}},
+    "livenessProbe": {"exec": {"command": ["cat", "/alive"]}},
+    "startupProbe": {"tcpSocket": {"port": 9}},
+}
+
+
+def pod(
+    status: dict[str, Any] | None = None, phase: str = "Pending", init: dict[str, Any] | None = None, **conditions: Any
+) -> Any:
+    listed = [{"type": name, "status": "False", **given} for name, given in conditions.items()]
+    body: dict[str, Any] = {"phase": phase, "conditions": listed}
+    if status is not None:
+        body["containerStatuses"] = [{"name": "app", "restartCount": 0, "ready": False, **status}]
+    if init is not None:
+        body["initContainerStatuses"] = [{"name": "prepare", "restartCount": 0, "ready": False, **init}]
+    inits = [{"name": "prepare", "image": "r/prepare:1"}]
+    return {
+        "metadata": {"name": "web-1", "uid": "u1"},
+        "spec": {"containers": [SPEC], "initContainers": inits},
+        "status": body,
+    }
+
+
+def waiting(reason: str, message: str = "", **more: Any) -> dict[str, Any]:
+    return {"state": {"waiting": {"reason": reason, "message": message}}, **more}
+
+
+def ended(code: int, restarts: int = 0, **more: Any) -> dict[str, Any]:
+    terminated = {"exitCode": code, "reason": "Error", **more}
+    down = {"waiting": {"reason": "CrashLoopBackOff"}} if restarts else {"terminated": terminated}
+    return {"state": down, "lastState": {"terminated": terminated}, "restartCount": restarts}
+
+
+def event(reason: str, message: str) -> dict[str, Any]:
+    return {"reason": reason, "message": message, "type": "Warning"}
+
+
+RUNNING: dict[str, Any] = {"state": {"running": {}}, "started": True}
+NOT_FOUND = 'failed to resolve reference "r/web:2": r/web:2: not found'
+DENIED = "pull access denied, repository does not exist or may require authorization"
+NO_HOST = "failed to do request: dial tcp: lookup r: no such host"
+
+
+@pytest.mark.parametrize(
+    ("status", "events", "sort", "said", "grace"),
+    [
+        (waiting("InvalidImageName", "bad"), [], "image", "InvalidImageName: bad", 0),
+        (waiting("ErrImagePull", NOT_FOUND), [], "image", "there is no such image (ErrImagePull)", 0),
+        (waiting("ErrImagePull", "401 Unauthorized"), [], "image", "access denied (ErrImagePull)", 0),
+        (waiting("ErrImagePull", "no match for platform in manifest"), [], "image", "architecture", 0),
+        (waiting("ImagePullBackOff", "Back-off pulling"), [event("Failed", NOT_FOUND)], "image", "no such image", 0),
+        (waiting("ImagePullBackOff", "Back-off pulling"), [event("Failed", NO_HOST)], "image", "no such host", 45),
+        (waiting("ErrImagePull", NO_HOST), [], "image", "no such host", 45),
+        (waiting("CreateContainerConfigError", 'configmap "c" not found'), [], "config", 'configmap "c" not found', 30),
+        (waiting("CreateContainerConfigError", "couldn't find key k"), [], "config", "couldn't find key k", 30),
+        (waiting("CreateContainerError", "name in use"), [], "config", "name in use", 30),
+        (waiting("ContainerCreating"), [], "starting", "ContainerCreating", None),
+        (
+            waiting("ContainerCreating"),
+            [event("FailedMount", 'MountVolume.SetUp failed for volume "v" : secret "s" not found')],
+            "config",
+            'secret "s" not found',
+            30,
+        ),
+        (
+            waiting("ContainerCreating"),
+            [event("FailedMount", "references non-existent secret key: k")],
+            "config",
+            "non-existent secret key",
+            30,
+        ),
+        (waiting("ContainerCreating"), [event("FailedAttachVolume", "timed out")], "volume", "timed out", None),
+        (ended(3), [], "crash", "it crashed with exit code 3, 1 time so far", None),
+        (ended(3, 1), [], "crash", "it crashed with exit code 3, 2 times so far", None),
+        (ended(3, 2), [], "crash", "it crashed with exit code 3, 3 times so far", 30),
+        (ended(0, 2), [], "crash", "ended by itself with exit code 0", 30),
+        (ended(137, 3, reason="OOMKilled"), [], "crash", "more memory than its limit of 64Mi", 30),
+        (ended(1, 2, message="exec format error"), [], "crash", "(exec format error)", 30),
+        ({**ended(3, 5), "state": {"running": {}}}, [], "crash", "5 times so far", None),
+        (RUNNING, [], "probe", "its readiness probe (GET :8080/health) does not pass yet", None),
+        (
+            RUNNING,
+            [event("Unhealthy", "Readiness probe failed: HTTP probe failed with statuscode: 503")],
+            "probe",
+            "GET :8080/health) does not pass: Readiness probe failed: HTTP probe failed with statuscode: 503",
+            None,
+        ),
+        ({**RUNNING, "started": False}, [], "probe", "startup probe (connect to port 9)", None),
+        (
+            ended(137, 4),
+            [
+                event("Killing", "Container app failed liveness probe, will be restarted"),
+                event("Unhealthy", "Readiness probe failed: refused"),
+                event("Unhealthy", "Liveness probe failed: cat: /alive"),
+            ],
+            "probe",
+            "liveness probe (run cat /alive) does not pass: Liveness probe failed: cat: /alive",
+            None,
+        ),
+    ],
+)
+def test_a_container_in_trouble_says_what_and_how_long_it_may_last(
+    status: dict[str, Any], events: list[Any], sort: str, said: str, grace: float | None
+) -> None:
+    first = pod_troubles(pod(status), events)[0]
+    assert (first.sort, first.grace) == (sort, grace)
+    assert said in first.message
+    assert first.pod == "web-1"
+
+
+def test_a_ready_or_finished_pod_is_in_no_trouble() -> None:
+    assert pod_troubles(pod(RUNNING, Ready={"status": "True"}), [event("Unhealthy", "old")]) == []
+    assert pod_troubles(pod(ended(0), "Succeeded"), []) == []
+    assert is_ready(pod(Ready={"status": "True"}))
+
+
+def test_a_job_counts_its_failures_itself() -> None:
+    assert pod_troubles(pod(ended(1, 5)), [], may_end=True)[0].grace is None
+
+
+@pytest.mark.parametrize(
+    ("init", "sort", "said"),
+    [
+        ({"state": {"running": {}}}, "starting", "has not ended yet"),
+        (ended(4, 2), "crash", "exit code 4"),
+        (waiting("ErrImagePull", NOT_FOUND), "image", "no such image"),
+    ],
+)
+def test_an_init_container_is_named_and_may_take_its_time(init: dict[str, Any], sort: str, said: str) -> None:
+    first = pod_troubles(pod(waiting("PodInitializing"), init=init), [])[0]
+    assert (first.sort, first.container, first.image) == (sort, "prepare", "r/prepare:1")
+    assert said in first.message
+
+
+def test_an_init_container_that_ended_well_is_no_trouble() -> None:
+    done = {"state": {"terminated": {"exitCode": 0}}, "ready": True}
+    first = pod_troubles(pod(waiting("ErrImagePull", NOT_FOUND), init=done), [])[0]
+    assert first.container == "app"
+
+
+@pytest.mark.parametrize(
+    ("made", "sort", "said"),
+    [
+        (pod(PodScheduled={"message": "0/1 nodes: Insufficient cpu"}), "schedule", "no node takes it: 0/1 nodes"),
+        (
+            pod(phase="Failed") | {"status": {"phase": "Failed", "reason": "Evicted", "message": "disk"}},
+            "ended",
+            "Evic",
+        ),
+        (pod(), "starting", "it is starting"),
+        (
+            pod({**RUNNING, "ready": True}, ContainersReady={"status": "True"}, Ready={"message": "gate shut"}),
+            "gate",
+            "it is not ready: gate shut",
+        ),
+    ],
+)
+def test_a_pod_in_trouble_without_a_container(made: Any, sort: str, said: str) -> None:
+    first = pod_troubles(made, [])[0]
+    assert first.sort == sort
+    assert said in first.message
+    assert first.container == ""
+    assert first.grace is None
+
+
+def test_the_likeliest_cause_comes_first_and_names_everything() -> None:
+    found = pod_troubles(pod(waiting("ErrImagePull", NOT_FOUND), PodScheduled={"message": "x"}), [])
+    assert [trouble.sort for trouble in found] == ["image", "schedule"]
+    assert str(found[0]).startswith("pod web-1, container app, image r/web:2: its image cannot be pulled")
+    assert found[0].detail == NOT_FOUND
+
+
+@pytest.mark.parametrize(
+    ("conditions", "events", "said", "grace"),
+    [
+        ([{"type": "ReplicaFailure", "status": "True", "message": "exceeded quota: q"}], [], "exceeded quota", 30),
+        ([], [event("FailedCreate", 'pods "x" is forbidden: violates PodSecurity "baseline"')], "PodSecurity", 5),
+        ([], [event("FailedCreate", 'admission webhook "w" denied the request: no')], "denied the request", 5),
+        ([], [event("FailedCreate", "error looking up service account a/b")], "service account", 30),
+    ],
+)
+def test_pods_that_cannot_be_made_are_a_trouble_of_their_owner(
+    conditions: list[Any], events: list[Any], said: str, grace: float
+) -> None:
+    owner = {"metadata": {"uid": "rs"}, "status": {"conditions": conditions}}
+    (found,) = create_troubles(owner, events)
+    assert said in str(found)
+    assert (found.grace, found.pod) == (grace, "")
+    assert create_troubles({"metadata": {"uid": "rs"}}, []) == []
+
+
+def trouble(sort: str, grace: float | None, uid: str = "u") -> Trouble:
+    return Trouble(sort, "p", uid, "m", "c", grace=grace)
+
+
+def test_patience_runs_from_the_first_sight_and_ends_with_the_grace() -> None:
+    patience = Patience()
+    assert patience.exhausted([trouble("config", 30)], 100) is None
+    assert patience.exhausted([trouble("config", 30)], 129) is None
+    assert patience.exhausted([trouble("config", 30)], 130) == trouble("config", 30)
+    assert patience.exhausted([trouble("config", 30, "other")], 131) is None
+    assert patience.exhausted([trouble("image", 0)], 131) == trouble("image", 0)
+
+
+def test_crashes_are_counted_from_the_first_even_while_it_runs_between_them() -> None:
+    patience = Patience()
+    assert patience.exhausted([trouble("crash", None)], 0) is None
+    assert patience.exhausted([], 10) is None
+    assert patience.exhausted([trouble("crash", 30)], 15) is None
+    assert patience.exhausted([trouble("crash", 30)], 31) == trouble("crash", 30)
+
+
+def test_what_may_pass_never_exhausts_patience_and_the_likeliest_cause_is_told() -> None:
+    patience = Patience()
+    assert patience.exhausted([trouble("probe", None)], 0) is None
+    assert patience.exhausted([trouble("probe", None)], 9999) is None
+    assert patience.exhausted([trouble("crash", 0), trouble("image", 0)], 0) == trouble("image", 0)
