@@ -1,13 +1,19 @@
 """What the tests of all kinds share."""
 
+import contextlib
 from collections.abc import Iterator
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
+from uuid import uuid4
 
 import pytest
 from blockbuster import blockbuster_ctx
 
-from pipeline.stage import StageContext
+import sandbox
+from pipeline.stage import Login, StageContext
+from sandbox import Sandbox
 from tests.support.context import FakeContext
 
 
@@ -26,3 +32,39 @@ def ctx(tmp_path: Path) -> FakeContext:
 def _satisfies(ctx: FakeContext) -> StageContext:
     """Only mypy reads this: the fake is what the contract says."""
     return ctx
+
+
+# -- the real world --------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def world() -> Sandbox:
+    return sandbox.ensure()
+
+
+@pytest.fixture
+def docker(world: Sandbox) -> Iterator[Any]:
+    """A client of the sandbox's engine."""
+    from docker import APIClient
+
+    client = APIClient(base_url=world.docker_host, version="auto")
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def real(tmp_path: Path, world: Sandbox, docker: Any) -> Iterator[FakeContext]:
+    """A context in the sandbox, with logins to its registry and git host; leaves no image behind."""
+    ctx = FakeContext(tmp_path)
+    unique = uuid4().hex[:20].upper()
+    ctx.run = replace(ctx.run, id=f"01J{unique}", pipeline=f"test-{unique.lower()}")
+    ctx.env["DOCKER_HOST"] = world.docker_host
+    ctx.secrets = {
+        "registry": Login(world.registry_user, world.registry_password),
+        "wrong": Login(world.registry_user, "not-the-password"),
+        "git": Login(world.git_user, world.git_password),
+    }
+    yield ctx
+    for image in docker.images(filters={"label": f"pipe.pipeline={ctx.run.pipeline}"}):
+        with contextlib.suppress(Exception):
+            docker.remove_image(image["Id"], force=True)

@@ -1,0 +1,76 @@
+"""Which images of older runs may go, and taking them away."""
+
+import contextlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from stages.clients.docker.engine import Engine
+
+__all__ = ["Kept", "outdated", "prune"]
+
+LABEL_PIPELINE = "pipe.pipeline"
+LABEL_RUN = "pipe.run"
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """An image that a run made: its id, its names, and the run's ULID, which sorts by time."""
+
+    id: str
+    run: str
+    names: frozenset[str] = frozenset()
+
+
+def outdated(images: Iterable[Kept], keep: int, protect: Iterable[str] = ()) -> list[Kept]:
+    """Those images that are of none of the `keep` newest runs, and not in `protect` by id, name or digest."""
+    images = list(images)
+    newest = set(sorted({image.run for image in images}, reverse=True)[: max(keep, 1)])
+    protected = set(protect)
+    return [image for image in images if image.run not in newest and not ({image.id} | image.names) & protected]
+
+
+def prune(env: Mapping[str, str], pipeline: str, repository: str, keep: int, protect: Iterable[str] = ()) -> int:
+    """Remove what older runs of a pipeline left of one repository; returns how many images went.
+
+    An image stays that a container (running or not) was made from, or that `protect` names.
+
+    Raises:
+        StageErrored: no engine answers.
+    """
+    from docker.errors import APIError
+
+    removed = 0
+    with Engine(env, {}).connect() as client:
+        found = client.images(filters={"label": [f"{LABEL_PIPELINE}={pipeline}"]})
+        images = [_kept(item) for item in found if _is_of(item, repository)]
+        old = outdated(images, keep, protect)
+        used = {str(container.get("ImageID")) for container in client.containers(all=True)} if old else set()
+        for image in old:
+            if image.id in used:
+                continue
+            for name in _own_names(image, repository) or [image.id]:
+                with contextlib.suppress(APIError):  # somebody took it into use, or removed it, meanwhile
+                    client.remove_image(name)
+                    removed += 1
+    return removed
+
+
+def _kept(item: Mapping[str, Any]) -> Kept:
+    names = [*(item.get("RepoTags") or ()), *(item.get("RepoDigests") or ())]
+    digests = [name.partition("@")[2] for name in names if "@" in name]
+    return Kept(str(item["Id"]), str((item.get("Labels") or {}).get(LABEL_RUN, "")), frozenset([*names, *digests]))
+
+
+def _is_of(item: Mapping[str, Any], repository: str) -> bool:
+    names = [*(item.get("RepoTags") or ()), *(item.get("RepoDigests") or ())]
+    repositories = {_without_tag(name) for name in names} - {"<none>"}
+    return not repositories or repository in repositories
+
+
+def _own_names(image: Kept, repository: str) -> list[str]:
+    return sorted(name for name in image.names if "@" not in name and _without_tag(name) == repository)
+
+
+def _without_tag(name: str) -> str:
+    return name.partition("@")[0] if "@" in name else name.rpartition(":")[0]

@@ -1,0 +1,142 @@
+"""`uses: image`: build an image with a docker engine."""
+
+from pathlib import Path
+from typing import ClassVar
+
+from pydantic import Field, field_validator
+
+from pipeline.stage import CauseKind, Login, Outputs, SecretName, Stage, StageContext, StageErrored, StageFailed
+from stages.clients.docker import Build, BuildRequest, Engine, prune
+from stages.clients.oci import Reference, check_repository, check_tag
+
+__all__ = ["Image", "ImageOutputs"]
+
+OPEN = ("${", "<unset>")
+
+
+class ImageOutputs(Outputs):
+    """The image that was built."""
+
+    ref: str
+    """`repository:tag`, as `push` takes it."""
+    id: str
+    """The image's id in the engine, sha256:…"""
+    repository: str
+    """Its name without the tag, registry included."""
+    tag: str
+    """Its tag."""
+
+
+class Image(Stage[ImageOutputs]):
+    """Build an image from a Dockerfile, in the docker engine that DOCKER_HOST names."""
+
+    computes: ClassVar[bool] = True
+
+    image: str
+    """Name without a tag, with its registry: `registry.example:5000/team/app`."""
+    tag: str = "latest"
+    """The tag."""
+    context: str = "."
+    """The folder that the Dockerfile's COPY sees, without what its .dockerignore names."""
+    file: str = "Dockerfile"
+    """The Dockerfile, relative to the context."""
+    args: dict[str, str] = Field(default_factory=dict)
+    """Build arguments (ARG). They stay in the image's history: no place for secrets."""
+    target: str = ""
+    """The stage of a multi-stage Dockerfile to stop at."""
+    pull: bool = False
+    """Ask the registry for newer base images, even if the engine has them."""
+    platform: str = ""
+    """The platform to build for: `linux/arm64`. Empty: the engine's own."""
+    secret: SecretName = ""
+    """A login for a private FROM in the registry of `image`; with it the user's own logins are not used."""
+    labels: dict[str, str] = Field(default_factory=dict)
+    """Labels beside those that say which run made it."""
+    keep: int = Field(default=5, ge=0)
+    """Of how many runs of this pipeline to keep the images of this name; 0: of all. Those in use stay."""
+
+    @field_validator("image")
+    @classmethod
+    def _named(cls, image: str) -> str:
+        if not any(mark in image for mark in OPEN):
+            check_repository(image)
+        return image
+
+    @field_validator("tag")
+    @classmethod
+    def _tagged(cls, tag: str) -> str:
+        if not any(mark in tag for mark in OPEN):
+            check_tag(tag)
+        return tag
+
+    async def run(self, ctx: StageContext) -> ImageOutputs:
+        """Build, then let old images go."""
+        reference = self._reference()
+        context, dockerfile = await ctx.call(_places, ctx.root, ctx.workspace / self.context, self.file)
+        request = BuildRequest(
+            context=context,
+            dockerfile=dockerfile,
+            reference=reference,
+            args=self.args,
+            labels=self.labels | _labels(ctx),
+            target=self.target,
+            platform=self.platform,
+            pull=self.pull,
+        )
+        image = await ctx.call(Build(self._engine(ctx, reference), request, ctx.log, ctx.progress))
+        ctx.log(f"built {reference}: {image}")
+        await self._tidy(ctx)
+        return ImageOutputs(ref=str(reference), id=image, repository=self.image, tag=self.tag)
+
+    def _reference(self) -> Reference:
+        try:
+            check_repository(self.image)
+            check_tag(self.tag)
+        except ValueError as error:
+            raise StageFailed(str(error), kind=CauseKind.CONFIG) from None
+        return Reference(self.image, self.tag)
+
+    def _engine(self, ctx: StageContext, reference: Reference) -> Engine:
+        if not self.secret:
+            return Engine(ctx.env)
+        login = ctx.secret(self.secret)
+        return Engine(ctx.env, {reference.registry: login} if isinstance(login, Login) else {})
+
+    async def _tidy(self, ctx: StageContext) -> None:
+        if not self.keep:
+            return
+        try:
+            count = await ctx.call(prune, ctx.env, ctx.run.pipeline, self.image, self.keep)
+        except StageErrored as error:
+            ctx.log(f"warning: images of older runs stay: {error}")
+            return
+        if count:
+            ctx.log(f"removed {count} images of {self.image}, older than the last {self.keep} runs")
+
+
+def _labels(ctx: StageContext) -> dict[str, str]:
+    run, commit = ctx.run, ctx.env.get("GIT_COMMIT", "")
+    labels = {
+        "pipe.run": run.id,
+        "pipe.pipeline": run.pipeline,
+        "pipe.number": str(run.number),
+        "pipe.stage": run.stage,
+    }
+    return labels | ({"pipe.commit": commit, "org.opencontainers.image.revision": commit} if commit else {})
+
+
+def _places(root: Path, context: Path, file: str) -> tuple[Path, Path]:
+    """The context and the Dockerfile, both inside the workspace and there."""
+    root, context = root.resolve(), context.resolve()
+    dockerfile = (context / file).resolve()
+    for path in (context, dockerfile):
+        if not path.is_relative_to(root):
+            raise StageFailed(f"{path} lies outside of the workspace {root}", kind=CauseKind.CONFIG)
+    shown = context.relative_to(root)
+    if not context.is_dir():
+        raise StageFailed(f"there is no folder '{shown}' in the workspace to build from", kind=CauseKind.CONFIG)
+    if not dockerfile.is_file():
+        near = ", ".join(sorted(path.name for path in context.glob("*ockerfile*"))[:5])
+        hint = f"; there are: {near}" if near else ""
+        raise StageFailed(f"there is no {file} in '{shown}'{hint}: name it in `file:`", kind=CauseKind.CONFIG)
+    return context, dockerfile

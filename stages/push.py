@@ -1,0 +1,154 @@
+"""`uses: push`: bring an image into its registry, and see by digest that it is there."""
+
+import random
+from collections.abc import Mapping
+from typing import ClassVar
+
+import anyio
+from pydantic import JsonValue, field_validator
+
+from pipeline.stage import (
+    CauseKind,
+    Login,
+    Outputs,
+    SecretName,
+    Settled,
+    Stage,
+    StageContext,
+    StageErrored,
+    StageFailed,
+)
+from stages.clients.docker import Engine
+from stages.clients.docker import Push as EnginePush
+from stages.clients.oci import Reference, Registry, check_tag, parse_reference
+
+__all__ = ["Push", "PushOutputs"]
+
+OPEN = ("${", "<unset>")
+FURTHER_TRIES = (2.0, 8.0)
+"""Seconds before another try, each times 0.5 to 1.5; the engine itself has tried each layer five times by then."""
+
+
+class PushOutputs(Outputs):
+    """What the registry has now."""
+
+    ref: str
+    """`repository:tag`."""
+    digest: str
+    """The manifest's digest, sha256:…, as the registry gives it."""
+    digest_ref: str
+    """`repository:tag@sha256:…`: exactly this image, whatever the tag means later."""
+
+
+class Push(Stage[PushOutputs]):
+    """Push an image, and prove by digest that the registry has it."""
+
+    pool: ClassVar[tuple[str, int] | None] = ("push", 10)
+
+    image: str
+    """`repository:tag` or `repository:tag@sha256:…` of an image in the docker engine."""
+    tag: str = ""
+    """Another tag to give it and push it under."""
+    secret: SecretName = ""
+    """The login to the registry. Empty: what the user's own docker configuration has."""
+
+    @field_validator("image")
+    @classmethod
+    def _named(cls, image: str) -> str:
+        if not any(mark in image for mark in OPEN):
+            parse_reference(image)
+        return image
+
+    @field_validator("tag")
+    @classmethod
+    def _tagged(cls, tag: str) -> str:
+        if tag and not any(mark in tag for mark in OPEN):
+            check_tag(tag)
+        return tag
+
+    async def run(self, ctx: StageContext) -> PushOutputs:
+        """See that the registry takes the login, push, and read the digest back."""
+        source = self._source()
+        target = Reference(source.repository, self.tag or source.tag or "latest")
+        engine = self._engine(ctx, target)
+        image = await _local(ctx, engine, source)
+        registry = await self._registry(ctx, engine, target)
+        await registry.check_login(target.path)
+        digest = await _push_patiently(ctx, engine, registry, target, image)
+        ctx.log(f"{registry.name} has {target} as {digest}")
+        full = Reference(target.repository, target.tag, digest)
+        return PushOutputs(ref=str(target), digest=digest, digest_ref=str(full))
+
+    async def settle(self, ctx: StageContext, key: str, intent: Mapping[str, JsonValue]) -> Settled:
+        """Done if the tag in the registry is the image that was meant; absent if it is not."""
+        target = Reference(str(intent["repository"]), str(intent["tag"]))
+        engine = self._engine(ctx, target)
+        try:
+            registry = await self._registry(ctx, engine, target)
+            there = await registry.digest(target.path, target.tag)
+            found = await ctx.call(engine.image, str(intent["image"]))
+        except (StageErrored, StageFailed) as error:
+            return Settled("unknown", message=f"nobody can say whether '{key}' took place: {error}")
+        known = {str(name) for name in (found or {}).get("RepoDigests") or ()}
+        if there and f"{target.repository}@{there}" in known:
+            return Settled("done", {"digest": there})
+        return Settled("absent")
+
+    def _source(self) -> Reference:
+        try:
+            return parse_reference(self.image)
+        except ValueError as error:
+            raise StageFailed(f"image: {error}", kind=CauseKind.CONFIG) from None
+
+    def _engine(self, ctx: StageContext, target: Reference) -> Engine:
+        if not self.secret:
+            return Engine(ctx.env)
+        login = ctx.secret(self.secret)
+        return Engine(ctx.env, {target.registry: login} if isinstance(login, Login) else {})
+
+    async def _registry(self, ctx: StageContext, engine: Engine, target: Reference) -> Registry:
+        name = target.registry
+        login = engine.logins.get(name) if engine.logins is not None else await ctx.call(engine.stored_login, name)
+        insecure = await ctx.call(engine.insecure)
+        return Registry(name, login, insecure=insecure.allows(name), secret=self.secret)
+
+
+async def _local(ctx: StageContext, engine: Engine, source: Reference) -> str:
+    name = f"{source.repository}@{source.digest}" if source.digest else str(source)
+    found = await ctx.call(engine.image, name)
+    if found is None:
+        message = f"the docker engine at {engine.host} has no image {name}: was it built there, and is it still?"
+        raise StageFailed(message, kind=CauseKind.CONFIG)
+    return str(found["Id"])
+
+
+async def _push_patiently(ctx: StageContext, engine: Engine, registry: Registry, target: Reference, image: str) -> str:
+    for pause in FURTHER_TRIES:
+        try:
+            return await _push(ctx, engine, registry, target, image)
+        except StageErrored as error:
+            wait = pause * random.uniform(0.5, 1.5)  # noqa: S311 - only keeps ten pushes apart
+            ctx.log(f"{error}; again in {wait:.0f} s")
+            await anyio.sleep(wait)
+    return await _push(ctx, engine, registry, target, image)
+
+
+async def _push(ctx: StageContext, engine: Engine, registry: Registry, target: Reference, image: str) -> str:
+    intent: dict[str, JsonValue] = {"image": image, "repository": target.repository, "tag": target.tag}
+    async with ctx.effect(f"push {target}", intent) as effect:
+        digest = str((effect.proven or {}).get("digest", ""))
+        if not digest or await registry.digest(target.path, target.tag) != digest:
+            await ctx.call(engine.tag, image, target)
+            digest = await ctx.call(EnginePush(engine, target, ctx.log, ctx.progress))
+            await _verify(registry, target, digest)
+        effect.proof({"digest": digest})
+    return digest
+
+
+async def _verify(registry: Registry, target: Reference, digest: str) -> None:
+    there = await registry.digest(target.path, target.tag)
+    if there != digest:
+        has = f"has {there}" if there else "has nothing"
+        raise StageFailed(
+            f"the docker engine says it pushed {target} as {digest}, but {registry.name} {has} under that tag"
+        )
