@@ -19,6 +19,7 @@ from sandbox.parts import Part, waves
 START_LIMIT = 90.0
 STOP_LIMIT = 10.0
 SHADOWED = ("/etc", "/opt", "/var", "/tmp")  # noqa: S108
+PASSED_ON = {"http_proxy", "https_proxy", "pythonpath"}
 NOT_PROXIED = "localhost,127.0.0.1,10.0.0.0/8,.svc,.cluster.local"
 
 
@@ -135,8 +136,8 @@ class Keeper:
 
 
 def environment(home: Path) -> dict[str, str]:
-    """Return the variables of every part: nothing of the caller's but how to find programs and the way out."""
-    kept = {name: value for name, value in os.environ.items() if name.lower() in {"http_proxy", "https_proxy"}}
+    """Return the variables of every part: of the caller's only how to find programs and the way out."""
+    kept = {name: value for name, value in os.environ.items() if name.lower() in PASSED_ON}
     return {"PATH": os.environ["PATH"], "HOME": str(home / "home"), "NO_PROXY": NOT_PROXIED, **kept}
 
 
