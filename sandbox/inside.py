@@ -159,13 +159,24 @@ def furnish(blueprint: Blueprint, state: Path, sockets: Path) -> None:
 
 
 def _shadow(folder: str) -> None:
-    """Let `folder` be read as it is and written to in memory."""
-    upper, work = (Path(f"/run/shadow{folder}-{kind}") for kind in ("upper", "work"))
-    for one in (upper, work):
+    """Let `folder` be read as it is and written to in memory, but for other file systems that are mounted below it."""
+    original, upper, work = (Path(f"/run/shadow{folder}-{kind}") for kind in ("original", "upper", "work"))
+    for one in (original, upper, work):
         one.mkdir(parents=True)
     upper.chmod(Path(folder).stat().st_mode & 0o7777)
     layers = f"lowerdir={folder},upperdir={upper},workdir={work}"
+    below = mounted_below(folder, Path("/proc/self/mounts").read_text())
+    _call("mount", "--rbind", folder, str(original))
     _call("mount", "-t", "overlay", "-o", layers, "overlay", folder)
+    for place in below:
+        _call("mount", "--rbind", str(original / place.relative_to(folder)), str(place))
+
+
+def mounted_below(folder: str, mounts: str) -> list[Path]:
+    """Return where something is mounted directly below `folder`, by the kernel's list of mounts."""
+    places = [line.split()[1].encode().decode("unicode_escape") for line in mounts.splitlines()]
+    inner = sorted({Path(place) for place in places if place.startswith(f"{folder}/")})
+    return [place for place in inner if not any(other in place.parents for other in inner)]
 
 
 def _furnish_files() -> None:

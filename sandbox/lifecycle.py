@@ -143,7 +143,18 @@ def _import_pause(file: Path) -> None:
     """Give the cluster the image that holds a pod's namespaces: the registry must stay empty."""
     pid = str(world.record(HERE)["pid"])
     world.await_part(HERE, "containerd", lambda: connectable(Path(f"/proc/{pid}/root{parts.CONTAINERD}")))
-    command = ["nsenter", "--target", pid, "--mount", "--pid", "--net", "ctr", "--address", str(parts.CONTAINERD)]
+    command = [
+        "nsenter",
+        "--target",
+        pid,
+        "--mount",
+        "--pid",
+        "--net",
+        "--root",
+        "ctr",
+        "--address",
+        str(parts.CONTAINERD),
+    ]
     command += ["--namespace", "k8s.io", "images", "import", "-"]
     with file.open("rb") as stdin:
         done = subprocess.run(command, stdin=stdin, capture_output=True, text=True, check=False, timeout=LOAD_LIMIT)

@@ -5,7 +5,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from sandbox import parts, world
+from sandbox import inside, parts, world
 from sandbox.blueprint import Blueprint
 
 PLAN = Blueprint("0123abcd", "/run/pipe", "10.200.0.2", "10.200.0.1", 8080, 2525, ("10.0.0.53",))
@@ -44,3 +44,13 @@ def test_without_name_servers_the_cluster_still_answers_for_itself(tmp_path: Pat
 def test_a_process_is_known_by_its_number_and_its_birth() -> None:
     assert world.birth(os.getpid()) == world.birth(os.getpid()) != ""
     assert world.birth(2**22 + 1) == ""
+
+
+def test_other_file_systems_below_a_folder_are_found_once_each() -> None:
+    mounts = """/dev/a / ext4 rw 0 0
+/dev/b /var/lib/jenkins ext4 rw 0 0
+/dev/c /var/lib/jenkins/deeper ext4 rw 0 0
+/dev/d /var/with\\040space ext4 rw 0 0
+/dev/e /various ext4 rw 0 0
+"""
+    assert inside.mounted_below("/var", mounts) == [Path("/var/lib/jenkins"), Path("/var/with space")]
