@@ -1,0 +1,241 @@
+"""One attempt at one leaf: its folder, its environment, its limit, and one place that names how it ended."""
+
+import json
+import traceback
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pipeline.expressions import fill
+from pydantic import JsonValue, ValidationError
+
+from pipeline.plan import Leaf, Plan
+from pipeline.stage import (
+    Cause,
+    CauseKind,
+    Login,
+    Outcome,
+    Outputs,
+    RunInfo,
+    SecretFile,
+    SecretText,
+    Stage,
+    StageErrored,
+    StageFailed,
+)
+from runner import environment
+from runner.context import Context, Facts
+from runner.control import Control
+from runner.events import EffectProven, RunWarned
+from runner.hosts import Host
+from runner.journal import Journal
+from runner.logs import StageLog
+from runner.mask import Masker
+from runner.secrets import Secrets
+from runner.workspace import attempt_folder, leaf_folder
+
+__all__ = ["Result", "World", "attempt"]
+
+OUTPUT_LIMIT = 65536
+Lookup = Callable[[str], JsonValue]
+Kind = type[Stage[Outputs]]
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """What all attempts of a run have in common."""
+
+    plan: Plan
+    journal: Journal
+    masker: Masker
+    secrets: Secrets
+    host: Host
+    workspace: Path
+    cache: Path
+    kind: Callable[[str], Kind]
+    facts: Facts
+    source: Mapping[str, str] = field(default_factory=dict)
+    """`PIPE_SOURCE` and, with `--source`, `PIPE_SOURCE_DIR`: what `checkout` takes when it has no url."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How an attempt ended."""
+
+    outcome: Outcome
+    cause: Cause | None = None
+    outputs: Mapping[str, JsonValue] = field(default_factory=dict)
+
+
+async def attempt(
+    world: World, leaf: Leaf, number: int, control: Control, lookup: Lookup, exports: Mapping[str, str]
+) -> Result:
+    """Run a leaf once. `lookup` answers open references, `exports` are variables that needed stages gave.
+
+    A cancel of the leaf passes through; everything else becomes a Result.
+    """
+    log = StageLog(world.journal.folder.log(leaf.name, number), world.masker)
+    limit = leaf.timeout.total_seconds()
+    result = Result(Outcome.TIMED_OUT, Cause(CauseKind.TIMEOUT, f"not done after {limit:g} s, its timeout"))
+    try:
+        with control.attempt(limit):
+            result = await _result(_run(world, leaf, number, control, log, lookup, exports))
+        if result.cause:
+            log.line(f"{result.outcome}: {result.cause.message}")
+        return result
+    finally:
+        log.close()
+
+
+async def _result(work: Awaitable[dict[str, JsonValue]]) -> Result:
+    """The one place that turns an end into an outcome."""
+    try:
+        return Result(Outcome.SUCCEEDED, None, await work)
+    except StageFailed as failure:
+        return Result(Outcome.FAILED, failure.cause)
+    except StageErrored as error:
+        return Result(Outcome.ERRORED, error.cause)
+    except ExceptionGroup as group:
+        return _of_group(group)
+    except Exception as error:  # noqa: BLE001 - whatever a kind lets through is a bug that must not take siblings along
+        return _bug(error)
+
+
+def _of_group(group: "ExceptionGroup[Exception]") -> Result:
+    """A kind that used a task group may fail several times over; the first that says why is told."""
+    leaves = list(_flat(group))
+    for error in leaves:
+        if isinstance(error, StageFailed):
+            return Result(Outcome.FAILED, error.cause)
+    for error in leaves:
+        if isinstance(error, StageErrored):
+            return Result(Outcome.ERRORED, error.cause)
+    return _bug(group)
+
+
+def _flat(error: Exception) -> Iterator[Exception]:
+    if isinstance(error, ExceptionGroup):
+        for inner in error.exceptions:
+            yield from _flat(inner)
+    else:
+        yield error
+
+
+def _bug(error: Exception) -> Result:
+    lines = tuple("".join(traceback.format_exception(error)).splitlines())
+    cause = Cause(CauseKind.BUG, f"BUG in pipe: {type(error).__name__}: {error}; please report it", lines[-40:])
+    return Result(Outcome.ERRORED, cause)
+
+
+# -- running ---------------------------------------------------------------------------------------
+
+
+async def _run(
+    world: World,
+    leaf: Leaf,
+    number: int,
+    control: Control,
+    log: StageLog,
+    lookup: Lookup,
+    exports: Mapping[str, str],
+) -> dict[str, JsonValue]:
+    stage = _stage(world, leaf, lookup)
+    given = {name: _text(fill(value, lookup)) for name, value in leaf.env.items()}
+    async with _context(world, leaf, number, control, log, {**exports, **given}) as ctx:
+        await _settle(stage, ctx)
+        outputs = await stage.run(ctx)
+        found = outputs.model_dump(mode="json")
+        if leaf.outputs:
+            found |= await ctx.call(_written, ctx, leaf)
+    if len(json.dumps(found)) > OUTPUT_LIMIT:
+        raise StageFailed("the outputs are larger than 64 KiB: write a file and name its path instead")
+    return found
+
+
+async def _settle(stage: "Stage[Outputs]", ctx: Context) -> None:
+    """Ask the kind about every effect that an earlier attempt intended and did not prove."""
+    effects = ctx.journal.state.effects.items()
+    unproven = [(key, known.intent) for (leaf, key), known in effects if leaf == ctx.run.stage and known.proof is None]
+    for key, intent in unproven:
+        answer = await stage.settle(ctx, key, intent)
+        if answer.state == "done":
+            ctx.journal.append(EffectProven(ctx.run.stage, ctx.run.attempt, key, answer.proof))
+        elif answer.state == "unknown":
+            message = answer.message or f"'{key}': unknown whether it took place"
+            ctx.journal.append(RunWarned(message, ctx.run.stage))
+
+
+def _stage(world: World, leaf: Leaf, lookup: Lookup) -> "Stage[Outputs]":
+    fields = fill(leaf.fields, lookup)
+    try:
+        return world.kind(leaf.uses).model_validate(fields)
+    except ValidationError as error:
+        lines = [f"with.{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()]
+        raise StageFailed("; ".join(lines), kind=CauseKind.CONFIG) from error
+
+
+@asynccontextmanager
+async def _context(
+    world: World, leaf: Leaf, number: int, control: Control, log: StageLog, given: Mapping[str, str]
+) -> AsyncIterator[Context]:
+    run = world.plan.run
+    info = RunInfo(run.id, run.number, world.plan.pipeline, leaf.name, number)
+    async with leaf_folder(leaf, world.workspace) as (root, folder):
+        with attempt_folder() as private:
+            said = {**environment.of_run(info, world.plan.trigger, root), **given}
+            ctx = Context(
+                run=info,
+                root=root,
+                workspace=folder,
+                cache=_cache(world, leaf),
+                private=private,
+                env={},
+                manifest_env=said,
+                journal=world.journal,
+                facts=world.facts,
+                stage_log=log,
+                secrets=world.secrets,
+                control=control,
+            )
+            bound = {name: _bound(ctx, reference) for name, reference in leaf.secrets.items()}
+            host = environment.of_host(world.host, world.secrets)
+            ctx.env = {**host, **said, **bound, **world.source, **environment.of_pipe(info, private)}
+            yield ctx
+
+
+def _cache(world: World, leaf: Leaf) -> Path:
+    folder = world.cache / leaf.uses
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _bound(ctx: Context, reference: str) -> str:
+    name, _, part = reference.partition(".")
+    match ctx.secret(name):
+        case SecretText(value):
+            return value
+        case Login() as login:
+            return login.username if part == "username" else login.password
+        case SecretFile(path):
+            return str(path)
+
+
+def _text(value: JsonValue) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _written(ctx: Context, leaf: Leaf) -> dict[str, JsonValue]:
+    """What a `run:` stage wrote to `$PIPE_OUTPUT/<name>`: UTF-8, one last newline cut."""
+    found: dict[str, JsonValue] = {}
+    for name in leaf.outputs:
+        try:
+            text = (Path(ctx.env["PIPE_OUTPUT"]) / name).read_bytes().decode()
+        except FileNotFoundError:
+            raise StageFailed(f"the output '{name}' was not written to $PIPE_OUTPUT/{name}") from None
+        except UnicodeDecodeError:
+            raise StageFailed(f"the output '{name}' is not UTF-8") from None
+        if ctx.stage_log.masker.mask_text(text) != text:
+            raise StageFailed(f"the output '{name}' holds a secret: outputs are stored and shown in clear")
+        found[name] = text.removesuffix("\n")
+    return found

@@ -1,0 +1,117 @@
+"""The command line: it reads the words, imports a command when it is asked for, and turns ends into exit codes."""
+
+import sys
+import traceback
+from typing import Any
+
+import click
+
+from pipeline import __version__
+from pipeline.errors import PipeError
+
+__all__ = ["main"]
+
+USAGE, BUG = 2, 3
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="pipe")
+def pipe() -> None:
+    """Run CI/CD pipelines written in YAML: from git to a healthy Kubernetes, and the truth about it."""
+
+
+file_argument = click.argument("file", type=click.Path())
+pipelines_argument = click.argument("pipelines", nargs=-1)
+params_option = click.option(
+    "-p", "--param", "params", multiple=True, metavar="K=V", help="Give a parameter; PIPELINE.K=V to one pipeline."
+)
+
+
+@pipe.command()
+@file_argument
+@pipelines_argument
+@params_option
+@click.option("-j", "--jobs", type=click.IntRange(min=1), help="How many stages compute at once (default: cores).")
+@click.option("--fail-fast", is_flag=True, help="Cancel all other stages when one fails.")
+@click.option("--source", default="", metavar="DIR", help="Build a copy of this working tree instead of a checkout.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Choice(["auto", "tty", "plain", "json"]),
+    default="auto",
+    help="A live tree, whole lines, or the events as JSON lines.",
+)
+@click.pass_obj
+def run(guardian: int | None, /, file: str, **words: Any) -> int:
+    """Run the pipelines of FILE, or those named, side by side."""
+    from runner.commands.run import Options
+    from runner.commands.run import run as run_command
+
+    return run_command(Options(file, guardian=guardian, **words))
+
+
+@pipe.command()
+@file_argument
+@pipelines_argument
+@params_option
+@click.option("--json", "as_json", is_flag=True, help="Print the plan itself.")
+def plan(file: str, pipelines: tuple[str, ...], params: tuple[str, ...], *, as_json: bool) -> int:
+    """Show what would run or be skipped, and why; needs no network and starts nothing."""
+    from runner.commands.plan import show
+
+    return show(file, pipelines, params, as_json=as_json)
+
+
+@pipe.command()
+@click.argument("files", nargs=-1, required=True, type=click.Path())
+def check(files: tuple[str, ...]) -> int:
+    """Say everything that is wrong with FILES."""
+    from runner.commands.plan import check as check_files
+
+    return check_files(files)
+
+
+@pipe.command()
+@click.argument("folder", default=".", type=click.Path())
+def init(folder: str) -> int:
+    """Write a first pipeline for the repository in FOLDER (Maven, npm and Dockerfiles are found)."""
+    from runner.commands.init import init as write
+
+    return write(folder)
+
+
+@pipe.command()
+@click.argument("name", required=False)
+def kinds(name: str | None) -> int:
+    """List the kinds of stages that are installed, or the fields of one."""
+    from runner.commands.kinds import show
+
+    return show(name)
+
+
+@pipe.command()
+def schema() -> int:
+    """Print the JSON schema of pipeline files, for editors."""
+    from runner.commands.kinds import print_schema
+
+    return print_schema()
+
+
+def main(guardian: int | None = None) -> int:
+    """Run the command line; the exit code: 0 green, 1 red, 2 the file or the call is wrong, 3 a bug of ours."""
+    try:
+        return pipe.main(obj=guardian, prog_name="pipe", standalone_mode=False) or 0
+    except PipeError as error:
+        click.echo(error, err=True)
+        return USAGE
+    except click.ClickException as error:
+        error.show()
+        return USAGE
+    except (click.Abort, KeyboardInterrupt):
+        return 130
+    except BrokenPipeError:
+        return 1
+    except Exception:  # noqa: BLE001 - the one door through which a bug leaves
+        click.echo(f"{traceback.format_exc()}\nBUG in pipe {__version__}: please report the lines above", err=True)
+        click.echo(f"python {sys.version.split()[0]} on {sys.platform}", err=True)
+        return BUG

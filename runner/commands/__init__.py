@@ -1,0 +1,1 @@
+"""What each sub-command of `pipe` does; the command line itself only reads the words."""

@@ -1,0 +1,71 @@
+"""From the words of a call to plans: the file, the pipelines chosen, the values given."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.model import PipelineFile, read
+from pipeline.resolve import assignments, resolve
+from pipeline.source import load
+from stages.catalog import installed
+
+from pipeline.errors import PipeError, nearest
+from pipeline.plan import Plan, RunIdentity
+from runner.hosts import Host
+
+__all__ = ["Call", "open_call"]
+
+
+@dataclass(frozen=True)
+class Call:
+    """A file, which of its pipelines are meant, and the parameters for each."""
+
+    file: PipelineFile
+    path: Path
+    pipelines: tuple[str, ...]
+    params: Mapping[str, Mapping[str, str]]
+    host: Host
+
+    def plan(self, pipeline: str, run: RunIdentity, *, offline: bool = False) -> Plan:
+        """The plan of one pipeline. `offline`: host variables that are not set are shown as `<unset>`.
+
+        Raises:
+            InvalidPipeline: parameters are missing or wrong, all of them at once.
+        """
+        return resolve(
+            self.file,
+            pipeline,
+            run=run,
+            trigger=self.host.trigger,
+            params=self.params[pipeline],
+            host_env=self.host.environ,
+            unset="placeholder" if offline else "error",
+            kinds=installed(),
+        )
+
+
+def open_call(path: str, pipelines: Sequence[str], params: Sequence[str], host: Host) -> Call:
+    """Read and check a file.
+
+    Raises:
+        InvalidPipeline: everything that is wrong with it.
+        PipeError: it cannot be read, or a pipeline or parameter that was named is not in it.
+    """
+    place = Path(path)
+    if not place.is_file():
+        raise PipeError(f"{path}: no such file{_beside(place)}")
+    file = read(load(place, os.path.relpath(place)), installed())
+    known = tuple(file.pipelines)
+    for name in pipelines:
+        if name not in known:
+            raise PipeError(f"{path} has no pipeline '{name}'; {nearest(name, known)}")
+    chosen = tuple(pipelines) or known
+    return Call(file, place, chosen, assignments(file, chosen, params), host)
+
+
+def _beside(place: Path) -> str:
+    folder = place.parent
+    names = [p.name for p in folder.glob("*.y*ml")] if folder.is_dir() else []
+    hint = nearest(place.name, names)
+    return f"; {hint}" if hint else ""

@@ -1,0 +1,109 @@
+"""`pipe plan` and `pipe check`: what a file says, without a network and without starting anything."""
+
+import os
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
+
+import click
+from rich.cells import cell_len, set_cell_size
+
+from pipeline.errors import PipeError
+from pipeline.plan import Leaf, Need, Plan, RunIdentity
+from runner.commands.load import open_call
+from runner.hosts import detect
+from runner.settings import Store
+
+__all__ = ["check", "show"]
+
+
+def show(file: str, pipelines: Sequence[str], params: Sequence[str], *, as_json: bool) -> int:
+    """Print the plans of the chosen pipelines as trees, or as JSON lines."""
+    host = detect(dict(os.environ))
+    call = open_call(file, pipelines, params, host)
+    store = Store(host.environ, Path.cwd())
+    for name in call.pipelines:
+        run = RunIdentity(id="<run.id>", number=host.number or store.next_number(name))
+        plan = call.plan(name, run, offline=True)
+        if as_json:
+            click.echo(plan.model_dump_json(by_alias=True, exclude_defaults=True))
+        else:
+            click.echo("\n".join(_tree(plan)))
+    return 0
+
+
+def check(files: Sequence[str]) -> int:
+    """Print the problems of every file; 0 when there are none."""
+    host = detect(dict(os.environ))
+    problems: list[str] = []
+    for file in files:
+        try:
+            call = open_call(file, (), (), host)
+            for name in call.pipelines:
+                call.plan(name, RunIdentity(id="<run.id>", number=1), offline=True)
+        except PipeError as error:
+            problems.append(str(error))
+        else:
+            click.echo(f"{file}: ok ({', '.join(call.pipelines)})")
+    if problems:
+        raise PipeError("\n".join(problems))
+    return 0
+
+
+def _tree(plan: Plan) -> Iterator[str]:
+    yield f"{plan.pipeline}  {plan.file}"
+    for name, value in plan.params.items():
+        yield f"  {name} = {value}"
+    yield ""
+    lines = [*_stages(plan.leaves), *(["finally"] if plan.finally_ else []), *_stages(plan.finally_)]
+    widths = [max((cell_len(cells[i]) for cells in lines if isinstance(cells, tuple)), default=0) for i in range(2)]
+    for line in lines:
+        yield line if isinstance(line, str) else _aligned(line, widths)
+    yield ""
+    yield _count((*plan.leaves, *plan.finally_))
+
+
+def _count(leaves: Sequence[Leaf]) -> str:
+    stages = len({leaf.stage for leaf in leaves})
+    parallel = sum(bool(leaf.key) for leaf in leaves)
+    skipped = sum(bool(leaf.skipped) for leaf in leaves)
+    return f"{stages} stages, {parallel} parallel leaves" + (f", {skipped} skipped" if skipped else "")
+
+
+def _aligned(cells: Sequence[str], widths: list[int]) -> str:
+    padded = [set_cell_size(cell, width) for cell, width in zip(cells, widths, strict=False)]
+    return "  ".join([*padded, *cells[len(widths) :]]).rstrip()
+
+
+def _stages(leaves: Sequence[Leaf]) -> Iterator[tuple[str, ...]]:
+    for stage, group in groupby(leaves, key=lambda leaf: leaf.stage):
+        members = list(group)
+        first = members[0]
+        if not first.key:
+            yield f"  {stage}", first.title, first.uses, _why(first)
+            continue
+        yield f"  {stage}", f"{len(members)} leaves", first.uses, _needs(first.needs)
+        for leaf in members:
+            yield f"    {leaf.name}", leaf.title, _skip(leaf)
+
+
+def _why(leaf: Leaf) -> str:
+    return _skip(leaf) or _needs(leaf.needs)
+
+
+def _skip(leaf: Leaf) -> str:
+    if leaf.skipped:
+        return f"skipped: when: {leaf.skipped}"
+    return f"when: {leaf.when}" if leaf.when else ""
+
+
+def _needs(needs: Sequence[Need]) -> str:
+    words = [_need(need) for need in needs]
+    return f"needs {', '.join(words)}" if words else ""
+
+
+def _need(need: Need) -> str:
+    extra = [need.word.value] if need.word.value != "ok" else []
+    if need.group:
+        extra.append("all")
+    return f"{need.on} ({', '.join(extra)})" if extra else need.on

@@ -1,0 +1,175 @@
+"""What a stage is given: the engine's side of `StageContext`."""
+
+import re
+import shutil
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, ParamSpec, TypeVar
+
+import anyio
+import anyio.lowlevel
+from pydantic import JsonValue
+
+from pipeline.stage import CauseKind, Completed, Effect, Glob, RunInfo, Secret, SecretFile, StageFailed
+from runner import events
+from runner.blocking import call
+from runner.control import Control
+from runner.journal import Journal
+from runner.logs import StageLog
+from runner.process import NoProgramError, execute
+from runner.secrets import Secrets
+
+__all__ = ["Context", "Facts"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+CAPTURE_LIMIT = 4 << 20
+PROGRESS_EVERY = 0.5
+THREADS = 64
+
+
+class Facts:
+    """What a run finds once and uses everywhere; one search at a time for each key."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._locks: defaultdict[str, anyio.Lock] = defaultdict(anyio.Lock)
+
+    async def once(self, key: str, find: Callable[[], Awaitable[JsonValue]]) -> JsonValue:
+        """The journaled fact, found now if it is not known yet."""
+        async with self._locks[key]:
+            known = self._journal.state.facts
+            if key not in known:
+                self._journal.append(events.FactFound(key, await find()))
+                await self._journal.force()
+            return known[key]
+
+
+class _Effect:
+    def __init__(self, proven: Mapping[str, JsonValue] | None) -> None:
+        self.proven = proven
+        self.value: Mapping[str, JsonValue] = {}
+
+    def proof(self, value: Mapping[str, JsonValue]) -> None:
+        self.value = value
+
+
+@dataclass
+class Context:
+    """One attempt's view of the run; satisfies `pipeline.stage.StageContext`."""
+
+    run: RunInfo
+    root: Path
+    workspace: Path
+    cache: Path
+    private: Path
+    env: Mapping[str, str]
+    manifest_env: Mapping[str, str]
+    journal: Journal
+    facts: Facts
+    stage_log: StageLog
+    secrets: Secrets
+    control: Control
+    _threads: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(THREADS))
+    _progressed: float = 0.0
+
+    def log(self, text: str | bytes) -> None:
+        """Add to the stage's log."""
+        if isinstance(text, str):
+            self.stage_log.line(text)
+        else:
+            self.stage_log.write(text)
+
+    def progress(self, text: str, fraction: float | None = None) -> None:
+        """Say what is going on, at most twice a second."""
+        now = time.monotonic()
+        if now - self._progressed >= PROGRESS_EVERY:
+            self._progressed = now
+            self.journal.append(events.StageProgressed(self.run.stage, text, fraction))
+
+    async def exec(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+        stdin: bytes = b"",
+        capture: bool = False,
+        check: bool = True,
+    ) -> Completed:
+        """Run a program in the workspace; see the contract."""
+        captured = bytearray()
+
+        def keep(data: bytes) -> None:
+            captured.extend(data[: CAPTURE_LIMIT - len(captured)])
+
+        streams = {"stdout": keep, "stderr": self.stage_log.write} if capture else {"stdout": self.stage_log.write}
+        try:
+            ended = await execute(
+                argv, cwd=cwd or self.workspace, env={**self.env, **(env or {})}, stdin=stdin, **streams
+            )
+        except NoProgramError as error:
+            raise StageFailed(str(error), kind=CauseKind.CONFIG) from error
+        if ended.left_behind:
+            self._warn(f"{argv[0]} ended, but a process that it left behind keeps its output open; no longer reading")
+        if check and ended.exit_code:
+            raise StageFailed(_ending(argv[0], ended.exit_code))
+        return Completed(ended.exit_code, bytes(captured))
+
+    async def call(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run a blocking function in a thread of this attempt's own."""
+        return await call(self._threads, function, *args, **kwargs)
+
+    def secret(self, name: str) -> Secret:
+        """A declared secret; a file is a private copy that lives as long as the attempt."""
+        value = self.secrets.get(name)
+        if not isinstance(value, SecretFile):
+            return value
+        copy = self.private / re.sub(r"[^\w.-]", "_", f"secret-{name}")
+        if not copy.exists():
+            copy.touch(mode=0o600)
+            shutil.copyfile(value.path, copy)
+        return SecretFile(copy)
+
+    def effect(self, key: str, intent: Mapping[str, JsonValue]) -> AbstractAsyncContextManager[Effect]:
+        """Intent on disk before the body, proof after it; a cancel waits inside."""
+        return self._effect(key, intent)
+
+    @asynccontextmanager
+    async def _effect(self, key: str, intent: Mapping[str, JsonValue]) -> AsyncIterator[Effect]:
+        await anyio.lowlevel.checkpoint()
+        known = self.journal.state.effects.get((self.run.stage, key))
+        effect = _Effect(known.proof if known else None)
+        self.journal.append(events.EffectIntended(self.run.stage, self.run.attempt, key, intent))
+        await self.journal.force()
+        with self.control.effect() as scope:
+            yield effect
+            self.journal.append(events.EffectProven(self.run.stage, self.run.attempt, key, effect.value))
+            await self.journal.force()
+        if scope.cancelled_caught:
+            self._warn(f"'{key}' was cut short: nobody can say whether it took place")
+            await anyio.lowlevel.checkpoint()
+            raise StageFailed(f"'{key}' was cut short", kind=CauseKind.TIMEOUT)
+
+    async def once(self, key: str, find: Callable[[], Awaitable[JsonValue]]) -> JsonValue:
+        """A fact found once a run."""
+        return await self.facts.once(key, find)
+
+    def publish(self, what: Literal["junit"], pattern: Glob) -> None:
+        """Note where reports will lie."""
+        self.journal.append(events.ReportPublished(self.run.stage, what, pattern))
+
+    def _warn(self, message: str) -> None:
+        self.stage_log.line(f"warning: {message}")
+        self.journal.append(events.RunWarned(message, self.run.stage))
+
+
+def _ending(program: str, code: int) -> str:
+    if code > 128:
+        return f"{program} was ended by signal {code - 128}"
+    return f"{program} ended with exit code {code}"

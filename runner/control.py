@@ -1,0 +1,64 @@
+"""Stopping one leaf: the reason first, then the cancel, and time for an effect that has begun."""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import anyio
+
+from pipeline.stage import Cause, Outcome
+
+__all__ = ["EFFECT_TIME", "Control", "Interrupt"]
+
+EFFECT_TIME = 8.0
+"""Seconds that an effect which has begun may still take after a cancel or time-out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Interrupt:
+    """Why a leaf was ended from outside."""
+
+    outcome: Outcome
+    cause: Cause
+
+
+class Control:
+    """Handle on one leaf, kept by the engine."""
+
+    def __init__(self) -> None:
+        self.scope = anyio.CancelScope()
+        self.interrupt: Interrupt | None = None
+        self._deadline = math.inf
+        self._effects: set[anyio.CancelScope] = set()
+
+    def stop(self, interrupt: Interrupt) -> None:
+        """End the leaf; the first reason given is the one that is told."""
+        self.interrupt = self.interrupt or interrupt
+        self._bound_effects(EFFECT_TIME)
+        self.scope.cancel()
+
+    def cut(self) -> None:
+        """End even an effect that has begun: nobody can say then what became of it."""
+        self._bound_effects(0)
+
+    @contextmanager
+    def attempt(self, seconds: float) -> Iterator[anyio.CancelScope]:
+        """Bound one attempt: when its time is over it is cancelled, which the scope's `cancelled_caught` tells."""
+        with anyio.CancelScope(deadline=anyio.current_time() + seconds) as scope:
+            self._deadline = scope.deadline
+            yield scope
+
+    @contextmanager
+    def effect(self) -> Iterator[anyio.CancelScope]:
+        """Hold off a cancel or time-out, for `EFFECT_TIME` at most."""
+        with anyio.CancelScope(shield=True, deadline=self._deadline + EFFECT_TIME) as scope:
+            self._effects.add(scope)
+            try:
+                yield scope
+            finally:
+                self._effects.discard(scope)
+
+    def _bound_effects(self, seconds: float) -> None:
+        for scope in self._effects:
+            scope.deadline = min(scope.deadline, anyio.current_time() + seconds)

@@ -1,0 +1,301 @@
+"""Executing a plan: every leaf starts the moment its own needs are met, and ends with an outcome and a cause."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from functools import partial
+
+import anyio
+import anyio.abc
+from pipeline.conditions import ConditionError, evaluate
+from pydantic import JsonValue
+
+from pipeline import __version__
+from pipeline.plan import Leaf
+from pipeline.stage import Cause, CauseKind, Outcome
+from runner import environment, events
+from runner.attempt import Result, World, attempt
+from runner.control import Control, Interrupt
+from runner.schedule import End, Schedule
+from runner.state import run_outcome, worst
+
+__all__ = ["STOP_WITHIN", "Engine", "Pools"]
+
+LONGEST_PAUSE = 120.0
+FINALLY_AFTER_CANCEL = 8.0
+STOP_WITHIN = 10.0
+"""Seconds after a cancel when nobody waits any longer for stages that do not stop."""
+
+_BAD = (Outcome.FAILED, Outcome.ERRORED, Outcome.TIMED_OUT)
+
+
+class Pools:
+    """What bounds how many stages run at once, shared by all pipelines of this process."""
+
+    def __init__(self, jobs: int, sizes: Mapping[str, int]) -> None:
+        self._limiters = {name: anyio.CapacityLimiter(size) for name, size in sizes.items()}
+        self._jobs = anyio.CapacityLimiter(jobs)
+
+    def needed(self, leaf: Leaf) -> list[tuple[str, anyio.CapacityLimiter]]:
+        """The limiters a leaf must hold, in one order for all, so that no two leaves wait for each other."""
+        pools = [(name, self._limiters[name]) for name in sorted(leaf.pools)]
+        return [*pools, ("jobs", self._jobs)] if leaf.computes else pools
+
+
+@dataclass(frozen=True)
+class _MissingError(Exception):
+    """A value that a needed stage did not give."""
+
+    leaf: str
+    output: str
+
+
+@dataclass
+class _Wave:
+    """Leaves that run together: the stages, and after them those of `finally`."""
+
+    schedule: Schedule
+    last: bool = False
+    controls: dict[str, Control] = field(default_factory=dict)
+    stop: Interrupt | None = None
+    """Why no further leaf starts."""
+    stopped_stages: dict[str, Interrupt] = field(default_factory=dict)
+    """Why no further leaf of one stage starts."""
+
+    def halt(self, leaves: Iterable[str], interrupt: Interrupt) -> None:
+        for name in leaves:
+            self.controls[name].stop(interrupt)
+
+
+class Engine:
+    """Runs one plan in its folder: `run` once, `cancel` at any time."""
+
+    def __init__(self, world: World, pools: Pools, *, fail_fast: bool = False) -> None:
+        self.world = world
+        self.journal = world.journal
+        self._pools = pools
+        self._fail_fast = fail_fast
+        self._ends: dict[str, End] = {}
+        self._wave = _Wave(Schedule(()))
+        self._cancelled_by = ""
+        self._given: dict[str, dict[str, set[str]]] = {}
+        """Leaf → variable → the values that it and the leaves upstream of it export."""
+
+    # -- from outside ------------------------------------------------------------------------------
+
+    async def run(self) -> Outcome:
+        """Execute everything and return how the run ended; the last event is on disk by then."""
+        plan = self.world.plan
+        self._take_run()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self.journal.keep_forced)
+            await self._run_wave(_Wave(Schedule(plan.leaves)))
+            outcome = Outcome.CANCELLED if self._cancelled_by else run_outcome(self.journal.state.leaves.values())
+            self._ends[""] = End(outcome)
+            await self._run_finally(_Wave(Schedule(plan.finally_), last=True))
+            tasks.cancel_scope.cancel()
+        self._close(outcome)
+        return outcome
+
+    def cancel(self, by: str) -> None:
+        """End the run: running stages stop, waiting ones never start, `finally` gets eight seconds."""
+        if self._cancelled_by:
+            return
+        self._cancelled_by = by
+        self.journal.append(events.CancelRequested(by))
+        self._stop_all(Interrupt(Outcome.CANCELLED, Cause(CauseKind.CANCELLED_BY, f"cancelled by {by}", (by,))))
+
+    def cut(self) -> None:
+        """After a cancel: end even effects that have begun; the journal then cannot say what became of them."""
+        for control in self._wave.controls.values():
+            control.cut()
+
+    def abandon(self) -> None:
+        """Write down that stages did not stop in time; the process is about to end with them."""
+        cause = Cause(CauseKind.CANCELLED_BY, "did not stop in time; what it was doing is unknown")
+        for name in self._running():
+            self._finish(self._wave.schedule.leaves[name], Result(Outcome.CANCELLED, cause))
+        self._close(Outcome.CANCELLED)
+
+    # -- waves -------------------------------------------------------------------------------------
+
+    def _take_run(self) -> None:
+        plan = self.world.plan
+        self.journal.folder.own()
+        self.journal.append(
+            events.RunStarted(
+                id=plan.run.id,
+                number=plan.run.number,
+                pipeline=plan.pipeline,
+                host=self.world.host.name,
+                trigger=plan.trigger.kind,
+                version=__version__,
+            )
+        )
+
+    def _close(self, outcome: Outcome) -> None:
+        self.journal.append(events.RunFinished(outcome))
+        self.journal.close()
+
+    async def _run_wave(self, wave: _Wave) -> None:
+        self._wave = wave
+        async with anyio.create_task_group() as tasks:
+            self._advance(tasks)
+
+    async def _run_finally(self, wave: _Wave) -> None:
+        """After a cancel the stages of `finally` share eight seconds; what fails there is a warning."""
+        with anyio.move_on_after(FINALLY_AFTER_CANCEL if self._cancelled_by else None):
+            await self._run_wave(wave)
+        for leaf in self.world.plan.finally_:
+            if leaf.name not in self._ends:
+                cause = Cause(CauseKind.TIMEOUT, f"not done {FINALLY_AFTER_CANCEL:g} s after the cancel")
+                self._finish(leaf, Result(Outcome.CANCELLED, cause))
+            end = self._ends[leaf.name]
+            if end.outcome not in (Outcome.SUCCEEDED, Outcome.SKIPPED) and end.cause:
+                self.journal.append(events.RunWarned(f"{end.outcome} in finally: {end.cause.message}", leaf.name))
+
+    def _advance(self, tasks: anyio.abc.TaskGroup) -> None:
+        """Start what can start and end what never will."""
+        wave = self._wave
+        for leaf, never in wave.schedule.ready():
+            stop = wave.stop or wave.stopped_stages.get(leaf.stage)
+            cause = never or (_condition(leaf, leaf.skipped) if leaf.skipped else None)
+            if stop and (self._cancelled_by or not cause):
+                self._finish(leaf, Result(stop.outcome, stop.cause))
+            elif cause:
+                self._finish(leaf, Result(Outcome.SKIPPED, cause))
+            else:
+                tasks.start_soon(self._run_leaf, leaf, tasks)
+
+    # -- one leaf ----------------------------------------------------------------------------------
+
+    async def _run_leaf(self, leaf: Leaf, tasks: anyio.abc.TaskGroup) -> None:
+        control = self._wave.controls[leaf.name] = Control()
+        result = None
+        with control.scope:
+            result = self._kept_from_starting(leaf)
+            number = 0
+            while result is None:
+                number += 1
+                result = await self._attempt(leaf, number, control)
+        if result is None and control.interrupt:
+            result = Result(control.interrupt.outcome, control.interrupt.cause)
+        if result:
+            self._finish(leaf, result)
+            self._advance(tasks)
+
+    def _kept_from_starting(self, leaf: Leaf) -> Result | None:
+        """The end of a leaf whose needs are met but which must not start: its condition, or a missing value."""
+        try:
+            if leaf.when and not evaluate(leaf.when, self._names(leaf)):
+                return Result(Outcome.SKIPPED, _condition(leaf, leaf.when))
+            for reference in leaf.references:
+                self._value(leaf, reference)
+        except ConditionError as error:
+            return Result(Outcome.FAILED, Cause(CauseKind.CONFIG, f"when: {error}"))
+        except _MissingError as missing:
+            how = self._ends[missing.leaf].outcome.value if missing.leaf in self._ends else "missing"
+            message = f"needs ${{stages.{missing.leaf}.{missing.output}}}: {missing.leaf} {how}"
+            return Result(Outcome.SKIPPED, Cause(CauseKind.DEPENDENCY, message, (missing.leaf, how)))
+        return None
+
+    async def _attempt(self, leaf: Leaf, number: int, control: Control) -> Result | None:
+        """One attempt; None when another one follows."""
+        async with AsyncExitStack() as held:
+            for name, limiter in self._pools.needed(leaf):
+                if limiter.available_tokens < 1:
+                    self.journal.append(events.StageQueued(leaf.name, name))
+                await held.enter_async_context(limiter)
+            self.journal.append(events.StageStarted(leaf.name, number))
+            lookup = partial(self._value, leaf)
+            result = await attempt(self.world, leaf, number, control, lookup, self._exports(leaf))
+        if result.cause is None or number > leaf.retry.times or not leaf.retry.repeats(result.cause.kind):
+            return result
+        pause = min(LONGEST_PAUSE, leaf.retry.wait.total_seconds() * 2 ** (number - 1))
+        self.journal.append(events.StageRetrying(leaf.name, number, result.outcome, result.cause, pause))
+        await anyio.sleep(pause)
+        return None
+
+    def _finish(self, leaf: Leaf, result: Result) -> None:
+        number = self.journal.state.leaf(leaf.name).attempt
+        bad = result.outcome in _BAD
+        end = self._ends[leaf.name] = End(result.outcome, result.cause, bad and leaf.allow_failure)
+        self.journal.append(
+            events.StageFinished(leaf.name, number, end.outcome, end.cause, result.outputs, end.allowed)
+        )
+        self._give(leaf, result.outputs)
+        self._wave.schedule.ended(leaf.name, end)
+        if bad and not end.allowed and not self._wave.last:
+            self._failed(leaf)
+
+    # -- ending others -----------------------------------------------------------------------------
+
+    def _failed(self, leaf: Leaf) -> None:
+        cause = Cause(CauseKind.CANCELLED_BY, f"cancelled because {leaf.name} failed", (leaf.name,))
+        interrupt = Interrupt(Outcome.CANCELLED, cause)
+        if self._fail_fast:
+            self._stop_all(interrupt)
+        elif leaf.fail_fast:
+            wave = self._wave
+            wave.stopped_stages[leaf.stage] = interrupt
+            wave.halt([name for name in self._running() if wave.schedule.leaves[name].stage == leaf.stage], interrupt)
+
+    def _stop_all(self, interrupt: Interrupt) -> None:
+        self._wave.stop = self._wave.stop or interrupt
+        self._wave.halt(self._running(), interrupt)
+
+    def _running(self) -> list[str]:
+        return [name for name in self._wave.controls if name not in self._ends]
+
+    # -- values that stages gave -------------------------------------------------------------------
+
+    def _value(self, leaf: Leaf, reference: str) -> JsonValue:
+        """What an open reference stands for now; in `finally` a value that nobody gave is empty."""
+        try:
+            return self._output(*leaf.references[reference])
+        except _MissingError:
+            if self._wave.last:
+                return ""
+            raise
+
+    def _names(self, leaf: Leaf) -> dict[str, JsonValue]:
+        return {name: self._output(source, output) for name, (source, output) in leaf.when_references.items()}
+
+    def _output(self, source: str, output: str) -> JsonValue:
+        if output == "outcome":
+            return self._outcome_of(source).value
+        outputs = self.journal.state.leaf(source).outputs
+        if output not in outputs:
+            raise _MissingError(source, output)
+        return outputs[output]
+
+    def _outcome_of(self, source: str) -> Outcome:
+        """A leaf's outcome, the run's ("", in `finally`), or the worst of a fan-out."""
+        if source in self._ends:
+            return self._ends[source].outcome
+        leaves = [leaf.name for leaf in self.world.plan.leaves if leaf.stage == source]
+        return worst(self._ends[name].outcome for name in leaves if name in self._ends)
+
+    def _exports(self, leaf: Leaf) -> dict[str, str]:
+        """Variables from the outputs of all leaves upstream; one that two of them give differently is unset."""
+        return {name: next(iter(values)) for name, values in self._inherited(leaf).items() if len(values) == 1}
+
+    def _inherited(self, leaf: Leaf) -> dict[str, set[str]]:
+        found: defaultdict[str, set[str]] = defaultdict(set)
+        for need in leaf.needs:
+            for source in need.leaves:
+                for variable, values in self._given.get(source, {}).items():
+                    found[variable] |= values
+        return found
+
+    def _give(self, leaf: Leaf, outputs: Mapping[str, JsonValue]) -> None:
+        given = self._inherited(leaf)
+        for variable, value in environment.exported(self.world.kind(leaf.uses), outputs).items():
+            given[variable] = {value}
+        if given:
+            self._given[leaf.name] = given
+
+
+def _condition(leaf: Leaf, text: str) -> Cause:
+    return Cause(CauseKind.CONDITION, f"when: {text}", (leaf.name,))

@@ -1,0 +1,43 @@
+"""Where we run: what this host gives to processes, and what it says about the run."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from pipeline.plan import Trigger
+
+__all__ = ["Host", "detect"]
+
+_NEVER_PASSED = frozenset({"PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"})
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """A terminal or a Jenkins agent. `number` is the run's number if the host counts, else None."""
+
+    name: str
+    environ: Mapping[str, str]
+    number: int | None = None
+    trigger: Trigger = field(default_factory=Trigger)
+
+    def base(self) -> dict[str, str]:
+        """The environment that every process starts from: all of the host's but secrets.
+
+        Our own interpreter's settings stay out, or they would break a stage's Python.
+        """
+        return {
+            name: value
+            for name, value in self.environ.items()
+            if name not in _NEVER_PASSED and not name.startswith("PIPE_SECRET_")
+        }
+
+
+def detect(environ: Mapping[str, str]) -> Host:
+    """Which host this is, by the variables that it sets."""
+    if environ.get("JENKINS_URL") and environ.get("BUILD_NUMBER", "").isdigit():
+        trigger = Trigger(
+            branch=environ.get("BRANCH_NAME", ""),
+            tag=environ.get("TAG_NAME", ""),
+            commit=environ.get("GIT_COMMIT", ""),
+        )
+        return Host("jenkins", environ, int(environ["BUILD_NUMBER"]), trigger)
+    return Host("terminal", environ)

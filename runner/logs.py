@@ -1,0 +1,86 @@
+"""The log of one attempt: masked bytes in a file, and an index of when they came."""
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from runner.mask import MaskedStream, Masker
+
+__all__ = ["StageLog", "tail"]
+
+INDEX_EVERY = 0.1
+"""Seconds between two lines of the index; a finer one would outgrow a chatty log."""
+
+BLOCK = 65536
+
+
+class StageLog:
+    """Append-only and safe to use from any thread."""
+
+    def __init__(self, path: Path, masker: Masker) -> None:
+        self.masker = masker
+        self._lock = threading.Lock()
+        self._stream = MaskedStream(masker)
+        self._size = 0
+        self._indexed = 0.0
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        self._file = os.open(path, flags, 0o644)
+        self._index = os.open(path.with_suffix(".idx"), flags, 0o644)
+
+    def write(self, data: bytes) -> None:
+        """Add bytes; what could be the beginning of a secret waits for the next ones."""
+        with self._lock:
+            if self._file >= 0:
+                self._put(self._stream.feed(data))
+
+    def line(self, text: str) -> None:
+        """Add a line of our own, whole even while a process writes."""
+        with self._lock:
+            if self._file >= 0:
+                self._put(self._stream.end() + self._stream.feed(text.encode("utf-8", "replace") + b"\n"))
+
+    def close(self) -> None:
+        """Write what was held back; further writes are dropped (a thread left behind may still try)."""
+        with self._lock:
+            if self._file < 0:
+                return
+            self._put(self._stream.end())
+            os.close(self._file)
+            os.close(self._index)
+            self._file = -1
+
+    def _put(self, data: bytes) -> None:
+        if not data:
+            return
+        now = time.time()
+        if now - self._indexed >= INDEX_EVERY:
+            os.write(self._index, f"{self._size} {now:.3f}\n".encode())
+            self._indexed = now
+        while data:
+            written = os.write(self._file, data)
+            self._size += written
+            data = data[written:]
+
+
+def tail(path: Path, lines: int) -> list[str]:
+    """The last lines of a log, read from its end; memory does not grow with the log."""
+    if not path.exists():
+        return []
+    found = b""
+    for block in _blocks_from_end(path):
+        found = block + found
+        if found.count(b"\n") > lines or len(found) > 64 * BLOCK:
+            break
+    return [line.decode("utf-8", "replace") for line in found.splitlines()[-lines:]]
+
+
+def _blocks_from_end(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        end = file.seek(0, os.SEEK_END)
+        while end > 0:
+            start = max(0, end - BLOCK)
+            file.seek(start)
+            yield file.read(end - start)
+            end = start

@@ -1,0 +1,216 @@
+"""Starting a program, carrying its output by block, and ending its whole tree."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import anyio
+import anyio.lowlevel
+
+__all__ = ["MARK", "NoProgramError", "end_tree", "execute"]
+
+MARK = "PIPE_MARK"
+"""The variable by which a process says which attempt it belongs to, whatever session it moved to."""
+
+BLOCK = 65536
+DRAIN = 2.0
+"""How long output may still come after the program has ended; a background child may keep the pipe for ever."""
+
+GRACE = 3.0
+"""Seconds between SIGTERM and SIGKILL. With the kill itself a tree is gone within five."""
+
+PROC = Path("/proc")
+
+
+class NoProgramError(Exception):
+    """The program, or the folder to start it in, is not there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A program's exit code (128 + n after signal n), and whether something kept its output open."""
+
+    exit_code: int
+    left_behind: bool
+
+
+async def execute(
+    argv: Sequence[str],
+    *,
+    cwd: Path,
+    env: Mapping[str, str],
+    stdin: bytes,
+    stdout: Callable[[bytes], None],
+    stderr: Callable[[bytes], None] | None = None,
+) -> Ended:
+    """Run a program in a session of its own and wait for it. `stderr` None: both streams go to `stdout` in order.
+
+    When cancelled, the whole tree of processes is gone before this returns.
+
+    Raises:
+        NoProgramError: it could not be started.
+    """
+    child = _start(argv, cwd, env, stdin, apart=stderr is not None)
+    streams = [(child.stdout, stdout), (child.stderr, stderr)]
+    try:
+        left_behind = await _carry(child, [(pipe.fileno(), sink) for pipe, sink in streams if pipe and sink])
+    except BaseException:
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(end_tree, child, env.get(MARK, ""))
+        raise
+    finally:
+        for pipe, _ in streams:
+            if pipe:
+                pipe.close()
+    code = child.wait()
+    return Ended(code if code >= 0 else 128 - code, left_behind)
+
+
+def _start(
+    argv: Sequence[str], cwd: Path, env: Mapping[str, str], stdin: bytes, *, apart: bool
+) -> subprocess.Popen[bytes]:
+    with contextlib.ExitStack() as stack:
+        source: int = subprocess.DEVNULL
+        if stdin:
+            file = stack.enter_context(os.fdopen(os.memfd_create("stdin"), "w+b"))
+            file.write(stdin)
+            file.seek(0)
+            source = file.fileno()
+        try:
+            return subprocess.Popen(
+                list(argv),
+                cwd=cwd,
+                env=dict(env),
+                stdin=source,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE if apart else subprocess.STDOUT,
+                bufsize=0,
+                start_new_session=True,
+            )
+        except FileNotFoundError as error:
+            raise NoProgramError(_missing(argv[0], cwd)) from error
+        except (PermissionError, NotADirectoryError) as error:
+            raise NoProgramError(f"cannot start {argv[0]}: {error.strerror}: {error.filename}") from error
+        except OSError as error:
+            raise NoProgramError(f"cannot start {argv[0]}: {error.strerror}") from error
+
+
+def _missing(program: str, cwd: Path) -> str:
+    if not cwd.is_dir():
+        return f"the folder {cwd} does not exist"
+    return f"there is no program '{program}': install it, or put its folder on PATH"
+
+
+async def _carry(child: "subprocess.Popen[bytes]", streams: list[tuple[int, Callable[[bytes], None]]]) -> bool:
+    carried = anyio.Event()
+    async with anyio.create_task_group() as tasks:
+
+        async def pump_all() -> None:
+            async with anyio.create_task_group() as pumps:
+                for descriptor, sink in streams:
+                    pumps.start_soon(_pump, descriptor, sink)
+            carried.set()
+
+        tasks.start_soon(pump_all)
+        await _exit_of(child)
+        with anyio.move_on_after(DRAIN):
+            await carried.wait()
+        tasks.cancel_scope.cancel()
+    return not carried.is_set()
+
+
+async def _pump(descriptor: int, sink: Callable[[bytes], None]) -> None:
+    os.set_blocking(descriptor, False)
+    while True:
+        try:
+            data = os.read(descriptor, BLOCK)
+        except BlockingIOError:
+            await anyio.wait_readable(descriptor)
+            continue
+        if not data:
+            return
+        sink(data)
+        await anyio.lowlevel.checkpoint()
+
+
+async def _exit_of(child: "subprocess.Popen[bytes]") -> None:
+    if not hasattr(os, "pidfd_open"):  # macOS
+        await anyio.to_thread.run_sync(child.wait, abandon_on_cancel=True)
+        return
+    descriptor = os.pidfd_open(child.pid)
+    try:
+        await anyio.wait_readable(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+# -- the whole tree --------------------------------------------------------------------------------
+
+
+def end_tree(child: "subprocess.Popen[bytes]", mark: str, grace: float = GRACE) -> None:
+    """End a program and all that came of it: SIGTERM, `grace` seconds, then SIGKILL until a look finds nobody.
+
+    Members are found by descent, by session and by the mark in their environment, so neither a new
+    session nor a double fork hides one. Blocks; call it in a thread.
+    """
+    deadline = time.monotonic() + grace
+    told: set[int] = set()
+    while members := _members(child, mark):
+        late = time.monotonic() > deadline
+        if time.monotonic() > deadline + 2 * GRACE:
+            return
+        for pid in members:
+            if late or pid not in told:
+                _signal(pid, signal.SIGKILL if late else signal.SIGTERM)
+                told.add(pid)
+        time.sleep(0.02)
+
+
+def _signal(pid: int, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.kill(pid, number)
+
+
+def _members(child: "subprocess.Popen[bytes]", mark: str) -> set[int]:
+    """Living processes of the tree, the child first reaped if it has ended."""
+    running = child.poll() is None
+    if not PROC.is_dir():
+        return {child.pid} if running else set()
+    marked = f"{MARK}={mark}".encode() if mark else None
+    members = {child.pid} if running else set()
+    rows = list(_processes())
+    for pid, _, session in rows:
+        if session == child.pid or (marked and _carries(pid, marked)):
+            members.add(pid)
+    grown = True
+    while grown:
+        born = {pid for pid, parent, _ in rows if parent in members} - members
+        members |= born
+        grown = bool(born)
+    return members - {os.getpid()}
+
+
+def _processes() -> Iterator[tuple[int, int, int]]:
+    """Pid, parent and session of every process that is not a zombie."""
+    for entry in PROC.iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            text = (entry / "stat").read_text(errors="replace")
+        except OSError:
+            continue
+        state, parent, _, session = text.rpartition(")")[2].split()[:4]
+        if state not in "ZX":
+            yield int(entry.name), int(parent), int(session)
+
+
+def _carries(pid: int, marked: bytes) -> bool:
+    try:
+        return marked in (PROC / str(pid) / "environ").read_bytes().split(b"\0")
+    except OSError:
+        return False

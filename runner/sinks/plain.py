@@ -1,0 +1,138 @@
+"""`--output plain`: whole lines `[stage] text` and no cursor codes, for files, pipes and Jenkins."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import TextIO
+
+from pipeline.stage import Outcome
+from runner import events
+from runner.events import Record
+from runner.logs import tail
+from runner.sinks.sink import Renderer
+from runner.sinks.tree import Row, clock, rows
+from runner.sinks.view import LogReader, RunView, clean
+from runner.state import LeafState
+
+__all__ = ["LAST_LINES", "Plain", "closing"]
+
+LAST_LINES = 50
+SILENCE = 60.0
+_GREEN_OR_SKIPPED = (Outcome.SUCCEEDED, Outcome.SKIPPED, Outcome.CANCELLED)
+
+
+@dataclass
+class _Followed:
+    reader: LogReader
+    prefix: str
+    last: float = field(default_factory=time.monotonic)
+
+
+class Plain(Renderer):
+    """Follows the log of every running leaf and tells each start and end in a line."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+        self._views: dict[str, RunView] = {}
+        self._followed: dict[tuple[str, str], _Followed] = {}
+
+    def record(self, view: RunView, record: Record) -> None:
+        """Tell what happened."""
+        self._views[view.name] = view
+        match record.event:
+            case events.RunStarted():
+                self._say(f"{view.name} started, {view.folder.path}")
+            case events.StageStarted(stage, attempt):
+                self._follow(view, stage, attempt)
+            case events.StageRetrying(stage, attempt, outcome, cause, delay):
+                self._unfollow(view, stage)
+                text = f"attempt {attempt} {outcome}: {cause.message}; the next one in {clock(delay)}"
+                self._say(self._prefix(view, stage) + text)
+            case events.StageFinished(stage):
+                self._unfollow(view, stage)
+                self._say(self._prefix(view, stage) + _end(view.state.leaf(stage)))
+            case events.RunWarned(message, stage):
+                self._say(f"{self._prefix(view, stage) if stage else ''}warning: {message}")
+            case events.CancelRequested(by):
+                self._say(f"{view.name} cancelling: {by}")
+
+    def frame(self, now: float) -> None:  # noqa: ARG002
+        """Show what the logs got since the last frame."""
+        for key, followed in self._followed.items():
+            if not self._lines(followed.prefix, followed.reader.lines()):
+                self._still(key, followed)
+            else:
+                followed.last = time.monotonic()
+        self._out.flush()
+
+    def finish(self) -> None:
+        """Repeat what matters: the last lines of what failed, then the tree."""
+        for view in self._views.values():
+            for line in closing(view, _plain_row):
+                self._say(line)
+        self._out.flush()
+
+    def _prefix(self, view: RunView, stage: str) -> str:
+        return f"[{view.label}/{stage}] " if view.label else f"[{stage}] "
+
+    def _follow(self, view: RunView, stage: str, attempt: int) -> None:
+        prefix = self._prefix(view, stage)
+        title = view.plan.leaf(stage).title
+        again = f" (attempt {attempt})" if attempt > 1 else ""
+        self._say(f"{prefix}started{again}{': ' + title if title else ''}")
+        self._followed[view.name, stage] = _Followed(LogReader(view.folder.log(stage, attempt)), prefix)
+
+    def _unfollow(self, view: RunView, stage: str) -> None:
+        followed = self._followed.pop((view.name, stage), None)
+        if followed:
+            self._lines(followed.prefix, followed.reader.end())
+
+    def _lines(self, prefix: str, lines: Iterable[str]) -> bool:
+        text = "".join(f"{prefix}{line}\n" for line in lines)
+        self._out.write(text)
+        return bool(text)
+
+    def _still(self, key: tuple[str, str], followed: _Followed) -> None:
+        """A heartbeat for a silent minute, or people and Jenkins think that it hangs."""
+        if time.monotonic() - followed.last > SILENCE:
+            followed.last = time.monotonic()
+            run, stage = key
+            leaf = self._views[run].state.leaf(stage)
+            doing = f": {leaf.progress}" if leaf.progress else ""
+            self._say(f"{followed.prefix}running for {clock(leaf.seconds(time.time()))}{doing}")
+
+    def _say(self, line: str) -> None:
+        self._out.write(line + "\n")
+
+
+def _end(leaf: LeafState) -> str:
+    took = f" in {clock(leaf.finished - leaf.started)}" if leaf.started else ""
+    why = f": {leaf.cause.message}" if leaf.cause else ""
+    allowed = " (allowed)" if leaf.allowed else ""
+    return f"{leaf.outcome}{took}{allowed}{why}"
+
+
+def closing(view: RunView, paint: Callable[[Row], str]) -> Iterator[str]:
+    """The end of a run for a console: per failed leaf its evidence or last log lines, the tree, where logs are."""
+    for leaf in view.state.leaves.values():
+        if leaf.outcome and leaf.outcome not in _GREEN_OR_SKIPPED and not leaf.allowed:
+            yield from _failure(view, leaf)
+    yield ""
+    yield from map(paint, rows(view, time.time()))
+    for warning in view.state.warnings:
+        yield f"  warning: {warning}"
+    yield f"  logs: {view.folder.path / 'logs'}"
+
+
+def _failure(view: RunView, leaf: LeafState) -> Iterator[str]:
+    cause = leaf.cause
+    lines = cause.evidence if cause and cause.evidence else tail(view.log(leaf.name), LAST_LINES)
+    yield ""
+    yield f"---- {leaf.name} {leaf.outcome}: {cause.message if cause else ''}"
+    for line in lines[-LAST_LINES:]:
+        yield f"  {clean(line.encode())}"
+
+
+def _plain_row(row: Row) -> str:
+    note = f"  {row.note}" if row.note else ""
+    return f"{'  ' * row.depth}{row.mark} {row.name}  {row.time}{note}".rstrip()

@@ -1,0 +1,165 @@
+"""`fold(events)`: the one picture of a run that console, pages and resume all read."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import singledispatchmethod
+
+from pydantic import JsonValue
+
+from pipeline.stage import Cause, Outcome
+from runner import events
+from runner.events import Record
+
+__all__ = ["EffectState", "LeafState", "RunState", "fold", "run_outcome", "worst"]
+
+_WORST_FIRST = (
+    Outcome.FAILED,
+    Outcome.TIMED_OUT,
+    Outcome.ERRORED,
+    Outcome.CANCELLED,
+    Outcome.SUCCEEDED,
+    Outcome.SKIPPED,
+)
+
+
+@dataclass(slots=True)
+class EffectState:
+    """An intended change and, once it is made, its proof."""
+
+    stage: str
+    intent: Mapping[str, JsonValue]
+    proof: Mapping[str, JsonValue] | None = None
+
+
+@dataclass(slots=True)
+class LeafState:
+    """What is known of one leaf; times are seconds since the epoch, 0 when it has not happened."""
+
+    name: str
+    attempt: int = 0
+    queued_for: str = ""
+    started: float = 0.0
+    finished: float = 0.0
+    outcome: Outcome | None = None
+    cause: Cause | None = None
+    allowed: bool = False
+    outputs: Mapping[str, JsonValue] = field(default_factory=dict)
+    progress: str = ""
+    fraction: float | None = None
+
+    @property
+    def running(self) -> bool:
+        """It has started and not ended."""
+        return self.started > 0 and self.outcome is None
+
+    def seconds(self, now: float) -> float:
+        """How long it ran, or has been running."""
+        return (self.finished or now) - self.started if self.started else 0.0
+
+
+class RunState:
+    """The state of one run after some of its records."""
+
+    def __init__(self) -> None:
+        self.id = ""
+        self.number = 0
+        self.pipeline = ""
+        self.seq = 0
+        self.started = 0.0
+        self.finished = 0.0
+        self.outcome: Outcome | None = None
+        self.cancelled_by = ""
+        self.leaves: dict[str, LeafState] = {}
+        self.facts: dict[str, JsonValue] = {}
+        self.effects: dict[tuple[str, str], EffectState] = {}
+        self.warnings: list[str] = []
+
+    def leaf(self, name: str) -> LeafState:
+        """The state of a leaf, made when it is first heard of."""
+        return self.leaves.setdefault(name, LeafState(name))
+
+    def apply(self, record: Record) -> None:
+        """Take one more record; what is not known changes nothing."""
+        self.seq = record.seq
+        self._take(record.event, record.time)
+
+    @singledispatchmethod
+    def _take(self, event: events.Event, time: float) -> None:
+        pass
+
+    @_take.register
+    def _(self, event: events.RunStarted, time: float) -> None:
+        self.id, self.number, self.pipeline = event.id, event.number, event.pipeline
+        self.started = self.started or time
+
+    @_take.register
+    def _(self, event: events.StageQueued, time: float) -> None:  # noqa: ARG002
+        self.leaf(event.stage).queued_for = event.pool
+
+    @_take.register
+    def _(self, event: events.StageStarted, time: float) -> None:
+        leaf = self.leaf(event.stage)
+        leaf.attempt, leaf.queued_for, leaf.progress, leaf.fraction = event.attempt, "", "", None
+        leaf.started = leaf.started or time
+
+    @_take.register
+    def _(self, event: events.StageProgressed, time: float) -> None:  # noqa: ARG002
+        leaf = self.leaf(event.stage)
+        leaf.progress, leaf.fraction = event.text, event.fraction
+
+    @_take.register
+    def _(self, event: events.StageRetrying, time: float) -> None:  # noqa: ARG002
+        self.leaf(event.stage).progress = f"attempt {event.attempt} {event.outcome}: {event.cause.message}"
+
+    @_take.register
+    def _(self, event: events.StageFinished, time: float) -> None:
+        leaf = self.leaf(event.stage)
+        leaf.attempt, leaf.finished, leaf.queued_for = event.attempt, time, ""
+        leaf.outcome, leaf.cause, leaf.allowed, leaf.outputs = event.outcome, event.cause, event.allowed, event.outputs
+
+    @_take.register
+    def _(self, event: events.EffectIntended, time: float) -> None:  # noqa: ARG002
+        self.effects.setdefault((event.stage, event.key), EffectState(event.stage, event.intent))
+
+    @_take.register
+    def _(self, event: events.EffectProven, time: float) -> None:  # noqa: ARG002
+        known = self.effects.setdefault((event.stage, event.key), EffectState(event.stage, {}))
+        known.proof = event.proof
+
+    @_take.register
+    def _(self, event: events.FactFound, time: float) -> None:  # noqa: ARG002
+        self.facts[event.key] = event.value
+
+    @_take.register
+    def _(self, event: events.RunWarned, time: float) -> None:  # noqa: ARG002
+        self.warnings.append(f"{event.stage}: {event.message}" if event.stage else event.message)
+
+    @_take.register
+    def _(self, event: events.CancelRequested, time: float) -> None:  # noqa: ARG002
+        self.cancelled_by = self.cancelled_by or event.by
+
+    @_take.register
+    def _(self, event: events.RunFinished, time: float) -> None:
+        self.outcome, self.finished = event.outcome, time
+
+
+def fold(records: Iterable[Record]) -> RunState:
+    """The state after these records, from the first on."""
+    state = RunState()
+    for record in records:
+        state.apply(record)
+    return state
+
+
+def worst(outcomes: Iterable[Outcome]) -> Outcome:
+    """The outcome of a fan-out as a whole; of nothing at all it is *skipped*."""
+    return min(outcomes, key=_WORST_FIRST.index, default=Outcome.SKIPPED)
+
+
+def run_outcome(leaves: Iterable[LeafState]) -> Outcome:
+    """Of a run that was not cancelled as a whole: its worst failure that is not allowed, else succeeded.
+
+    A leaf that was cancelled because a sibling failed decides nothing: the sibling does.
+    """
+    ends = {leaf.outcome for leaf in leaves if leaf.outcome and not leaf.allowed}
+    return worst((ends - {Outcome.CANCELLED, Outcome.SKIPPED}) | {Outcome.SUCCEEDED})

@@ -1,0 +1,70 @@
+"""Signals: the first one cancels the runs, a second one cuts what is left, and neither waits for ever."""
+
+import os
+import signal
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
+
+import anyio
+
+from runner.engine import STOP_WITHIN, Engine
+from runner.sinks.sink import Sink
+
+__all__ = ["Stopper"]
+
+_OBEYED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Stopper:
+    """Ends all engines of this process when it is told to."""
+
+    def __init__(self, engines: Sequence[Engine], sink: Sink) -> None:
+        self._engines = engines
+        self._sink = sink
+        self._heard: Counter[str] = Counter()
+        self._told = anyio.Event()
+        self.exit_code = 0
+        """130 or 143 once a signal came, else 0."""
+
+    async def obey_signals(self) -> None:
+        """Take the signals that reach this process; runs until cancelled."""
+        with anyio.open_signal_receiver(*_OBEYED) as received:
+            async for number in received:
+                self._hear("direct", number)
+
+    async def obey_guardian(self, pipe: int) -> None:
+        """Take what the guardian passes on, one byte a signal; the end of the pipe means that it is dead.
+
+        A terminal and Jenkins signal both of us, so a second signal is one that comes twice the same way.
+        """
+        os.set_blocking(pipe, False)
+        while True:
+            await anyio.wait_readable(pipe)
+            numbers = os.read(pipe, 16)
+            for number in numbers:
+                self._hear("guardian", number)
+            if not numbers:
+                self._hear("guardian's death", signal.SIGTERM)
+                return
+
+    def _hear(self, source: str, number: int) -> None:
+        self._heard[source] += 1
+        if not self.exit_code:
+            self.exit_code = 130 if number == signal.SIGINT else 143
+            for engine in self._engines:
+                engine.cancel(signal.Signals(number).name)
+            self._told.set()
+        elif self._heard[source] > 1:
+            for engine in self._engines:
+                engine.cut()
+
+    async def last_resort(self) -> None:
+        """Leave behind what does not stop: write that down and end this process, which ends theirs too."""
+        await self._told.wait()
+        await anyio.sleep(STOP_WITHIN)
+        for engine in self._engines:
+            with suppress(OSError):
+                engine.abandon()
+        await anyio.to_thread.run_sync(self._sink.stop)
+        os._exit(self.exit_code)

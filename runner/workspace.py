@@ -1,0 +1,80 @@
+"""The folder that a run's stages share, and snapshots of it for those that want their own."""
+
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from functools import partial
+from pathlib import Path
+
+import anyio
+
+from pipeline.errors import PipeError
+from pipeline.plan import Leaf, Plan
+from pipeline.stage import CauseKind, StageFailed
+from runner.settings import RunFolder
+
+__all__ = ["attempt_folder", "leaf_folder", "run_workspace"]
+
+
+def run_workspace(plan: Plan, folder: RunFolder, caller: Path) -> Path:
+    """One workspace a run: the caller's folder if nothing checks out, else `<run>/work`.
+
+    Raises:
+        PipeError: it cannot be made.
+    """
+    if not plan.checks_out:
+        return caller
+    try:
+        folder.work.mkdir(exist_ok=True)
+    except OSError as error:
+        raise PipeError(f"cannot make the workspace {folder.work}: {error.strerror}") from error
+    return folder.work
+
+
+@asynccontextmanager
+async def leaf_folder(leaf: Leaf, workspace: Path) -> AsyncIterator[tuple[Path, Path]]:
+    """The workspace that a leaf sees and its `dir:` in it; with `workspace: copy` a snapshot, thrown away after.
+
+    Raises:
+        StageFailed: `dir:` leads out of the workspace, or is not there.
+    """
+    if leaf.workspace == "shared":
+        yield workspace, _inside(leaf, workspace)
+        return
+    place = Path(tempfile.mkdtemp(prefix="pipe-copy-"))
+    try:
+        copy = await anyio.to_thread.run_sync(_snapshot, workspace, place / "work")
+        yield copy, _inside(leaf, copy)
+    finally:
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(partial(shutil.rmtree, place, ignore_errors=True))
+
+
+def _snapshot(workspace: Path, copy: Path) -> Path:
+    shutil.copytree(workspace, copy, symlinks=True, ignore=shutil.ignore_patterns(".pipe"))
+    return copy
+
+
+def _inside(leaf: Leaf, workspace: Path) -> Path:
+    folder = (workspace / leaf.dir).resolve()
+    if not folder.is_relative_to(workspace.resolve()):
+        raise StageFailed(f"dir: {leaf.dir} leads out of the workspace", kind=CauseKind.CONFIG)
+    if not folder.is_dir():
+        raise StageFailed(f"dir: there is no folder {leaf.dir} in the workspace", kind=CauseKind.CONFIG)
+    return folder
+
+
+@contextmanager
+def attempt_folder() -> Iterator[Path]:
+    """A private folder (0700) for the files of one attempt, in memory where the host has such a place."""
+    memory = Path("/dev/shm")  # noqa: S108 - mkdtemp makes it private
+    place = memory if memory.is_dir() else None
+    try:
+        folder = tempfile.mkdtemp(prefix="pipe-", dir=place)
+    except OSError:
+        folder = tempfile.mkdtemp(prefix="pipe-")
+    try:
+        yield Path(folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

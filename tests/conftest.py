@@ -1,0 +1,72 @@
+"""The suite is hostile: no unmarked network, no blocking call on the event loop, no warning."""
+
+import socket
+from collections.abc import Iterator
+
+import pytest
+from blockbuster import BlockBuster, blockbuster_ctx
+
+_SHORT_BY_DESIGN = (
+    "runner/journal.py",
+    "runner/logs.py",
+    "runner/process.py",
+    "runner/settings.py",
+    "runner/stopper.py",
+)
+"""The engine writes its own events and logs and reads its pipes on the loop."""
+
+_METADATA = (
+    "os.stat",
+    "os.mkdir",
+    "os.rmdir",
+    "os.unlink",
+    "os.listdir",
+    "os.scandir",
+    "os.access",
+    "os.path.",
+    "os.getcwd",
+    "os.readlink",
+)
+"""Microseconds on a local disk; threads would cost more."""
+
+
+class _Any:
+    def __contains__(self, name: object) -> bool:
+        return True
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(())
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """asyncio, as `kubernetes.aio` needs it."""
+    return "asyncio"
+
+
+@pytest.fixture(autouse=True)
+def no_network(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refuse every connection of a test that is not marked `network` or `sandbox`."""
+    if request.node.get_closest_marker("network") or request.node.get_closest_marker("sandbox"):
+        return
+
+    def refuse(self: socket.socket, address: object) -> None:
+        if self.family != socket.AF_UNIX:
+            pytest.fail(f"this test is not marked network or sandbox, and connects to {address}")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+
+
+@pytest.fixture(autouse=True)
+def no_blocking(request: pytest.FixtureRequest) -> Iterator[BlockBuster | None]:
+    """Fail on a call that blocks the event loop."""
+    if request.node.get_closest_marker("sandbox"):
+        yield None
+        return
+    with blockbuster_ctx(["pipeline", "stages", "runner"]) as guard:
+        for name, function in guard.functions.items():
+            if name.startswith(_METADATA):
+                function.deactivate()
+            for file in _SHORT_BY_DESIGN:
+                function.can_block_in(file, _Any())
+        yield guard

@@ -1,0 +1,243 @@
+"""The program as a user starts it: exit codes, signals, and nobody left behind, whoever dies."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+PIPE = Path(sys.executable).with_name("pipe")
+DEADLINE = 20.0
+
+ESCAPING = "setsid sleep 300 & (setsid sh -c 'sleep 300 & sleep 300' &) ; touch started; sleep 300"
+
+
+def environment(**more: str) -> dict[str, str]:
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "PYTHONPATH") if name in os.environ}
+    return {**kept, **more}
+
+
+def pipe(folder: Path, *words: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [PIPE, *words],
+        cwd=folder,
+        env=env or environment(),
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        check=False,
+    )
+
+
+def write(folder: Path, text: str) -> Path:
+    file = folder / "pipeline.yaml"
+    file.write_text(text)
+    return file
+
+
+def script(text: str) -> str:
+    return f"name: demo\nstages:\n  one:\n    run: |\n      {text}\n"
+
+
+def until(true: Callable[[], object]) -> None:
+    end = time.monotonic() + DEADLINE
+    while not true():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.02)
+
+
+def of_run(folder: Path) -> list[int]:
+    """Processes that stand in this folder."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                if (entry / "cwd").readlink() == folder and "sleep" in (entry / "comm").read_text():
+                    found.append(int(entry.name))
+            except OSError:
+                continue
+    return found
+
+
+def outcome(folder: Path) -> str:
+    last = (folder / ".pipe/demo/1/events.1.jsonl").read_bytes().splitlines()[-1]
+    return str(json.loads(last)["outcome"])
+
+
+# -- exit codes ------------------------------------------------------------------------------------
+
+
+def test_green_is_0_and_red_is_1(tmp_path: Path) -> None:
+    write(tmp_path, script("true"))
+    assert pipe(tmp_path, "run", "pipeline.yaml").returncode == 0
+    write(tmp_path, script("false"))
+    assert pipe(tmp_path, "run", "pipeline.yaml").returncode == 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["run", "missing.yaml"], ["run"], ["run", "pipeline.yaml", "nobody"], ["rum"], ["run", "--jobs", "0", "x"]],
+)
+def test_a_wrong_call_is_2_and_starts_nothing(tmp_path: Path, words: list[str]) -> None:
+    write(tmp_path, script("touch ran"))
+    done = pipe(tmp_path, *words)
+    assert (done.returncode, (tmp_path / "ran").exists(), (tmp_path / ".pipe").exists()) == (2, False, False)
+    assert "Traceback" not in done.stderr
+
+
+def test_a_bug_of_ours_is_3_and_says_so(tmp_path: Path) -> None:
+    code = "import runner.cli as c; c.pipe.main = lambda **_: 1 / 0; raise SystemExit(c.main())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 3
+    assert "BUG in pipe" in done.stderr
+
+
+def test_a_missing_secret_is_one_line_before_anything_starts(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        "name: demo\nsecrets: {token: text}\nstages:\n"
+        "  one: {run: touch ran}\n"
+        "  two: {run: 'true', secrets: {T: token}}\n",
+    )
+    done = pipe(tmp_path, "run", "pipeline.yaml")
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    for part in ("'token'", "PIPE_SECRET_TOKEN", "secrets.env", "wanted by two"):
+        assert part in done.stderr
+    assert not (tmp_path / "ran").exists()
+
+
+def test_secrets_env_is_read_and_refused_when_others_can_read_it(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        "name: demo\nsecrets: {token: text}\nstages:\n  one: {run: 'test \"$T\" = correct-horse', secrets: {T: token}}\n",
+    )
+    (tmp_path / ".pipe").mkdir()
+    file = tmp_path / ".pipe" / "secrets.env"
+    file.write_text("PIPE_SECRET_TOKEN=correct-horse\n")
+    file.chmod(0o644)
+    assert "may be read by others" in pipe(tmp_path, "run", "pipeline.yaml").stderr
+    file.chmod(0o600)
+    assert pipe(tmp_path, "run", "pipeline.yaml").returncode == 0
+
+
+# -- numbers ---------------------------------------------------------------------------------------
+
+
+def test_each_run_gets_the_next_number_and_the_host_may_give_its_own(tmp_path: Path) -> None:
+    write(tmp_path, script("echo number $BUILD_NUMBER"))
+    assert "number 1" in pipe(tmp_path, "run", "pipeline.yaml").stdout
+    assert "number 2" in pipe(tmp_path, "run", "pipeline.yaml").stdout
+    jenkins = environment(JENKINS_URL="http://ci", BUILD_NUMBER="77")
+    assert "number 77" in pipe(tmp_path, "run", "pipeline.yaml", env=jenkins).stdout
+
+
+def test_ten_runs_at_once_get_ten_numbers(tmp_path: Path) -> None:
+    write(tmp_path, script("true"))
+    runs = [
+        subprocess.Popen([PIPE, "run", "pipeline.yaml"], cwd=tmp_path, env=environment(), stdout=-3) for _ in range(10)
+    ]
+    assert [run.wait(DEADLINE) for run in runs] == [0] * 10
+    assert sorted(int(path.name) for path in (tmp_path / ".pipe/demo").iterdir()) == list(range(1, 11))
+
+
+def test_several_pipelines_of_a_file_run_side_by_side_and_the_worst_decides(tmp_path: Path) -> None:
+    write(tmp_path, "pipelines:\n  good: {stages: {a: {run: 'true'}}}\n  bad: {stages: {a: {run: 'false'}}}\n")
+    done = pipe(tmp_path, "run", "pipeline.yaml")
+    assert done.returncode == 1
+    assert "[good/a] succeeded" in done.stdout
+    assert "[bad/a] failed" in done.stdout
+    assert pipe(tmp_path, "run", "pipeline.yaml", "good").returncode == 0
+
+
+# -- signals and deaths ----------------------------------------------------------------------------
+
+
+def start(folder: Path) -> subprocess.Popen[bytes]:
+    write(folder, script(ESCAPING))
+    run = subprocess.Popen([PIPE, "run", "pipeline.yaml", "-o", "plain"], cwd=folder, env=environment(), stdout=-3)
+    until((folder / "started").exists)
+    return run
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_everything_of_the_run_within_ten_seconds(
+    tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    run = start(tmp_path)
+    run.send_signal(number)
+    assert run.wait(10) == code
+    assert (of_run(tmp_path), outcome(tmp_path)) == ([], "cancelled")
+
+
+def test_a_second_signal_does_not_make_it_worse(tmp_path: Path) -> None:
+    run = start(tmp_path)
+    run.send_signal(signal.SIGTERM)
+    run.send_signal(signal.SIGTERM)
+    assert run.wait(10) == 143
+    assert (of_run(tmp_path), outcome(tmp_path)) == ([], "cancelled")
+
+
+def test_kill_9_of_the_engine_leaves_no_process(tmp_path: Path) -> None:
+    run = start(tmp_path)
+    engine = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()[0]
+    os.kill(int(engine), signal.SIGKILL)
+    assert run.wait(10) == 1
+    assert of_run(tmp_path) == []
+
+
+def test_kill_9_of_the_guardian_cancels_the_run(tmp_path: Path) -> None:
+    run = start(tmp_path)
+    run.kill()
+    run.wait(10)
+    until(lambda: not of_run(tmp_path))
+    until(lambda: b"run.finished" in (tmp_path / ".pipe/demo/1/events.1.jsonl").read_bytes())
+    assert outcome(tmp_path) == "cancelled"
+
+
+def test_a_stage_that_ignores_every_cancel_is_left_behind_and_that_is_written_down(tmp_path: Path) -> None:
+    write(tmp_path, "name: demo\nstages:\n  one: {uses: probe, with: {log: up, sleep: 5m, ignore_cancel: 5m}}\n")
+    run = subprocess.Popen([PIPE, "run", "pipeline.yaml", "-o", "plain"], cwd=tmp_path, env=environment(), stdout=-3)
+    until((tmp_path / ".pipe/demo/1/logs/one.1.log").exists)
+    run.send_signal(signal.SIGTERM)
+    assert run.wait(15) == 143
+    assert b"did not stop in time" in (tmp_path / ".pipe/demo/1/events.1.jsonl").read_bytes()
+
+
+# -- output ----------------------------------------------------------------------------------------
+
+
+def test_json_output_is_the_journal(tmp_path: Path) -> None:
+    write(tmp_path, script("true"))
+    lines = [json.loads(line) for line in pipe(tmp_path, "run", "pipeline.yaml", "-o", "json").stdout.splitlines()]
+    journal = [json.loads(line) for line in (tmp_path / ".pipe/demo/1/events.1.jsonl").read_text().splitlines()]
+    assert [{**line, "run": "demo#1"} for line in journal] == lines
+
+
+def test_plain_output_holds_whole_lines_and_no_cursor_codes(tmp_path: Path) -> None:
+    write(tmp_path, script(r"printf 'a\033[2Jb\033]0;title\007c\n'; printf 'no newline'"))
+    shown = pipe(tmp_path, "run", "pipeline.yaml").stdout
+    assert "\x1b" not in shown
+    assert "[one] abc\n[one] no newline\n" in shown
+
+
+def test_a_failed_stage_shows_its_last_lines_again_at_the_end(tmp_path: Path) -> None:
+    write(tmp_path, script("echo the reason; exit 3"))
+    shown = pipe(tmp_path, "run", "pipeline.yaml").stdout
+    assert shown.count("the reason") == 2
+    assert shown.index("---- one failed: the script ended with exit code 3") < shown.rindex("the reason")
+
+
+def test_a_reader_that_goes_away_does_not_hold_up_the_run(tmp_path: Path) -> None:
+    write(tmp_path, script("seq 200000; touch done"))
+    run = subprocess.Popen([PIPE, "run", "pipeline.yaml"], cwd=tmp_path, env=environment(), stdout=subprocess.PIPE)
+    assert run.stdout is not None
+    run.stdout.readline()
+    run.stdout.close()
+    assert run.wait(DEADLINE) == 0
+    assert (tmp_path / "done").exists()

@@ -1,0 +1,151 @@
+"""What people see: safe lines, a tree that fits the screen, a run that no reader can hold up."""
+
+import io
+import time
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from pipeline.plan import Leaf, Plan, RunIdentity
+from pipeline.stage import Cause, CauseKind, Outcome
+from runner import events
+from runner.events import Event, Record
+from runner.settings import RunFolder
+from runner.sinks.sink import Renderer, Sink
+from runner.sinks.tree import clock, rows
+from runner.sinks.tty import Tty, fitting
+from runner.sinks.view import LogReader, RunView, clean
+
+
+def plan(*names: str) -> Plan:
+    leaves = [
+        Leaf(
+            name=name,
+            stage=name.partition("[")[0],
+            key=name.partition("[")[2].rstrip("]"),
+            uses="probe",
+            timeout=timedelta(hours=1),
+        )
+        for name in names
+    ]
+    return Plan(pipeline="demo", file="x.yaml", run=RunIdentity(id="01X", number=7), leaves=tuple(leaves))
+
+
+def view(tmp_path: Path, *happened: Event, of: Plan | None = None) -> RunView:
+    made = RunView(of or plan("a", "b"), RunFolder(tmp_path))
+    for seq, event in enumerate(happened, 1):
+        made.state.apply(Record(seq, 100.0 + seq, event))
+    return made
+
+
+@pytest.mark.parametrize(
+    ("raw", "shown"),
+    [
+        (b"plain", "plain"),
+        (b"\x1b[31mred\x1b[0m", "red"),
+        (b"a\x1b[2J\x1b[Hb", "ab"),
+        (b"\x1b]0;title\x07x", "x"),
+        (b"\x1b]8;;javascript:alert(1)\x1b\\link\x1b]8;;\x1b\\", "link"),
+        (b"\x1b]52;c;ZWNobw==\x07x", "x"),
+        (b"10%\r50%\r100%", "100%"),
+        (b"ends with cr\r", "ends with cr"),
+        (b"a\x00b\x07c\x08d", "abcd"),
+        (b"\xff\xfe", "��"),
+        ("\u009b2Jx".encode(), "2Jx"),
+        ("项目编译".encode(), "项目编译"),
+    ],
+)
+def test_a_log_line_cannot_drive_the_terminal(raw: bytes, shown: str) -> None:
+    assert clean(raw) == shown
+
+
+def test_lines_are_shown_when_they_are_whole_and_the_last_one_at_the_end(tmp_path: Path) -> None:
+    log = tmp_path / "x.log"
+    reader = LogReader(log)
+    assert list(reader.lines()) == []
+    log.write_bytes(b"one\ntw")
+    assert list(reader.lines()) == ["one"]
+    with log.open("ab") as file:
+        file.write(b"o\nthree")
+    assert list(reader.lines()) == ["two"]
+    assert list(reader.end()) == ["three"]
+
+
+def test_a_line_that_never_ends_is_cut_and_not_kept_in_memory(tmp_path: Path) -> None:
+    log = tmp_path / "x.log"
+    log.write_bytes(b"x" * 300_000)
+    reader = LogReader(log)
+    assert sum(map(len, reader.lines())) == 300_000
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.04, "0.0s"), (9.94, "9.9s"), (12.4, "12s"), (59.6, "1m 00s"), (184, "3m 04s"), (3720, "1h 02m")],
+)
+def test_times_read_as_people_say_them(seconds: float, text: str) -> None:
+    assert clock(seconds) == text
+
+
+def test_a_fan_out_is_one_row_with_its_worst_outcome_and_its_leaves_below(tmp_path: Path) -> None:
+    of = plan("image[a]", "image[b]")
+    shown = view(
+        tmp_path,
+        events.RunStarted(pipeline="demo", number=7),
+        events.StageStarted("image[a]", 1),
+        events.StageStarted("image[b]", 1),
+        events.StageFinished("image[a]", 1, Outcome.SUCCEEDED),
+        events.StageFinished("image[b]", 1, Outcome.FAILED, Cause(CauseKind.USER, "no such file")),
+        of=of,
+    )
+    run, stage, first, second = rows(shown, 200.0)
+    assert (run.name, stage.name, stage.outcome) == ("demo#7", "image  1/2", Outcome.FAILED)
+    assert (first.note, second.note) == ("", "no such file")
+
+
+def test_a_tree_larger_than_the_screen_keeps_what_runs_and_what_failed(tmp_path: Path) -> None:
+    of = plan(*(f"work[{n:02}]" for n in range(40)))
+    happened: list[Event] = [events.RunStarted(pipeline="demo", number=7)]
+    happened += [events.StageStarted(f"work[{n}]", 1) for n in (31, 35)]
+    happened += [events.StageFinished("work[31]", 1, Outcome.FAILED, Cause(CauseKind.USER, "no"))]
+    kept = fitting(list(rows(view(tmp_path, *happened, of=of), 200.0)), 10)
+    names = [row.name for row in kept]
+    assert len(kept) == 10
+    assert {"demo#7", "work[31]", "work[35]"} <= set(names)
+    assert names[-1] == "… and 33 more"
+
+
+def test_a_screen_never_gets_more_rows_than_it_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setenv("LINES", "12")
+    out = io.StringIO()
+    tty = Tty(out, colour=False)
+    shown = view(tmp_path, events.RunStarted(pipeline="demo", number=7), of=plan(*(f"s{n}" for n in range(50))))
+    tty.record(shown, Record(1, 100.0, events.RunStarted()))
+    tty.frame(101.0)
+    lines = out.getvalue().rpartition("\x1b[J")[2].splitlines()
+    assert len(lines) == 10
+    assert max(map(len, lines)) <= 60
+
+
+class _Stuck(Renderer):
+    period = 0.01
+
+    def record(self, view: RunView, record: Record) -> None:
+        raise BrokenPipeError
+
+    def frame(self, now: float) -> None:
+        return
+
+    def finish(self) -> None:
+        return
+
+
+def test_a_sink_that_fails_ends_itself_and_nothing_else(tmp_path: Path) -> None:
+    sink = Sink(_Stuck())
+    sink.start()
+    tell = sink.reader(view(tmp_path))
+    for seq in range(1000):
+        tell(Record(seq, time.time(), events.RunStarted()))
+    sink.stop()
+    assert isinstance(sink.failure, BrokenPipeError)
