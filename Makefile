@@ -1,0 +1,55 @@
+# Two commands: `make run` releases the example onto a real Kubernetes, `make test` runs every test.
+# Needs: Debian with Python 3.11, JDK 17, Maven, Node and Go; the rest is installed below.
+
+SHELL := /bin/bash
+UV_VERSION := 0.13.9
+TOOLS := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/pipe-ci/uv-$(UV_VERSION)
+UV := $(TOOLS)/bin/uv
+PYTHON := .venv/bin/python
+export UV_PYTHON_DOWNLOADS := never
+# Without byte code every start of pipe would compile its modules anew.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: run test check up down status format bench clean help
+
+run: .venv/.ready  ## Set everything up and release both pipelines of the example
+	@$(PYTHON) -m sandbox.release
+
+test: .venv/.ready  ## Everything: lint, types, import rules, and all tests against the real sandbox
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m mypy
+	.venv/bin/lint-imports --no-cache
+	$(PYTHON) -m sandbox up
+	$(PYTHON) -m pytest
+
+check: .venv/.ready  ## What is quick: lint, types, import rules, tests without the sandbox
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m mypy
+	.venv/bin/lint-imports
+	$(PYTHON) -m pytest -q -m "not sandbox and not slow"
+
+up: .venv/.ready  ## Start the sandbox: docker engine, registry, git host, mail sink, Kubernetes
+	$(PYTHON) -m sandbox up
+
+down:  ## End the sandbox and leave nothing behind
+	$(PYTHON) -m sandbox down
+
+status: .venv/.ready  ## Say how the sandbox is
+	$(PYTHON) -m sandbox status
+
+format: .venv/.ready
+	$(PYTHON) -m ruff check --fix .
+	$(PYTHON) -m ruff format .
+
+help:  ## This list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+
+.venv/.ready: uv.lock pyproject.toml $(UV)
+	@$(UV) sync --frozen --compile-bytecode --quiet
+	@touch $@
+
+$(UV):
+	@echo "installing uv $(UV_VERSION)"
+	@python3 -m venv $(TOOLS) && $(TOOLS)/bin/pip install --quiet uv==$(UV_VERSION)
