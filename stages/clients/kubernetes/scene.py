@@ -1,16 +1,19 @@
 """Everything that is known of one object at one moment: its verdict, its new pods and their troubles."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 
 from stages.clients.kubernetes.diagnosis import Trouble, create_troubles, is_ready, pod_troubles
 from stages.clients.kubernetes.objects import Object, Ref, dig, identity
 from stages.clients.kubernetes.pods import new_pods, new_replica_set
 from stages.clients.kubernetes.rollout import Verdict, judge
+from stages.clients.kubernetes.steady import unsteady
 
 __all__ = ["WITH_PODS", "Scene", "look"]
 
-WITH_PODS = frozenset({"Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "ReplicationController", "Job", "Pod"})
+_LASTING = frozenset({"Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "ReplicationController", "Pod"})
+WITH_PODS = _LASTING | {"Job"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,7 @@ def look(
     replica_sets: Sequence[Object],
     pods: Sequence[Object],
     events: Mapping[str, Sequence[Object]],
+    clock: datetime,
 ) -> Scene:
     """Judge an object and, while it is not done, find what is wrong with the pods of its new revision.
 
@@ -54,16 +58,20 @@ def look(
         replica_sets: those of its namespace, or more.
         pods: those of its namespace, or more.
         events: what is known of events, by the uid of the object they are about, the newest last.
+        clock: the time now, by the cluster's clock.
     """
     uid = now["metadata"]["uid"]
     verdict = judge(now, then, events.get(uid, ()))
-    if verdict.state == "done" or now["kind"] not in WITH_PODS:
+    if now["kind"] not in WITH_PODS:
         return Scene(now, verdict, telling=(uid,))
-    owner = (new_replica_set(now, replica_sets) if now["kind"] == "Deployment" else now) or now
     new = new_pods(now, replica_sets, pods)
-    job = now["kind"] == "Job"
+    if verdict.state == "done":
+        doubt = unsteady(new, clock) if now["kind"] in _LASTING else None
+        return Scene(now, replace(verdict, state="waiting", message=doubt) if doubt else verdict)
+    owner = (new_replica_set(now, replica_sets) if now["kind"] == "Deployment" else now) or now
     troubles = create_troubles(owner, events.get(owner["metadata"]["uid"], ()))
     for pod in new:
-        troubles += pod_troubles(pod, events.get(pod["metadata"]["uid"], ()), may_end=job)
+        may_end = now["kind"] == "Job"
+        troubles += pod_troubles(pod, events.get(pod["metadata"]["uid"], ()), may_end=may_end)
     telling = (owner["metadata"]["uid"], *(pod["metadata"]["uid"] for pod in new if not is_ready(pod)))
     return Scene(now, verdict, tuple(new), tuple(sorted(troubles, key=lambda trouble: trouble.rank)), telling)

@@ -19,6 +19,8 @@ __all__ = ["ApiError", "Request", "Transport", "Unreachable", "transport_errors"
 _CONNECT = 5.0
 _PAUSES = (0.3, 1.0)
 _BUSY = frozenset({429, 502, 503, 504})
+# How an API server answers for a group that nobody has defined; there is no `Status` object then.
+_NO_SUCH_PATH = "HTTP 404 404 page not found"
 
 
 class Unreachable(StageErrored):
@@ -130,6 +132,8 @@ class Transport:
         if isinstance(answer, dict) and answer.get("kind") == "Status":
             return ApiError(status, answer, action)
         text = f"HTTP {status} {' '.join(raw[:200].decode(errors='replace').split())}"
+        if text == _NO_SUCH_PATH:
+            return ApiError(status, {"message": text}, action)
         if status >= 500:
             return Unreachable(self.server, text)
         return StageFailed(f"{self.server} answers, but not as Kubernetes does: {text}", kind=CauseKind.CONFIG)

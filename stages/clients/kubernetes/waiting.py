@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from itertools import groupby
 
 import anyio
 
 from pipeline.stage import StageContext, StageErrored, StageFailed
-from stages.clients.kubernetes.api import Cluster, Collection
+from stages.clients.kubernetes.api import FIELD_MANAGER, Cluster, Collection
 from stages.clients.kubernetes.diagnosis import Patience, Trouble
 from stages.clients.kubernetes.evidence import collect, events_of
 from stages.clients.kubernetes.objects import Object, Ref, identity
@@ -15,6 +16,7 @@ from stages.clients.kubernetes.pods import selector
 from stages.clients.kubernetes.refusals import forbidden
 from stages.clients.kubernetes.rollout import Verdict, is_generic, judge
 from stages.clients.kubernetes.scene import WITH_PODS, Scene, look
+from stages.clients.kubernetes.steady import applied_at
 from stages.clients.kubernetes.watching import Mirror
 
 __all__ = ["collections_for", "wait_until_done"]
@@ -41,10 +43,11 @@ async def wait_until_done(ctx: StageContext, cluster: Cluster, applied: Sequence
             image and reason; the evidence holds events and the last lines of the container's log.
         StageErrored: the limit is over and the cluster has not answered lately.
     """
-    pending = {identity(thing): thing for thing in applied if judge(thing, thing).state != "done"}
+    pending = {identity(thing): thing for thing in applied if _is_open(thing)}
     if not pending:
         return
-    vigil = _Vigil(ctx, cluster, Mirror(cluster), pending, collections_for(list(pending.values())))
+    clock = applied_at(applied, FIELD_MANAGER) or datetime.now(UTC)
+    vigil = _Vigil(ctx, cluster, Mirror(cluster), pending, collections_for(list(pending.values())), clock)
     failure: Exception | None = None
     async with anyio.create_task_group() as tasks:
         for what in {each for some in vigil.where.values() for each in some}:
@@ -57,6 +60,11 @@ async def wait_until_done(ctx: StageContext, cluster: Cluster, applied: Sequence
         tasks.cancel_scope.cancel()
     if failure is not None:
         raise failure
+
+
+def _is_open(thing: Object) -> bool:
+    """Whether an answer to an apply leaves a question; of what has pods it always does."""
+    return thing["kind"] in WITH_PODS or judge(thing, thing).state != "done"
 
 
 def collections_for(things: Sequence[Object]) -> dict[Ref, list[Collection]]:
@@ -92,17 +100,18 @@ class _Vigil:
     mirror: Mirror
     pending: dict[Ref, Object]
     where: Mapping[Ref, Sequence[Collection]]
+    applied_at: datetime
     patience: Patience = field(default_factory=Patience)
     events: dict[str, list[Object]] = field(default_factory=dict)
     told: dict[object, str] = field(default_factory=dict)
     scenes: list[Scene] = field(default_factory=list)
     total: int = 0
-    began: float = 0.0
+    began: float = field(default_factory=anyio.current_time)
     events_read: float = 0.0
 
     async def keep(self, seconds: float) -> None:
         """Look, tell and decide until nothing is pending; at the limit say what is."""
-        self.total, self.began = len(self.pending), anyio.current_time()
+        self.total = len(self.pending)
         with anyio.move_on_after(seconds):
             while self.pending:
                 await self.mirror.wait(_TICK)
@@ -133,10 +142,13 @@ class _Vigil:
             replaced = any(each["metadata"]["name"] == ref.name for each in listed)
             how = "replaced by another of that name" if replaced else "deleted"
             return Scene(then, Verdict("failed", f"somebody has {how} while we waited for it"))
-        around = [self.mirror.objects(what) or [] for what in others]
-        pods, sets = (*around, [], [])[:2]
+        around = [self.mirror.objects(what) for what in others]
+        if any(each is None and what not in self.mirror.refused for each, what in zip(around, others, strict=True)):
+            return Scene(then, Verdict("waiting", "its pods are being looked up"))
+        pods, sets = (*(each or [] for each in around), [], [])[:2]
+        clock = self.applied_at + timedelta(seconds=anyio.current_time() - self.began)
         # What an object lacks in a watch event, its kind, is known from the apply.
-        return look({**now, "apiVersion": ref.api_version, "kind": ref.kind}, then, sets, pods, self.events)
+        return look({**now, "apiVersion": ref.api_version, "kind": ref.kind}, then, sets, pods, self.events, clock)
 
     def _patience_with_generic_is_over(self, scene: Scene) -> bool:
         waited = anyio.current_time() - self.began

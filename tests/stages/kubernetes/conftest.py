@@ -2,13 +2,25 @@
 
 import secrets
 from collections.abc import Iterator
+from contextlib import nullcontext
 
 import docker
 import pytest
+from blockbuster import BlockBuster, blockbuster_ctx
 
 import sandbox
 from pipeline.stage import Login
 from tests.stages.kubernetes.support import World, forget
+
+
+@pytest.fixture(autouse=True)
+def no_blocking(request: pytest.FixtureRequest) -> Iterator[None]:
+    """As for all kinds, but a kubeconfig is read in a thread that has an event loop of its own."""
+    real = request.node.get_closest_marker("sandbox")
+    with nullcontext(BlockBuster()) if real else blockbuster_ctx("stages") as guard:
+        for function in guard.functions.values():
+            function.can_block_in("stages/clients/kubernetes/access.py", {"_load"})
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,10 @@ pytestmark = [pytest.mark.sandbox, pytest.mark.timeout(150, func_only=True)]
 GOOD = ("one", "two", "three")
 BAD: dict[str, tuple[str, dict[str, Any]]] = {
     "tag": (app("tag"), {"images": ["{registry}/lib/busybox:nope"]}),
-    "login": (app("login", pod="", container="").replace("name: pull", "name: nobody"), {"pull_secret": None}),
+    "login": (
+        app("login", container="imagePullPolicy: Always").replace("name: pull", "name: nobody"),
+        {"pull_secret": None},
+    ),
     "image": (app("image").replace("image: busybox", "image: 'Not An Image'"), {"images": []}),
     "crash": (app("crash", "echo starting; echo no database >&2; exit 3"), {}),
     "configmap": (app("configmap", container="envFrom: [{configMapRef: {name: missing}}]"), {}),
@@ -75,7 +78,7 @@ def test_a_good_deploy_is_green_beside_bad_ones(side_by_side: dict[str, Result],
     ("name", "said"),
     [
         ("tag", "there is no such image"),
-        ("login", "its image cannot be pulled"),
+        ("login", "its image cannot be pulled: access denied"),
         ("image", "InvalidImageName"),
         ("crash", "it crashed with exit code 3"),
         ("configmap", 'configmap "missing" not found'),

@@ -21,8 +21,8 @@ async def test_a_variable_without_a_value_is_refused_with_its_place_and_nothing_
     assert result.error is not None
     assert result.error.cause.kind is CauseKind.CONFIG
     assert result.error.cause.evidence == (
-        f"deploy/app.yml:{line}:11: the variable $REGISTRI is not set; did you mean $REGISTRY?",
-        f"deploy/app.yml:{line}:21: the variable $OTHER is not set; set it in `env:` of the pipeline or the stage",
+        f"deploy/app.yml:{line}:12: the variable $REGISTRI is not set; did you mean $REGISTRY?",
+        f"deploy/app.yml:{line}:22: the variable $OTHER is not set; set it in `env:` of the pipeline or the stage",
     )
     assert result.ctx.effects == []
     assert await world.get("Namespace", "", namespace) is None

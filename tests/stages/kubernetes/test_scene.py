@@ -1,0 +1,98 @@
+"""A whole object at one moment: verdict, new pods, doubts."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from stages.clients.kubernetes.scene import Scene, look
+from stages.clients.kubernetes.steady import applied_at, unsteady
+
+NOW = datetime(2024, 5, 1, 12, 0, 0, tzinfo=UTC)
+TEMPLATE = {"metadata": {"labels": {"app": "web"}}, "spec": {"containers": [{"name": "app", "image": "web:2"}]}}
+OLD_TEMPLATE = {"metadata": {"labels": {"app": "web"}}, "spec": {"containers": [{"name": "app", "image": "web:1"}]}}
+
+
+def ago(seconds: float) -> str:
+    return (NOW - timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def pod(owner: str = "new", probe: object = None, ran: float | None = 99, **last: Any) -> dict[str, Any]:
+    container: dict[str, Any] = {"name": "app", "image": "web:2"}
+    if probe:
+        container["readinessProbe"] = probe
+    state = {"running": {"startedAt": ago(ran)}} if ran is not None else {"waiting": {"reason": "CrashLoopBackOff"}}
+    status = {"name": "app", "ready": ran is not None, "restartCount": 1 if last else 0, "state": state}
+    if last:
+        status["lastState"] = {"terminated": {"exitCode": 1, **last}}
+    ready = {"type": "Ready", "status": "True" if ran is not None else "False"}
+    return {
+        "metadata": {"name": f"{owner}-1", "uid": f"{owner}-1", "ownerReferences": [{"uid": owner}]},
+        "spec": {"containers": [container]},
+        "status": {"phase": "Running", "conditions": [ready], "containerStatuses": [status]},
+    }
+
+
+@pytest.mark.parametrize(
+    ("given", "doubted"),
+    [
+        (pod(probe={"exec": {}}, ran=0), False),
+        (pod(ran=0), True),
+        (pod(ran=4), True),
+        (pod(ran=5), False),
+        (pod(ran=7, startedAt=ago(20), finishedAt=ago(17)), True),
+        (pod(ran=8, startedAt=ago(20), finishedAt=ago(17)), False),
+        (pod(probe={"exec": {}}, ran=7, startedAt=ago(20), finishedAt=ago(17)), True),
+        (pod(ran=6, startedAt=ago(1000), finishedAt=ago(10)), False),
+        (pod(ran=None), True),
+    ],
+)
+def test_a_pod_is_trusted_when_a_probe_or_time_says_so(given: dict[str, Any], doubted: bool) -> None:  # noqa: FBT001
+    assert bool(unsteady([given], NOW)) is doubted
+
+
+def test_the_clusters_clock_is_read_from_the_apply() -> None:
+    entries = [
+        {"manager": "pipe", "operation": "Apply", "time": "2024-05-01T12:00:00Z"},
+        {"manager": "kubelet", "operation": "Update", "time": "2024-05-01T12:59:00Z"},
+    ]
+    assert applied_at([{"metadata": {"managedFields": entries}}, {"metadata": {}}], "pipe") == NOW
+    assert applied_at([{"metadata": {}}], "pipe") is None
+
+
+def replica_set(name: str, template: dict[str, Any]) -> dict[str, Any]:
+    return {"metadata": {"name": name, "uid": name, "ownerReferences": [{"uid": "d"}]}, "spec": {"template": template}}
+
+
+SETS = [replica_set("old", OLD_TEMPLATE), replica_set("new", TEMPLATE)]
+
+
+def scene(pods: list[Any], available: int, updated: int = 1) -> Scene:
+    thing = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "web", "namespace": "his", "uid": "d", "generation": 1},
+        "spec": {"replicas": 1, "template": TEMPLATE},
+        "status": {"observedGeneration": 1, "replicas": 1, "updatedReplicas": updated, "availableReplicas": available},
+    }
+    return look(thing, thing, SETS, pods, {}, NOW)
+
+
+def test_a_crash_loop_between_two_crashes_is_not_done() -> None:
+    found = scene([pod(ran=1, startedAt=ago(14), finishedAt=ago(12))], available=1)
+    assert found.verdict.state == "waiting"
+    assert "has been restarted; it must run for 7 s" in found.summary
+
+
+def test_what_has_run_long_enough_is_done_whatever_old_pods_do() -> None:
+    broken = pod("old", ran=None, startedAt=ago(14), finishedAt=ago(12))
+    found = scene([pod(ran=9), broken], available=1)
+    assert (found.verdict.state, found.troubles) == ("done", ())
+
+
+def test_only_new_pods_are_in_trouble_and_worth_asking_about() -> None:
+    down = {"startedAt": ago(14), "finishedAt": ago(12)}
+    found = scene([pod("old", ran=None, **down), pod("new", ran=None, **down)], available=0)
+    assert [trouble.pod for trouble in found.troubles] == ["new-1"]
+    assert found.telling == ("new", "new-1")
+    assert found.summary.startswith("0 of 1 pods ready; pod new-1: it crashed with exit code 1")

@@ -1,0 +1,121 @@
+"""Requests over a real line to a server that misbehaves."""
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.abc
+import pytest
+import yaml
+
+from pipeline.stage import SecretFile, StageFailed
+from stages.clients.kubernetes import api
+from stages.clients.kubernetes.access import connect
+from stages.clients.kubernetes.api import Cluster, Collection
+from stages.clients.kubernetes.objects import Ref
+from stages.clients.kubernetes.transport import ApiError, Unreachable
+from tests.support.context import FakeContext
+
+pytestmark = pytest.mark.network
+
+POD = Ref("v1", "Pod", "his", "web")
+KINDS = {"resources": [{"name": "pods", "kind": "Pod", "namespaced": True}, {"name": "pods/log", "kind": "Pod"}]}
+
+
+def answer(status: int, body: object, kind: str = "application/json") -> bytes:
+    text = body if isinstance(body, str) else json.dumps(body)
+    head = f"HTTP/1.1 {status} x\r\nContent-Type: {kind}\r\nContent-Length: {len(text)}\r\nConnection: close\r\n\r\n"
+    return (head + text).encode()
+
+
+def status(code: int, message: str) -> bytes:
+    return answer(code, {"kind": "Status", "message": message, "reason": "X"})
+
+
+@asynccontextmanager
+async def server(ctx: FakeContext, *answers: bytes) -> AsyncIterator[tuple[Cluster, list[str]]]:
+    """A cluster on loopback that gives these answers one after the other, then cuts every line."""
+    left, asked = [answer(200, KINDS), *answers], list[str]()
+
+    async def handle(stream: Any) -> None:
+        async with stream:
+            asked.append((await stream.receive()).decode().splitlines()[0])
+            if left:
+                await stream.send(left.pop(0))
+
+    listener = await anyio.create_tcp_listener(local_host="127.0.0.1", local_port=0)
+    port = listener.extra(anyio.abc.SocketAttribute.local_port)  # noqa: S610
+    config = {
+        "current-context": "c",
+        "clusters": [{"name": "c", "cluster": {"server": f"http://127.0.0.1:{port}"}}],
+        "contexts": [{"name": "c", "context": {"cluster": "c", "user": ""}}],
+        "users": [],
+    }
+    path = Path(ctx.folder / "kubeconfig")
+    path.write_text(yaml.safe_dump(config))
+    ctx.secrets = {"k": SecretFile(path)}
+    async with listener, anyio.create_task_group() as tasks:
+        tasks.start_soon(listener.serve, handle)
+        async with await connect(ctx, "k", None) as cluster:
+            yield cluster, asked
+        tasks.cancel_scope.cancel()
+
+
+@pytest.fixture(autouse=True)
+def fresh_discovery() -> None:
+    api._DISCOVERED.clear()
+
+
+async def test_a_busy_cluster_is_asked_again(ctx: FakeContext) -> None:
+    async with server(ctx, status(503, "busy"), status(429, "busy"), answer(200, {"a": 1})) as (cluster, asked):
+        assert await cluster.get(POD) == {"a": 1}
+    assert asked[1:] == ["GET /api/v1/namespaces/his/pods/web HTTP/1.1"] * 3
+
+
+async def test_a_refusal_is_not_repeated_and_a_missing_object_is_none(ctx: FakeContext) -> None:
+    async with server(ctx, status(404, "gone"), status(403, "no")) as (cluster, asked):
+        assert await cluster.get(POD) is None
+        with pytest.raises(ApiError, match="get Pod his/web: no"):
+            await cluster.get(POD)
+    assert len(asked) == 3
+
+
+async def test_a_line_that_is_always_cut_is_unreachable_with_its_address(ctx: FakeContext) -> None:
+    async with server(ctx) as (cluster, asked):
+        with pytest.raises(Unreachable, match=r"the cluster http://127\.0\.0\.1:\d+ cannot be reached"):
+            await cluster.get(POD)
+    assert len(asked) >= 4
+
+
+@pytest.mark.parametrize(
+    "odd", [answer(200, "<html>", "text/html"), answer(400, "Client sent an HTTP request to an HTTPS server.")]
+)
+async def test_what_is_no_cluster_is_called_so(ctx: FakeContext, odd: bytes) -> None:
+    async with server(ctx, odd) as (cluster, _):
+        with pytest.raises(StageFailed, match="answers, but not as Kubernetes does"):
+            await cluster.get(POD)
+
+
+async def test_a_410_inside_the_stream_is_an_error_of_the_same_form(ctx: FakeContext) -> None:
+    lines = [
+        {"type": "ADDED", "object": {"metadata": {"name": "a"}}},
+        {"type": "ERROR", "object": {"kind": "Status", "code": 410, "reason": "Expired", "message": "too old"}},
+    ]
+    async with server(ctx, answer(200, "\n".join(map(json.dumps, lines)))) as (cluster, asked):
+        events = cluster.watch(Collection("v1", "Pod", "his", labels="app=web"), "7", 5)
+        assert (await anext(events))["type"] == "ADDED"
+        with pytest.raises(ApiError) as caught:
+            await anext(events)
+    assert caught.value.status == 410
+    assert "labelSelector=app%3Dweb" in asked[1]
+    assert "timeoutSeconds=5" in asked[1]
+
+
+async def test_half_a_line_of_a_watch_is_a_cut(ctx: FakeContext) -> None:
+    async with server(ctx, answer(200, '{"type": "ADD')) as (cluster, _):
+        events = cluster.watch(Collection("v1", "Pod", "his"), "7", 5)
+        with pytest.raises(Unreachable, match="cut"):
+            await anext(events)

@@ -1,0 +1,157 @@
+"""The copy of a collection stays true whatever happens to its watch."""
+
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import anyio
+import pytest
+
+from pipeline.stage import StageErrored
+from stages.clients.kubernetes.api import Cluster, Collection
+from stages.clients.kubernetes.transport import ApiError, Unreachable
+from stages.clients.kubernetes.waiting import collections_for
+from stages.clients.kubernetes.watching import Mirror
+
+PODS = Collection("v1", "Pod", "his")
+
+
+def thing(name: str, version: int = 1) -> dict[str, Any]:
+    return {"metadata": {"uid": name, "name": name, "resourceVersion": str(version)}}
+
+
+def gone() -> ApiError:
+    return ApiError(410, {"reason": "Expired"}, "watch Pod in his")
+
+
+@dataclass
+class FakeCluster:
+    """Each round is what a list gives and what its watch then does; after the last all is quiet."""
+
+    rounds: list[tuple[list[Any] | Exception, list[Any]]]
+    asked: list[str] = field(default_factory=list)
+
+    async def items(self, what: Collection) -> tuple[list[Any], str]:
+        self.asked.append("list")
+        if not self.rounds:
+            await anyio.sleep_forever()
+        listed, _ = self.rounds[0]
+        if isinstance(listed, Exception):
+            self.rounds.pop(0)
+            raise listed
+        return listed, "7"
+
+    async def watch(self, what: Collection, version: str, seconds: int) -> AsyncIterator[Any]:
+        assert version == "7"
+        for event in self.rounds.pop(0)[1]:
+            if isinstance(event, Exception):
+                raise event
+            yield event
+
+
+async def followed(rounds: list[Any], until: Callable[[Mirror, FakeCluster], bool]) -> tuple[Mirror, FakeCluster]:
+    fake = FakeCluster(rounds)
+    mirror = Mirror(cast("Cluster", fake))
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(mirror.follow, PODS)
+            while not until(mirror, fake):
+                await anyio.sleep(0.01)
+            tasks.cancel_scope.cancel()
+    return mirror, fake
+
+
+def names(mirror: Mirror) -> list[str]:
+    return [each["metadata"]["name"] for each in mirror.objects(PODS) or []]
+
+
+async def test_before_the_first_list_nothing_is_known() -> None:
+    mirror, _ = await followed([], lambda _, fake: bool(fake.asked))
+    assert mirror.objects(PODS) is None
+
+
+async def test_events_change_the_copy() -> None:
+    events = [
+        {"type": "ADDED", "object": thing("b")},
+        {"type": "DELETED", "object": thing("a")},
+        {"type": "MODIFIED", "object": thing("b", 2)},
+    ]
+    mirror, _ = await followed([([thing("a")], events)], lambda _, fake: not fake.rounds)
+    assert names(mirror) == ["b"]
+    assert (mirror.objects(PODS) or [])[0]["metadata"]["resourceVersion"] == "2"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        gone(),
+        Unreachable("https://c", "cut"),
+        ApiError(500, {}, "watch"),
+    ],
+)
+async def test_after_any_error_of_a_watch_a_list_makes_good_what_was_missed(error: Exception) -> None:
+    rounds = [([thing("a")], [error]), ([thing("b")], [])]
+    mirror, fake = await followed(rounds, lambda _, fake: not fake.rounds)
+    assert names(mirror) == ["b"]
+    assert fake.asked.count("list") >= 2
+
+
+async def test_a_410_of_a_list_is_asked_again_at_once() -> None:
+    mirror, _ = await followed([(gone(), []), ([thing("a")], [])], lambda _, fake: not fake.rounds)
+    assert names(mirror) == ["a"]
+
+
+async def test_a_quiet_watch_is_followed_by_a_list() -> None:
+    mirror, _ = await followed([([thing("a")], []), ([thing("a"), thing("b")], [])], lambda _, fake: not fake.rounds)
+    assert names(mirror) == ["a", "b"]
+
+
+async def test_what_we_may_not_see_is_not_asked_for_again() -> None:
+    forbidden = ApiError(403, {"message": "no"}, "list Pod in his")
+    mirror, fake = await followed([(forbidden, [])], lambda mirror, _: PODS in mirror.refused)
+    assert mirror.refused[PODS] is forbidden
+    assert fake.asked == ["list"]
+
+
+async def test_silence_is_dated_until_the_cluster_answers_again() -> None:
+    down: StageErrored = Unreachable("https://c", "refused")
+    mirror, _ = await followed([(down, [])], lambda mirror, _: PODS in mirror.silent)
+    assert "refused" in mirror.silent[PODS][1]
+    mirror, _ = await followed([(down, []), ([thing("a")], [])], lambda _, fake: not fake.rounds)
+    assert mirror.silent == {}
+
+
+def workload(kind: str, name: str, namespace: str = "his", version: str = "apps/v1") -> dict[str, Any]:
+    metadata = {"name": name, "namespace": namespace}
+    spec = {"selector": {"matchLabels": {"app": name}}}
+    return {"apiVersion": version, "kind": kind, "metadata": metadata, "spec": spec}
+
+
+def test_one_workload_is_followed_by_its_selectors() -> None:
+    ((_, found),) = collections_for([workload("Deployment", "web")]).items()
+    assert found == [
+        Collection("apps/v1", "Deployment", "his", fields="metadata.name=web"),
+        Collection("v1", "Pod", "his", labels="app=web"),
+        Collection("apps/v1", "ReplicaSet", "his", labels="app=web"),
+    ]
+
+
+def test_several_share_one_watch_a_namespace_and_kind() -> None:
+    things = [
+        workload("Deployment", "a"),
+        workload("Deployment", "b"),
+        workload("StatefulSet", "c"),
+        workload("Deployment", "d", "other"),
+        workload("PersistentVolumeClaim", "e", version="v1"),
+    ]
+    found = collections_for(things)
+    assert sorted({str(each) + each.fields + each.labels for some in found.values() for each in some}) == [
+        "Deployment in his",
+        "Deployment in othermetadata.name=d",
+        "PersistentVolumeClaim in hismetadata.name=e",
+        "Pod in his",
+        "Pod in otherapp=d",
+        "ReplicaSet in his",
+        "ReplicaSet in otherapp=d",
+        "StatefulSet in hismetadata.name=c",
+    ]
