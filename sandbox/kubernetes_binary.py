@@ -34,6 +34,7 @@ PROGRAMS = (
     "coredns",
 )
 OLDEST_GO_THAT_FETCHES_NEWER = (1, 21)
+PACKAGES = 2600
 COMPILE_LIMIT = 1500.0
 TOOLCHAIN = "golang.org/toolchain@v0.0.1-go1.24.13"
 
@@ -70,7 +71,7 @@ def _compile(folder: Path, news: Activity) -> None:
         for line in compiler.stdout or ():
             file.write(line)
             packages += not line.startswith("go: ")
-            news.note = f"{packages} packages" if packages else line.strip()
+            news.note = f"{packages} of about {PACKAGES} packages" if packages else line.strip()
         limit.cancel()
     if compiler.returncode:
         tail = "\n".join(log.read_text().splitlines()[-15:])

@@ -254,7 +254,7 @@ def _start(layout: Layout, chosen: IPv4Network | None) -> TextIO:
         )
     lifeline = cast("TextIO", outer.stdin)
     first = _child(outer) if chosen else outer.pid
-    _remember(layout, {"pid": first, "birth": birth(first), "group": not chosen})
+    _remember(layout, {"pid": first, "birth": birth(first), "outer": outer.pid, "outer_birth": birth(outer.pid)})
     if chosen:
         cgroups.create(layout.mark)
         network.connect(layout, chosen, first)
@@ -281,12 +281,13 @@ def _remember(layout: Layout, known: dict[str, Any]) -> None:
 def _end(known: dict[str, Any]) -> None:
     pid = known["pid"]
     with activity("sandbox: ending its processes"):
-        if known["group"]:
+        if pid == known["outer"]:
+            # No namespace holds its children together, but they are of its process group.
             os.killpg(pid, signal.SIGKILL)
         else:
             os.kill(pid, signal.SIGKILL)
         deadline = monotonic() + END_LIMIT
-        while birth(pid) == known["birth"]:
+        while birth(pid) == known["birth"] or birth(known["outer"]) == known["outer_birth"]:
             if monotonic() > deadline:
                 raise SandboxError(f"process {pid} does not end")
             sleep(0.02)

@@ -50,7 +50,9 @@ def test_on_a_terminal_there_is_one_live_line_and_whole_lines_pass_it(
         with progress.activity("compiling a great deal"):
             sleep(0.2)
             progress.say("whole")
-        seen = screen.read(1000).decode()
+        seen = ""
+        while "done" not in seen:
+            seen += screen.read(1000).decode()
     live, _, rest = seen.partition("\r\x1b[2Kwhole\r\n")
     assert live == "\r\x1b[2Kcompiling a great d"
     assert rest.endswith("compiling a great deal: done in 0 s\r\n")
