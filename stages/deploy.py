@@ -54,13 +54,13 @@ class Deploy(Stage[DeployOutputs]):
     """Which files; of those that wildcards find, the `.yaml`, `.yml` and `.json` ones."""
     images: tuple[str, ...] = ()
     """`repo:tag` or `repo:tag@sha256:…`; each takes the place of the images of that repository, and must find one."""
-    namespace: str | None = None
+    namespace: str = ""
     """For the objects that name none; made when it is missing."""
-    secret: Annotated[str, SecretRef(("file",))] | None = None
+    secret: Annotated[str, SecretRef(("file",))] = ""
     """The kubeconfig. Without it `PIPE_KUBECONFIG` names one, or the pod that we run in has a service account."""
-    context: str | None = None
+    context: str = ""
     """The kubeconfig's context; its current one unless said."""
-    pull_secret: SecretName | None = None
+    pull_secret: SecretName = ""
     """The registry login that the `imagePullSecrets` of the pods are made of where they are missing."""
     wait: Duration = timedelta(minutes=5)
     """How long the rollout may take."""
@@ -110,7 +110,7 @@ class Deploy(Stage[DeployOutputs]):
         await make_namespaces(ctx, cluster, manifests)
         for note in await check(cluster, manifests):
             ctx.log(note)
-        if self.pull_secret is not None:
+        if self.pull_secret:
             login = ctx.secret(self.pull_secret)
             if isinstance(login, Login):
                 await ensure_pull_secrets(ctx, cluster, manifests, self.images, login)

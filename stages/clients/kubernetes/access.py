@@ -37,13 +37,13 @@ class _Source:
     label: str
 
 
-async def connect(ctx: StageContext, secret: str | None, context: str | None) -> Cluster:
+async def connect(ctx: StageContext, secret: str, context: str) -> Cluster:
     """A client for the cluster that the stage names. Nothing is sent yet.
 
     Args:
         ctx: whose secret or variable holds the kubeconfig.
-        secret: the secret with the kubeconfig; without one `PIPE_KUBECONFIG`, else the pod's service account.
-        context: the kubeconfig's context, else its current one.
+        secret: the secret with the kubeconfig; empty: `PIPE_KUBECONFIG`, else the pod's service account.
+        context: the kubeconfig's context; empty: its current one.
 
     Raises:
         StageFailed: (config) no kubeconfig is named, or it is wrong.
@@ -52,8 +52,8 @@ async def connect(ctx: StageContext, secret: str | None, context: str | None) ->
     return await ctx.call(_cluster, source, context)
 
 
-def _source(ctx: StageContext, secret: str | None) -> _Source:
-    if secret is not None:
+def _source(ctx: StageContext, secret: str) -> _Source:
+    if secret:
         value = ctx.secret(secret)
         if not isinstance(value, SecretFile):
             raise StageFailed(f"the secret '{secret}' is no file, so it is no kubeconfig", kind=CauseKind.CONFIG)
@@ -70,7 +70,7 @@ def _source(ctx: StageContext, secret: str | None) -> _Source:
     )
 
 
-def _cluster(source: _Source, context: str | None) -> Cluster:
+def _cluster(source: _Source, context: str) -> Cluster:
     """Load the client and the credentials; blocks for the import, for files and for a plug-in."""
     from kubernetes.aio import client as kubernetes_client
     from kubernetes.aio import config as kubernetes_config
@@ -95,7 +95,7 @@ def _cluster(source: _Source, context: str | None) -> Cluster:
     return Cluster(Transport(client, configuration.host, source.label))
 
 
-def _config(path: Path, context: str | None, private: Path) -> dict[str, Any]:
+def _config(path: Path, context: str, private: Path) -> dict[str, Any]:
     """The kubeconfig, its context chosen."""
     config = self_contained(_parse(path), path.resolve().parent, private)
     chosen = context or config.get("current-context")

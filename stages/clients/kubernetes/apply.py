@@ -21,7 +21,7 @@ __all__ = ["annotate", "assign_namespaces", "check", "intent", "make_namespaces"
 _TRIES = 3
 
 
-async def assign_namespaces(cluster: Cluster, manifests: Sequence[Manifest], namespace: str | None) -> None:
+async def assign_namespaces(cluster: Cluster, manifests: Sequence[Manifest], namespace: str) -> None:
     """Give every namespaced object that names none the namespace of the stage, in place.
 
     Raises:
@@ -34,9 +34,7 @@ async def assign_namespaces(cluster: Cluster, manifests: Sequence[Manifest], nam
         raise StageFailed(wrong[0] + more, kind=CauseKind.CONFIG, evidence=wrong)
 
 
-async def _assign(
-    cluster: Cluster, manifest: Manifest, manifests: Sequence[Manifest], namespace: str | None
-) -> str | None:
+async def _assign(cluster: Cluster, manifest: Manifest, manifests: Sequence[Manifest], namespace: str) -> str | None:
     ref = manifest.ref
     resource = await cluster.resource(ref.api_version, ref.kind)
     namespaced = resource.namespaced if resource else _scope(ref, manifests)

@@ -64,7 +64,7 @@ class World:
 
     @asynccontextmanager
     async def cluster(self) -> AsyncIterator[Cluster]:
-        async with await connect(self.context(), "kubeconfig", None) as cluster:
+        async with await connect(self.context(), "kubeconfig", "") as cluster:
             yield cluster
 
     async def get(self, kind: str, namespace: str, name: str, version: str = "v1") -> Any:

@@ -38,14 +38,14 @@ def cluster(**fields: Any) -> dict[str, Any]:
 
 async def test_a_named_kubeconfig_is_loaded_and_nothing_is_sent(ctx: FakeContext) -> None:
     given(ctx, GOOD)
-    async with await connect(ctx, "kube", None) as found:
+    async with await connect(ctx, "kube", "") as found:
         assert found.server == "https://cluster.example:6443"
 
 
 async def test_without_a_secret_the_variable_names_the_kubeconfig(ctx: FakeContext) -> None:
     given(ctx, GOOD)
     ctx.env["PIPE_KUBECONFIG"] = str(ctx.folder / "kubeconfig")
-    async with await connect(ctx, None, "one") as found:
+    async with await connect(ctx, "", "one") as found:
         assert found.transport.credentials == "the kubeconfig that PIPE_KUBECONFIG names"
 
 
@@ -59,36 +59,36 @@ async def test_the_current_context_of_the_home_folder_is_never_used(
         monkeypatch.setenv(name, value)
         ctx.env[name] = value
     with pytest.raises(StageFailed, match="no cluster is named: give the stage `secret:`"):
-        await connect(ctx, None, None)
+        await connect(ctx, "", "")
 
 
-BAD: list[tuple[Any, str | None, str]] = [
-    ("{", None, "it is no YAML (line 1)"),
-    ("token: [s3cret-token", None, "it is no YAML"),
-    ("[]", None, "it has no `clusters` and `contexts`"),
+BAD: list[tuple[Any, str, str]] = [
+    ("{", "", "it is no YAML (line 1)"),
+    ("token: [s3cret-token", "", "it is no YAML"),
+    ("[]", "", "it has no `clusters` and `contexts`"),
     (
         {**GOOD, "current-context": ""},
-        None,
+        "",
         "it has no current-context, so name one with `context:`; contexts: one, two",
     ),
     (GOOD, "three", "there is no context 'three'; contexts: one, two"),
     (GOOD, "two", "Expected object with name gone"),
-    (cluster(server="cluster.example"), None, "its server 'cluster.example' is no URL"),
-    (cluster(), None, "is no URL"),
+    (cluster(server="cluster.example"), "", "its server 'cluster.example' is no URL"),
+    (cluster(), "", "is no URL"),
     (
         cluster(server="https://c", **{"certificate-authority-data": "%%%"}),
-        None,
+        "",
         "its certificate-authority-data is no",
     ),
-    (cluster(server="https://c", **{"certificate-authority": "gone.pem"}), None, "gone.pem"),
-    (user(**{"client-certificate-data": "bm8=", "client-key-data": "bm8="}), None, "is wrong"),
-    (user(exec={"apiVersion": "client.authentication.k8s.io/v1", "command": "/gone"}), None, "gave no credentials"),
+    (cluster(server="https://c", **{"certificate-authority": "gone.pem"}), "", "gone.pem"),
+    (user(**{"client-certificate-data": "bm8=", "client-key-data": "bm8="}), "", "is wrong"),
+    (user(exec={"apiVersion": "client.authentication.k8s.io/v1", "command": "/gone"}), "", "gave no credentials"),
 ]
 
 
 @pytest.mark.parametrize(("config", "context", "said"), BAD)
 async def test_a_wrong_kubeconfig_is_named_with_its_mistake_and_no_content(
-    ctx: FakeContext, config: Any, context: str | None, said: str
+    ctx: FakeContext, config: Any, context: str, said: str
 ) -> None:
     given(ctx, config)
     with pytest.raises(StageFailed) as caught:
@@ -102,9 +102,9 @@ async def test_a_wrong_kubeconfig_is_named_with_its_mistake_and_no_content(
 async def test_a_missing_file_and_a_login_are_no_kubeconfig(ctx: FakeContext) -> None:
     ctx.secrets = {"kube": SecretFile(Path("/nowhere/kubeconfig")), "login": Login("a", "b")}
     with pytest.raises(StageFailed, match="No such file or directory: /nowhere/kubeconfig"):
-        await connect(ctx, "kube", None)
+        await connect(ctx, "kube", "")
     with pytest.raises(StageFailed, match="the secret 'login' is no file"):
-        await connect(ctx, "login", None)
+        await connect(ctx, "login", "")
 
 
 def test_embedded_keys_become_private_files_and_paths_absolute(tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ async def restricted(world: World, namespace: str, tmp_path: Path, verbs: list[s
 
 async def test_a_forbidden_namespace_names_account_verb_and_place(world: World, namespace: str, tmp_path: Path) -> None:
     async with restricted(world, namespace, tmp_path, ["*"]) as given:
-        result = await red(world, "default", app(), secret={"kubeconfig": given}, pull_secret=None)
+        result = await red(world, "default", app(), secret={"kubeconfig": given}, pull_secret="")
     assert isinstance(result.error, StageFailed)
     assert result.error.cause.kind is CauseKind.CONFIG
     assert f'"system:serviceaccount:{namespace}:clerk" cannot patch resource "deployments"' in result.message
@@ -97,7 +97,7 @@ async def test_a_forbidden_namespace_names_account_verb_and_place(world: World, 
 async def test_an_account_that_may_not_make_namespaces_is_told_so(world: World, namespace: str, tmp_path: Path) -> None:
     async with restricted(world, namespace, tmp_path, ["*"]) as given:
         missing = f"pipe-test-{secrets.token_hex(4)}"
-        result = await red(world, missing, app(), secret={"kubeconfig": given}, pull_secret=None)
+        result = await red(world, missing, app(), secret={"kubeconfig": given}, pull_secret="")
     assert "cannot" in result.message
     assert missing in result.message
 

@@ -19,7 +19,7 @@ BAD: dict[str, tuple[str, dict[str, Any]]] = {
     "tag": (app("tag"), {"images": ["{registry}/lib/busybox:nope"]}),
     "login": (
         app("login", container="imagePullPolicy: Always").replace("name: pull", "name: nobody"),
-        {"pull_secret": None},
+        {"pull_secret": ""},
     ),
     "image": (app("image").replace("image: busybox", "image: 'Not An Image'"), {"images": []}),
     "crash": (app("crash", "echo starting; echo no database >&2; exit 3"), {}),

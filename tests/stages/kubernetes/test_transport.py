@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from pipeline.stage import SecretFile, StageFailed
-from stages.clients.kubernetes import api
+from stages.clients.kubernetes import api, transport
 from stages.clients.kubernetes.access import connect
 from stages.clients.kubernetes.api import Cluster, Collection
 from stages.clients.kubernetes.objects import Ref
@@ -59,14 +59,15 @@ async def server(ctx: FakeContext, *answers: bytes) -> AsyncIterator[tuple[Clust
     ctx.secrets = {"k": SecretFile(path)}
     async with listener, anyio.create_task_group() as tasks:
         tasks.start_soon(listener.serve, handle)
-        async with await connect(ctx, "k", None) as cluster:
+        async with await connect(ctx, "k", "") as cluster:
             yield cluster, asked
         tasks.cancel_scope.cancel()
 
 
 @pytest.fixture(autouse=True)
-def fresh_discovery() -> None:
+def fresh_discovery(monkeypatch: pytest.MonkeyPatch) -> None:
     api._DISCOVERED.clear()
+    monkeypatch.setattr(transport, "_PAUSES", (0.01, 0.01))
 
 
 async def test_a_busy_cluster_is_asked_again(ctx: FakeContext) -> None:

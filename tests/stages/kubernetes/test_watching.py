@@ -8,12 +8,18 @@ import anyio
 import pytest
 
 from pipeline.stage import StageErrored
+from stages.clients.kubernetes import watching
 from stages.clients.kubernetes.api import Cluster, Collection
 from stages.clients.kubernetes.transport import ApiError, Unreachable
 from stages.clients.kubernetes.waiting import collections_for
 from stages.clients.kubernetes.watching import Mirror
 
 PODS = Collection("v1", "Pod", "his")
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watching, "_AFTER_ERROR", 0.01)
 
 
 def thing(name: str, version: int = 1) -> dict[str, Any]:
