@@ -1,13 +1,13 @@
 """Mistakes of the file or of the call, worded for the person who made them."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 __all__ = ["InvalidPipeline", "PipeError", "Place", "Problem", "nearest"]
+
+EXCERPT = 150
+"""Longest line of an excerpt; of a longer one the part around the place is shown."""
 
 
 class PipeError(Exception):
@@ -42,30 +42,42 @@ class Problem:
             lines += self._excerpt(self.place)
         if self.hint:
             lines.append(f"    {self.hint}")
-        return "\n".join(lines)
+        return "\n".join(map(_harmless, lines))
 
     @staticmethod
     def _excerpt(place: Place) -> list[str]:
         number = str(place.line)
-        carets = " " * (place.column - 1) + "^" * max(1, place.width)
-        return [f" {number} | {place.text}", f" {' ' * len(number)} | {carets}"]
+        start = max(0, place.column - EXCERPT // 2) if len(place.text) > EXCERPT else 0
+        text = place.text[start : start + EXCERPT]
+        column = place.column - 1 - start
+        carets = " " * column + "^" * max(1, min(place.width, len(text) - column))
+        return [f" {number} | {text}", f" {' ' * len(number)} | {carets}"]
 
 
 class InvalidPipeline(PipeError):
     """Everything that is wrong with one file, in the order of its lines."""
 
-    def __init__(self, problems: "Iterable[Problem]") -> None:
+    def __init__(self, problems: Iterable[Problem]) -> None:
         far = Place("", 1 << 30, 1)
-        self.problems = sorted(problems, key=lambda problem: problem.place or far)
+        self.problems = sorted(dict.fromkeys(problems), key=lambda problem: _position(problem.place or far))
         count = len(self.problems)
         heading = f"{count} problem{'s' if count != 1 else ''}"
         super().__init__("\n".join([*map(str, self.problems), heading]))
 
 
-def nearest(word: str, known: "Iterable[str]") -> str:
+def nearest(word: str, known: Iterable[str]) -> str:
     """A hint that names the closest known word, or all of them when none is close and they are few."""
     names = sorted(known)
     close = get_close_matches(word, names, n=1, cutoff=0.6)
     if close:
         return f"did you mean '{close[0]}'?"
     return f"known: {', '.join(names)}" if 0 < len(names) <= 24 else ""
+
+
+def _position(place: Place) -> tuple[int, int]:
+    return place.line, place.column
+
+
+def _harmless(line: str) -> str:
+    """Nothing that a file holds can move the cursor of the terminal that shows it."""
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in line.replace("\t", " "))

@@ -78,7 +78,7 @@ class RunIdentity(_Frozen):
 
 
 class Leaf(_Frozen):
-    """One leaf of a stage, or a stage that is not fanned out. Values are fixed but for `${stages.…}`."""
+    """One leaf of a stage, or a stage that is not fanned out. Only values that wait for other stages are open."""
 
     name: str
     """`compile`, or `image[service-hosp]`: unique in the plan, and the key of events, logs and effects."""
@@ -87,9 +87,9 @@ class Leaf(_Frozen):
     title: str = ""
     uses: str
     fields: dict[str, JsonValue] = {}
-    """The `with:` block. A text may still hold `${stages.LEAF.out}`, see `references`."""
+    """The `with:` block as a form of `pipeline.expressions`: `{"$": ["a ", {"ref": "stages.x.out"}]}` is still open."""
     references: dict[str, tuple[str, str]] = {}
-    """Each `${…}` still to be filled, without its braces → the leaf that has it and the name of its output.
+    """Each name that is open in `fields` and `env` → the leaf that has it and the name of its output.
 
     The output `outcome` is every leaf's; a reference to a whole fan-out's outcome names the stage, whose
     worst leaf answers. `run.outcome` (in `finally`) is in here as `("", "outcome")`.
@@ -97,11 +97,14 @@ class Leaf(_Frozen):
     needs: tuple[Need, ...] = ()
     when: str = ""
     """A condition that names `stages.`: decided when the needs are met. Others were decided in the plan."""
+    when_values: dict[str, JsonValue] = {}
+    """Each name in `when` that is known → its value."""
     when_references: dict[str, tuple[str, str]] = {}
-    """Each `stages.…` name in `when` → leaf and output, as in `references`."""
+    """Each other name in `when` → leaf and output, as in `references`."""
     skipped: str = ""
     """The condition that was false when the plan was made; empty if the leaf may run."""
-    env: dict[str, str] = {}
+    env: dict[str, JsonValue] = {}
+    """Variables of the pipeline and the stage: texts, or forms that are still open."""
     secrets: dict[str, str] = {}
     """Variable → `name`, `name.username` or `name.password`."""
     secret_names: tuple[str, ...] = ()

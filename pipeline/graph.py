@@ -1,0 +1,98 @@
+"""Who waits for whom: cycles, order, what lies upstream, and the longest path.
+
+A graph is a mapping of a name to the names that it needs. networkx costs as much to import as the rest
+of a start, so it is asked where it answers more than a yes: a graph without a cycle never loads it.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:
+    import networkx
+
+__all__ = ["Needs", "ancestors", "critical_path", "cycles", "order", "upstream"]
+
+Needs: TypeAlias = Mapping[str, Iterable[str]]
+
+
+def cycles(needs: Needs) -> tuple[tuple[str, ...], ...]:
+    """One cycle of every knot of the graph, each from its first name in the graph's order; empty if there is none."""
+    knotted = set(needs) - set(_peeled(needs))
+    if not knotted:
+        return ()
+    import networkx
+
+    graph = _graph({name: [on for on in needs[name] if on in knotted] for name in needs if name in knotted})
+    found = []
+    for knot in networkx.strongly_connected_components(graph):
+        first = next(name for name in needs if name in knot)
+        if len(knot) > 1 or graph.has_edge(first, first):
+            edges = networkx.find_cycle(graph.subgraph(knot), first)
+            found.append(_from_first([edge[0] for edge in edges], list(needs)))
+    return tuple(sorted(found, key=lambda cycle: list(needs).index(cycle[0])))
+
+
+def order(needs: Needs) -> tuple[str, ...]:
+    """Names so that each comes after those it needs, else in the graph's own order. The graph has no cycle."""
+    return tuple(_peeled(needs))
+
+
+def upstream(needs: Needs) -> dict[str, frozenset[str]]:
+    """For every name all that it needs, directly or through others. What is on or behind a cycle has none."""
+    found: dict[str, frozenset[str]] = dict.fromkeys(needs, frozenset())
+    for name in _peeled(needs):
+        known = [on for on in needs[name] if on in needs]
+        found[name] = frozenset(known).union(*(found[on] for on in known))
+    return found
+
+
+def ancestors(needs: Needs, name: str) -> frozenset[str]:
+    """All that one name needs, directly or through others."""
+    import networkx
+
+    return frozenset(networkx.descendants(_graph(needs), name))
+
+
+def critical_path(needs: Needs, durations: Mapping[str, float]) -> tuple[str, ...]:
+    """The chain of needs that took longest: what has to become faster for the whole to become faster."""
+    import networkx
+
+    graph = networkx.DiGraph()
+    graph.add_nodes_from(needs)
+    graph.add_edges_from(
+        (on, name, {"weight": durations.get(name, 0.0)}) for name, others in needs.items() for on in others
+    )
+    # a path's weight is on its edges: every first one hangs on a common start
+    first = [name for name in needs if not graph.in_degree(name)]
+    graph.add_edges_from(("", name, {"weight": durations.get(name, 0.0)}) for name in first)
+    return tuple(networkx.dag_longest_path(graph)[1:])
+
+
+def _graph(needs: Needs) -> "networkx.DiGraph[str]":
+    import networkx
+
+    graph: networkx.DiGraph[str] = networkx.DiGraph()
+    graph.add_nodes_from(needs)
+    graph.add_edges_from((name, on) for name, others in needs.items() for on in others)
+    return graph
+
+
+def _peeled(needs: Needs) -> list[str]:
+    """Names in an order in which they could start; those on or behind a cycle never can and are missing."""
+    waiting = {name: len({on for on in others if on in needs}) for name, others in needs.items()}
+    watchers: dict[str, list[str]] = {name: [] for name in needs}
+    for name, others in needs.items():
+        for on in set(others) & needs.keys():
+            watchers[on].append(name)
+    ready = [name for name, count in waiting.items() if count == 0]
+    for name in ready:
+        for watcher in watchers[name]:
+            waiting[watcher] -= 1
+            if waiting[watcher] == 0:
+                ready.append(watcher)
+    return ready
+
+
+def _from_first(cycle: list[str], names: list[str]) -> tuple[str, ...]:
+    start = min(range(len(cycle)), key=lambda index: names.index(cycle[index]))
+    return tuple(cycle[start:] + cycle[:start])

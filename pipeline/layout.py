@@ -1,0 +1,247 @@
+"""One pipeline of a file laid out as leaves, as far as what is known allows.
+
+Checking a file and making a plan of it are this one pass: to check it nothing is given, and what depends on a
+parameter stays open; for a plan everything is given, and only what waits for other stages stays open.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from pydantic import JsonValue
+
+from pipeline.draft import Draft, Kinds, as_map, draft, expand_each
+from pipeline.errors import Place, nearest
+from pipeline.expressions import ExpressionError, Form, bind, is_open, shown
+from pipeline.fanout import SINGLE, FanOutError, Item, expand, split_need
+from pipeline.graph import cycles, upstream
+from pipeline.leaves import Leaves
+from pipeline.linking import Links
+from pipeline.plan import Leaf, Need, RunIdentity, Trigger
+from pipeline.scope import Binding, Scope, UnknownName, type_of
+from pipeline.source import List, Map, Node, Text
+from pipeline.spec import PipelineSpec
+from pipeline.values import Report, Use, Value, entries, place_at, read_value
+
+__all__ = ["Given", "Layout"]
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a plan is made for. Params that are missing here are not known yet."""
+
+    run: RunIdentity | None = None
+    trigger: Trigger | None = None
+    params: Mapping[str, JsonValue] | None = None
+
+    def fixed(self, pipeline: str) -> dict[str, Form]:
+        """The names outside of params, vars and stages that are known."""
+        found: dict[str, Form] = {"pipeline.name": pipeline}
+        if self.run:
+            found |= {"run.id": self.run.id, "run.number": self.run.number, "run.previous": self.run.previous}
+        if self.trigger:
+            found |= {f"trigger.{name}": value for name, value in self.trigger.model_dump().items()}
+        return found
+
+
+class Layout:
+    """The leaves of one pipeline; what is wrong is in the report."""
+
+    def __init__(self, name: str, node: Map, spec: PipelineSpec, kinds: Kinds, given: Given, report: Report) -> None:
+        self.leaves: list[Leaf] = []
+        self.spec = spec
+        self.drafts: dict[str, Draft] = {}
+        self._name = name
+        self._node = node
+        self._report = report
+        self._given = given
+        self._scope = self._make_scope()
+        self._env = self._bound(node.get("env"))
+        self._draft_all(kinds)
+        self._needs = {name: self._stage_needs(made) for name, made in self.drafts.items()}
+        self._check_cycles()
+        self._links = Links(self.drafts, upstream(self._needs))
+        self._lay_out()
+
+    @property
+    def pools(self) -> dict[str, int]:
+        """All pools with their sizes: those of the kinds in use, and over them those of the file."""
+        kinds = [made.kind for made in self.drafts.values() if made.kind]
+        limits = as_map(self._bound(self._node.get("limits")))
+        given = {name: int(str(size)) for name, size in limits.items() if str(size).isdecimal()}
+        return {**dict(kind.pool for kind in kinds if kind.pool), **given}
+
+    # -- names of the pipeline ---------------------------------------------------------------------
+
+    def _make_scope(self) -> Scope:
+        params = {name: self._param(name) for name, _ in entries(self._node.get("params"))}
+        variables = dict(entries(self._node.get("vars")))
+        self._scope = scope = Scope(params, self._given.fixed(self._name), {}, tuple(variables))
+        for name, entry in variables.items():
+            value = read_value(entry.value, self._report)
+            types = {use.name: found.type for use in value.uses if (found := self._named(use))}
+            form = self._bind(value, self._known(value), entry.place)
+            scope.variables[name] = Binding(type_of(form, types), form)
+        return scope
+
+    def _param(self, name: str) -> Binding:
+        spec = self.spec.params.get(name)
+        given = self._given.params
+        return Binding(spec.type if spec else "any", given.get(name) if given is not None else None)
+
+    def _named(self, use: Use, *, last: bool = False) -> Binding | None:
+        try:
+            return self._scope.find(use.name, last=last)
+        except UnknownName as error:
+            self._report.add(use.place, str(error), error.hint)
+            return None
+
+    def _known(self, value: Value) -> dict[str, Form]:
+        """What the names of a value outside of any stage stand for."""
+        found: dict[str, Form] = {}
+        for use in value.uses:
+            root = use.name.partition(".")[0]
+            if root in ("each", "stages"):
+                self._report.add(use.place, f"`{use.name}` is known inside of a stage only")
+            elif (binding := self._named(use)) and binding.form is not None:
+                found[use.name] = binding.form
+        return found
+
+    def _bound(self, node: Node | None) -> Form:
+        if node is None:
+            return {}
+        value = read_value(node, self._report)
+        return self._bind(value, self._known(value), node.place)
+
+    def _bind(self, value: Value, known: Mapping[str, Form], place: Place) -> Form:
+        try:
+            return bind(value.form, known)
+        except ExpressionError as error:
+            self._report.add(next((use.place for use in value.uses if use.name in str(error)), place), str(error))
+            return shown(value.form)
+
+    # -- stages ------------------------------------------------------------------------------------
+
+    def _draft_all(self, kinds: Kinds) -> None:
+        for key, specs in (("stages", self.spec.stages), ("finally", self.spec.finally_)):
+            for name, entry in entries(self._node.get(key)):
+                if name in self.drafts:
+                    line = self.drafts[name].place.line
+                    self._report.add(entry.key.place, f"'{name}' is the name of a stage in line {line} already")
+                    continue
+                made = draft(name, entry, specs.get(name), kinds, self._report, last=key == "finally")
+                self.drafts[name] = made
+                self._expand(made)
+
+    def _expand(self, made: Draft) -> None:
+        each = made.values.pop("each", None)
+        if each:
+            expand_each(made, self._bind(each, self._known(each), made.place_of("each")), self._report)
+
+    def _stage_needs(self, made: Draft) -> list[str]:
+        """The stages that a stage needs; what is wrong with their names is reported."""
+        found = []
+        for written in made.spec.needs:
+            stage, _ = split_need(written)
+            place = self._need_place(made, written)
+            other = self.drafts.get(stage)
+            same = [name for name, draft in self.drafts.items() if draft.last == made.last]
+            if other is None:
+                self._report.add(place, f"'{made.name}' needs '{written}', which is no stage", nearest(stage, same))
+            elif other.last and not made.last:
+                self._report.add(place, f"'{stage}' is in `finally`, which starts after all stages have ended")
+            elif made.last and not other.last:
+                self._report.add(place, f"`finally` starts when '{stage}' has ended: leave the need out")
+            else:
+                found.append(stage)
+        return found
+
+    def _need_place(self, made: Draft, written: str) -> Place:
+        entry = made.entry("needs")
+        if entry is None:
+            return made.place
+        if isinstance(entry.value, Map):
+            return place_at(entry.value, (written,), entry.place, at_key=True)
+        items = entry.value.items if isinstance(entry.value, List) else ()
+        found = (item.place for item in items if isinstance(item, Text) and item.value == written)
+        return next(found, entry.place)
+
+    def _check_cycles(self) -> None:
+        for cycle in cycles(self._needs):
+            made = self.drafts[cycle[0]]
+            path = " → ".join([*cycle, cycle[0]])
+            on = cycle[1 % len(cycle)]
+            written = next(need for need in made.spec.needs if split_need(need)[0] == on)
+            message = f"'{cycle[0]}' needs itself" if len(cycle) == 1 else f"stages need each other in a circle: {path}"
+            self._report.add(self._need_place(made, written), message)
+
+    # -- leaves ------------------------------------------------------------------------------------
+
+    def _lay_out(self) -> None:
+        """Make all leaves; those of a stage whose items are not known yet are checked and left out."""
+        make = Leaves(self.spec, self._node, self._scope, self._links, as_map(self._env), self._report).make
+        for made in self.drafts.values():
+            if made.items is None:
+                make(made, None, ())
+            for item in made.items or ():
+                needs = tuple(self._leaf_needs(made, item))
+                self.leaves.append(make(made, item if made.fanned_out else SINGLE, needs))
+        self._check_values_are_waited_for()
+        self._check_folders()
+
+    def _leaf_needs(self, made: Draft, item: Item) -> Iterator[Need]:
+        for written, words in made.spec.needs.items():
+            other = self.drafts.get(split_need(written)[0])
+            if other is None or other.last != made.last:
+                continue
+            try:
+                need = expand(written, words, item, made.items or (), other.items)
+            except FanOutError as error:
+                self._report.add(self._need_place(made, written), str(error), error.hint)
+            else:
+                if need:
+                    yield need
+
+    def _check_values_are_waited_for(self) -> None:
+        """A leaf may need another stage and still not wait for the very leaf whose value it names."""
+        known = {leaf.name for leaf in self.leaves}
+        if any(made.items is None for made in self.drafts.values()):
+            return
+        waited = upstream({leaf.name: [on for need in leaf.needs for on in need.leaves] for leaf in self.leaves})
+        for leaf in self.leaves:
+            made = self.drafts[leaf.stage]
+            for source, output in {*leaf.references.values(), *leaf.when_references.values()}:
+                if source in known and self.drafts[_stage_of(source)].last == made.last and source not in waited[leaf.name]:
+                    name = f"stages.{source}.{output}"
+                    hint = f"to wait for every leaf write `needs: {{{_stage_of(source)}: all}}`"
+                    self._report.add(made.place, f"`{leaf.name}` names `{name}` and does not wait for it", hint)
+
+    def _check_folders(self) -> None:
+        """Stages that fill a folder of the workspace from outside: no two of them the same one."""
+        taken: list[tuple[PurePosixPath, Leaf]] = []
+        for leaf in self.leaves:
+            folder = self._filled(leaf)
+            if folder is None:
+                continue
+            for other, earlier in taken:
+                if folder.is_relative_to(other) or other.is_relative_to(folder):
+                    made = self.drafts[leaf.stage]
+                    where = f"'{leaf.name}' checks out into '{folder}', and '{earlier.name}' into '{other}'"
+                    self._report.add(made.fields_place, where, "give each a folder of its own by `into:`")
+                    break
+            taken.append((folder, leaf))
+
+    def _filled(self, leaf: Leaf) -> PurePosixPath | None:
+        """The folder that a leaf fills; None if it fills none, may not run, or it is not known which."""
+        kind = self.drafts[leaf.stage].kind
+        if kind is None or "into" not in kind.model_fields:
+            return None
+        into = leaf.fields.get("into", kind.model_fields["into"].default)
+        undecided = leaf.skipped or leaf.when or leaf.workspace == "copy" or is_open(into) or "${" in leaf.dir
+        if undecided or not isinstance(into, str):
+            return None
+        return PurePosixPath(leaf.dir or ".") / into
+
+
+def _stage_of(leaf: str) -> str:
+    return leaf.partition("[")[0]

@@ -1,0 +1,263 @@
+"""Values against the models that say what they may be: every complaint in the author's words, at its path.
+
+Scalars arrive as text and the model's field decides what they are. What holds an open `${…}` is left
+out of the judgement until it is known.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, Generic, TypeAlias, TypeVar, Union, get_args, get_origin
+
+from pydantic import BaseModel, JsonValue, ValidationError
+from pydantic_core import ErrorDetails
+
+from pipeline.errors import nearest
+from pipeline.expressions import Form, is_open
+
+__all__ = ["Complaint", "Path", "Shaped", "at_path", "flat", "judge", "keys", "marks", "open_in"]
+
+Path: TypeAlias = tuple[str | int, ...]
+ModelT = TypeVar("ModelT", bound=BaseModel)
+ROUNDS: Final = 8
+_INT = re.compile(r"-?(0|[1-9][0-9]*)")
+
+
+@dataclass(frozen=True, slots=True)
+class Complaint:
+    """What is wrong with the value at a path, or with its key."""
+
+    path: Path
+    message: str
+    hint: str = ""
+    at_key: bool = False
+    missing: str = ""
+    """The key that should be there and is not."""
+    structural: bool = False
+    """A list, map or text stands where another of them should, whatever is in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shaped(Generic[ModelT]):
+    """The model of what is right (None if nothing is left of it), and what is wrong."""
+
+    model: ModelT | None
+    complaints: tuple[Complaint, ...]
+
+
+def judge(
+    model: type[ModelT], values: Mapping[str, JsonValue], open_at: Callable[[Path], bool] = lambda _: False
+) -> Shaped[ModelT]:
+    """Read values as a model. What is wrong, or still open, is taken out so that the rest can be read."""
+    rest: dict[str, JsonValue] = dict(values)
+    complaints: dict[Complaint, None] = {}
+    for _ in range(ROUNDS):
+        try:
+            made = model.model_validate(rest)
+        except ValidationError as error:
+            found = [_complaint(model, rest, details) for details in error.errors(include_url=False)]
+            complaints.update((item, None) for item in found if not _excused(item, rest, values, open_at))
+            rest = _without(rest, [item.path for item in found])
+            if any(not item.path for item in found):
+                return Shaped(None, tuple(complaints))
+        else:
+            complaints.update((item, None) for item in _strict(made, rest))
+            return Shaped(made, tuple(complaints))
+    return Shaped(None, tuple(complaints))
+
+
+def _excused(
+    complaint: Complaint, rest: JsonValue, values: JsonValue, open_at: Callable[[Path], bool]
+) -> bool:
+    """It is about something open, or about what was taken out or reported before."""
+    if complaint.missing:
+        holder = at_path(values, complaint.path)
+        return isinstance(holder, dict) and complaint.missing in holder
+    if complaint.at_key:
+        return False
+    given = at_path(rest, complaint.path)
+    return given is None or (open_at(complaint.path) and not (complaint.structural and isinstance(given, dict | list)))
+
+
+def open_in(forms: Form) -> Callable[[Path], bool]:
+    """Whether something at or below a path of these forms is still open."""
+    return lambda path: is_open(at_path(forms, path))
+
+
+def at_path(values: JsonValue, path: Path) -> JsonValue:
+    """The value at a path, or that of the last part of it which there is."""
+    for part in path:
+        if isinstance(values, dict) and part in values:
+            values = values[str(part)]
+        elif isinstance(values, list) and isinstance(part, int) and part < len(values):
+            values = values[part]
+        else:
+            break
+    return values
+
+
+def _without(values: Mapping[str, JsonValue], paths: Sequence[Path]) -> dict[str, JsonValue]:
+    """A copy without the values at these paths."""
+    result = dict(values)
+    for path in sorted(paths, key=lambda path: [(isinstance(part, int), str(part).rjust(9)) for part in path])[::-1]:
+        if path:
+            _remove(result, path)
+    return result
+
+
+def _remove(values: dict[str, JsonValue] | list[JsonValue], path: Path) -> None:
+    head, rest = path[0], path[1:]
+    here: Any = values
+    if not rest:
+        if isinstance(here, list) or head in here:
+            del here[head]
+        return
+    inner = here.get(head) if isinstance(here, dict) else here[head]
+    if isinstance(inner, dict | list):
+        here[head] = inner.copy()
+        _remove(here[head], rest)
+
+
+# -- annotations -----------------------------------------------------------------------------------
+
+
+def flat(annotation: Any) -> Iterator[Any]:
+    """The alternatives of an annotation, without `Annotated`."""
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        yield from flat(get_args(annotation)[0])
+    elif origin is Union or str(origin) == "<class 'types.UnionType'>":
+        for part in get_args(annotation):
+            yield from flat(part)
+    else:
+        yield annotation
+
+
+def marks(annotation: Any) -> Iterator[Any]:
+    """Everything that `Annotated` says anywhere in an annotation."""
+    if get_origin(annotation) is Annotated:
+        yield from annotation.__metadata__
+    for part in get_args(annotation):
+        yield from marks(part)
+
+
+def keys(model: type[BaseModel]) -> tuple[str, ...]:
+    """The keys that a model takes, as they are written."""
+    return tuple(field.alias or name for name, field in model.model_fields.items())
+
+
+def _model_at(model: type[BaseModel], path: Sequence[object]) -> type[BaseModel] | None:
+    """The model that judges the value at a pydantic location."""
+    here: list[Any] = [model]
+    for part in path:
+        here = [inner for annotation in here for inner in _step(annotation, part)] or here
+    return next((item for item in here if isinstance(item, type) and issubclass(item, BaseModel)), None)
+
+
+def _step(annotation: Any, part: object) -> Iterator[Any]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        for name, field in annotation.model_fields.items():
+            if part in (field.alias, name):
+                yield from flat(field.annotation)
+        return
+    arguments = get_args(annotation)
+    origin = get_origin(annotation)
+    if isinstance(origin, type) and issubclass(origin, Mapping) and isinstance(part, str):
+        yield from flat(arguments[1])
+    elif isinstance(origin, type) and issubclass(origin, Sequence) and isinstance(part, int):
+        yield from flat(arguments[0])
+
+
+# -- words -----------------------------------------------------------------------------------------
+
+
+def _complaint(model: type[BaseModel], values: Mapping[str, JsonValue], details: ErrorDetails) -> Complaint:
+    location = details["loc"]
+    path, at_key = _path(values, location)
+    kind = details["type"]
+    if kind == "extra_forbidden":
+        holder = _model_at(model, location[:-1])
+        known = keys(holder) if holder else ()
+        return Complaint(path, f"unknown key '{location[-1]}'", nearest(str(location[-1]), known), at_key=True)
+    if kind == "missing":
+        return Complaint(path, f"`{location[-1]}:` is missing", at_key=True, missing=str(location[-1]))
+    message, hint = _words(details)
+    key = next((part for part in reversed(path) if isinstance(part, str)), "")
+    message = message if at_key or not key else f"`{key}:` {message}"
+    return Complaint(path, message, hint, at_key=at_key, structural=kind.endswith("_type"))
+
+
+def _path(values: JsonValue, location: Sequence[object]) -> tuple[Path, bool]:
+    """The part of a pydantic location that is in the values; the rest are names of models and alternatives."""
+    path: list[str | int] = []
+    for part in location:
+        if isinstance(values, dict) and isinstance(part, str) and part in values:
+            values = values[part]
+        elif isinstance(values, list) and isinstance(part, int) and part < len(values):
+            values = values[part]
+        else:
+            continue
+        path.append(part)
+    return tuple(path), location[-1:] == ("[key]",)
+
+
+_WANTED = {
+    "string_type": "a text",
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "dict_type": "a map",
+    "mapping_type": "a map",
+    "model_type": "a map",
+    "model_attributes_type": "a map",
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
+    "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "float_parsing": "a number",
+}
+
+
+def _words(details: ErrorDetails) -> tuple[str, str]:
+    kind, given = details["type"], details["input"]
+    if kind in _WANTED:
+        return f"must be {_WANTED[kind]}, not {_described(given)}", ""
+    if kind in ("literal_error", "enum"):
+        choices = re.findall(r"'([^']*)'", details["ctx"]["expected"])
+        return f"{_described(given)} is none of {', '.join(choices)}", _close(given, choices)
+    if kind == "value_error":
+        return str(details["ctx"]["error"]), ""
+    if kind == "too_short":
+        return "must not be empty", ""
+    message = details["msg"].removeprefix("Input ")
+    return f"{message}, not {_described(given)}" if isinstance(given, str) else message, ""
+
+
+def _close(given: object, choices: Sequence[str]) -> str:
+    hint = nearest(str(given), choices)
+    return hint if hint.startswith("did") else ""
+
+
+def _described(given: object) -> str:
+    if isinstance(given, bool):
+        return str(given).lower()
+    if isinstance(given, str):
+        return f"'{given}'"
+    return {list: "a list", tuple: "a list", dict: "a map"}.get(type(given), str(given))
+
+
+# -- stricter than pydantic ------------------------------------------------------------------------
+
+
+def _strict(made: BaseModel, values: Mapping[str, JsonValue]) -> Iterator[Complaint]:
+    """Texts that pydantic takes for a boolean or a number and the language does not: `yes`, `1_000`, ` 5`."""
+    for name, field in type(made).model_fields.items():
+        key = field.alias or name
+        given, taken = values.get(key), getattr(made, name)
+        if not isinstance(given, str):
+            continue
+        if type(taken) is bool and given not in ("true", "false"):
+            yield Complaint((key,), f"`{key}:` must be true or false, not '{given}'")
+        elif type(taken) is int and not _INT.fullmatch(given):
+            yield Complaint((key,), f"`{key}:` must be a whole number, not '{given}'")

@@ -1,0 +1,503 @@
+"""What may be written in a pipeline file: every key with its shape and its description.
+
+The models take what YAML says as texts, lists and maps. JSON schema and documentation come from them too.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from typing import Annotated, Any, Final, Literal, TypeAlias
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
+
+from pipeline.stage import Duration, Glob
+
+__all__ = [
+    "INHERITED",
+    "NOT_BUILT",
+    "Approval",
+    "Defaults",
+    "ParamSpec",
+    "PipelineSpec",
+    "RetrySpec",
+    "SecretSpec",
+    "StageSpec",
+    "not_built",
+]
+
+INHERITED: Final = ("params", "secrets", "vars", "env", "defaults", "limits")
+"""What may stand beside `pipelines:`, for all of them."""
+
+
+class _NotBuilt:
+    """Marks a key that is part of the language and of no program yet."""
+
+
+NOT_BUILT: Final = _NotBuilt()
+
+# -- scalars ---------------------------------------------------------------------------------------
+
+
+def _is_bool(value: object) -> object:
+    if value in ("true", "false"):
+        return value == "true"
+    if isinstance(value, bool):
+        return value
+    raise ValueError(f"{value!r} is neither true nor false" if isinstance(value, str) else "it must be true or false")
+
+
+def _is_int(value: object) -> object:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if isinstance(value, str) and re.fullmatch(r"-?(0|[1-9][0-9]*)", value):
+        return int(value)
+    raise ValueError(f"{value!r} is not a whole number" if isinstance(value, str) else "it must be a whole number")
+
+
+def _is_text(value: object) -> object:
+    """Numbers and booleans that a single `${…}` brought become the text that they are."""
+    return str(value).lower() if isinstance(value, bool | int | float) else value
+
+
+def _named(pattern: str, rule: str) -> Callable[[str], str]:
+    compiled = re.compile(pattern, re.ASCII)
+
+    def check(name: str) -> str:
+        if not compiled.fullmatch(name):
+            raise ValueError(f"{name!r} is no name here: {rule}")
+        return name
+
+    return check
+
+
+def _one_or_more(value: object) -> object:
+    return [value] if isinstance(value, str | bool | int) else value
+
+
+def _positive(value: timedelta) -> timedelta:
+    if value <= timedelta():
+        raise ValueError("it must be longer than nothing")
+    return value
+
+
+WORD: Final = "small letters, digits and _, a letter first"
+IDENTIFIER: Final = "letters, digits and _ (a hyphen would be a minus in conditions), no digit first"
+FREE: Final = "letters, digits, `.`, `_` and `-`, a letter or digit first"
+FREE_PATTERN: Final = r"[A-Za-z0-9][A-Za-z0-9._-]*"
+
+Bool: TypeAlias = Annotated[bool, BeforeValidator(_is_bool)]
+Int: TypeAlias = Annotated[int, BeforeValidator(_is_int)]
+Text: TypeAlias = Annotated[str, BeforeValidator(_is_text)]
+Limit: TypeAlias = Annotated[Duration, AfterValidator(_positive)]
+
+_WORD_SCHEMA = WithJsonSchema({"type": "string", "pattern": "^[a-z][a-z0-9_]*$"})
+_FREE_SCHEMA = WithJsonSchema({"type": "string", "pattern": f"^{FREE_PATTERN}$"})
+_NAME_SCHEMA = WithJsonSchema({"type": "string", "pattern": "^[A-Za-z_][A-Za-z0-9_]*$"})
+
+Word: TypeAlias = Annotated[str, AfterValidator(_named(r"[a-z][a-z0-9_]*", WORD)), _WORD_SCHEMA]
+Identifier: TypeAlias = Annotated[str, AfterValidator(_named(r"[A-Za-z_]\w*", IDENTIFIER)), _NAME_SCHEMA]
+Free: TypeAlias = Annotated[str, AfterValidator(_named(FREE_PATTERN, FREE)), _FREE_SCHEMA]
+
+
+def _variable(name: str) -> str:
+    if name == "CI" or name.startswith("PIPE_"):
+        raise ValueError(f"`{name}` is set by pipe itself")
+    return _named(r"[A-Za-z_]\w*", "letters, digits and _, no digit first")(name)
+
+
+Variable: TypeAlias = Annotated[str, AfterValidator(_variable), _NAME_SCHEMA]
+
+
+def _texts(item: dict[str, Any]) -> WithJsonSchema:
+    return WithJsonSchema({"anyOf": [item, {"type": "array", "items": item}]})
+
+
+def _positive_count(size: int) -> int:
+    if size < 1:
+        raise ValueError("it must be 1 or more")
+    return size
+
+
+Pools: TypeAlias = Annotated[tuple[Free, ...], BeforeValidator(_one_or_more), _texts({"type": "string"})]
+Stages: TypeAlias = Annotated[tuple[str, ...], BeforeValidator(_one_or_more), _texts({"type": "string"})]
+Value: TypeAlias = Any
+"""Texts, lists and maps, free in shape."""
+
+
+class _Spec(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+# -- needs -----------------------------------------------------------------------------------------
+
+NeedWordText: TypeAlias = Literal["ok", "optional", "ended", "all"]
+
+
+def _needs(value: object) -> object:
+    """A name, a list of names, or name → word(s): always the last."""
+    names = [value] if isinstance(value, str) else value
+    if isinstance(names, list):
+        for name in names:
+            if not isinstance(name, str):
+                raise ValueError("a need is the name of a stage; words go into a map: `{NAME: optional}`")  # noqa: TRY004
+            if names.count(name) > 1:
+                raise ValueError(f"'{name}' stands in it twice")
+        return {name: ["ok"] for name in names}
+    if isinstance(names, Mapping):
+        return {name: _one_or_more(words) for name, words in names.items()}
+    return value
+
+
+_NEED_WORDS_SCHEMA = {"enum": ["ok", "optional", "ended", "all"]}
+NeedsSpec: TypeAlias = Annotated[
+    dict[str, tuple[NeedWordText, ...]],
+    BeforeValidator(_needs),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string"},
+                {"type": "array", "items": {"type": "string"}},
+                {
+                    "type": "object",
+                    "additionalProperties": {
+                        "anyOf": [_NEED_WORDS_SCHEMA, {"type": "array", "items": _NEED_WORDS_SCHEMA}]
+                    },
+                },
+            ]
+        }
+    ),
+]
+
+# -- the parts of a pipeline -----------------------------------------------------------------------
+
+
+class ParamSpec(_Spec):
+    """An input of the pipeline: from `-p` or the trigger, else the host's variable, else the default."""
+
+    type: Literal["text", "bool", "int", "list"] = "text"
+    """What it is; a list is written `a,b` on the command line."""
+    default: Any = None
+    """The value when nobody gives one; without it the parameter must be given."""
+    env: Identifier | None = None
+    """The variable of the host that it comes from."""
+    choices: tuple[Text, ...] = ()
+    """The only values it may have."""
+    pattern: str | None = None
+    """A regular expression that the whole value must match."""
+    description: str = ""
+    """What it is for."""
+
+    @field_validator("pattern")
+    @classmethod
+    def _compiles(cls, pattern: str | None) -> str | None:
+        try:
+            re.compile(pattern or "")
+        except re.error as error:
+            raise ValueError(f"{pattern!r} is no regular expression: {error}") from None
+        return pattern
+
+
+def _secret(value: object) -> object:
+    return {"kind": value} if isinstance(value, str) else value
+
+
+class SecretSpec(_Spec):
+    """A secret that the host has to have."""
+
+    kind: Literal["text", "login", "file", "ssh"]
+    """`text`, `login` (user name and password), `file`, or `ssh` (a key)."""
+    env: Annotated[tuple[Identifier, ...], BeforeValidator(_one_or_more), _texts({"type": "string"})] = ()
+    """The host's variables that it comes from, if not from the usual ones; two for a login."""
+
+    @model_validator(mode="after")
+    def _enough_variables(self) -> "SecretSpec":
+        wanted = 2 if self.kind == "login" else 1
+        if self.env and len(self.env) != wanted:
+            raise ValueError(f"a secret of kind {self.kind} comes from {wanted} variable{'s' * (wanted - 1)}")
+        return self
+
+
+def _retry(value: object) -> object:
+    return {"times": value} if isinstance(value, str | int) else value
+
+
+class RetrySpec(_Spec):
+    """Further attempts after one that failed."""
+
+    times: Annotated[Int, Field(ge=0, le=20)]
+    """How many."""
+    on: tuple[Literal["infra", "timeout", "user"], ...] = ("infra",)
+    """After which causes."""
+    wait: Duration = timedelta(seconds=5)
+    """The first pause; it doubles up to two minutes."""
+
+
+class ExecutorSpec(_Spec):
+    """A container or pod for the processes of a stage."""
+
+    image: Text | None = None
+    """The image that it starts from."""
+    cpu: Text | None = None
+    """Cores, as Kubernetes writes them."""
+    memory: Text | None = None
+    """Memory, as Kubernetes writes it."""
+    template: Text | None = None
+    """A pod template of the host."""
+
+
+class ServiceSpec(_Spec):
+    """Something that runs beside a stage, a database say."""
+
+    image: Text
+    """The image that it starts from."""
+    port: Annotated[Int, Field(ge=1, le=65535)] | None = None
+    """The port that it listens on."""
+    env: dict[Variable, Text] = {}
+    """Its variables."""
+    ready: Text | None = None
+    """A command inside that succeeds once it is ready."""
+    timeout: Limit | None = None
+    """How long it may take to become ready."""
+
+
+class ReportsSpec(_Spec):
+    """Reports that a stage leaves behind."""
+
+    junit: tuple[Glob, ...] = ()
+    """JUnit XML files."""
+
+
+Retries: TypeAlias = Annotated[RetrySpec, BeforeValidator(_retry)]
+Executor: TypeAlias = Annotated[
+    Annotated[Literal["local"], Tag("host")] | Annotated[ExecutorSpec, Tag("container")],
+    Discriminator(lambda value: "host" if isinstance(value, str) else "container"),
+]
+
+
+class Defaults(_Spec):
+    """What holds for every stage that does not say otherwise."""
+
+    timeout: Limit | None = None
+    """How long an attempt may take."""
+    silence: Annotated[Limit | None, NOT_BUILT] = None
+    """The longest time without output."""
+    retry: Retries | None = None
+    """Further attempts: a number, or `{times, on, wait}`."""
+    limits: Pools = ()
+    """The pool or pools to hold while running."""
+    executor: Annotated[Executor | None, NOT_BUILT] = None
+    """Where processes run: `local`, or a container or pod."""
+    workspace: Literal["shared", "copy"] = "shared"
+    """`shared`: one folder a run. `copy`: a snapshot of it, thrown away at the end."""
+
+
+class StageSpec(Defaults):
+    """A node of the pipeline: one kind at work, or as many leaves of it as `each` has entries."""
+
+    title: Text = ""
+    """Free text for people."""
+    uses: str | None = None
+    """The kind of the stage."""
+    with_: dict[str, Value] = Field(default={}, alias="with")
+    """The fields of the kind."""
+    run: str | tuple[str, ...] | None = None
+    """A script for the shell, or a list: a program and its arguments, without a shell."""
+    env: dict[Variable, Text] = {}
+    """Variables for the processes of the stage, and for manifests."""
+    secrets: dict[Variable, Text] = {}
+    """Variables that hold a secret: `NAME` (text, or the path of a file), `NAME.username`, `NAME.password`."""
+    dir: Text = ""
+    """The folder in the workspace where processes start and from which paths are counted."""
+    needs: NeedsSpec = {}
+    """What must have ended before: a name, a list of names, or a map of a name to `ok optional ended all`."""
+    each: Any = None
+    """One leaf for each entry: a list of texts or of maps with a `name`, or a map of lists for their product."""
+    when: str | None = None
+    """A condition in CEL; the stage is skipped when it is false."""
+    allow_failure: Bool = False
+    """A failure counts as met, and makes no run red."""
+    fail_fast: Bool = False
+    """The first leaf that fails cancels the others."""
+    outputs: tuple[Word, ...] = ()
+    """For `run`: the names that it writes, each to a file `$PIPE_OUTPUT/NAME`."""
+    services: Annotated[dict[Word, ServiceSpec], NOT_BUILT] = {}
+    """What runs beside the stage."""
+    artifacts: Annotated[tuple[Glob, ...], NOT_BUILT] = ()
+    """Files to keep at the end."""
+    takes: Annotated[Stages, NOT_BUILT] = ()
+    """Stages whose artifacts are laid into the workspace."""
+    cache: Annotated[tuple[Text, ...], NOT_BUILT] = ()
+    """Folders kept between runs."""
+    inputs: Annotated[tuple[Glob, ...], NOT_BUILT] = ()
+    """Files whose unchanged content lets an earlier result be used again."""
+    reports: Annotated[ReportsSpec | None, NOT_BUILT] = None
+    """Reports to collect."""
+
+    @field_validator("run", mode="before")
+    @classmethod
+    def _text_or_list(cls, run: object) -> object:
+        if run is not None and not isinstance(run, str | list):
+            raise ValueError("it must be a script, or a list of a program and its arguments")
+        return run
+
+
+class Approval(_Spec):
+    """`uses: approval`: wait for people."""
+
+    message: Text
+    """What they are asked."""
+    by: tuple[Text, ...] = ()
+    """People or groups who may answer."""
+    inputs: dict[Identifier, ParamSpec] = {}
+    """What they are asked to fill in."""
+
+
+# -- how runs begin --------------------------------------------------------------------------------
+
+
+class _TriggerSpec(_Spec):
+    repo: Text | None = None
+    """Which repository; unless said, the one the file is in."""
+    params: dict[Identifier, Value] = {}
+    """Parameters of the runs that it starts."""
+
+
+class PushTrigger(_TriggerSpec):
+    """A push to a branch."""
+
+    branches: tuple[Glob, ...] = ()
+    """Which branches."""
+    paths: tuple[Glob, ...] = ()
+    """Only if one of these files changed."""
+
+
+class TagTrigger(_TriggerSpec):
+    """A new tag."""
+
+    tags: tuple[Glob, ...] = ()
+    """Which tags."""
+
+
+class PullRequestTrigger(PushTrigger):
+    """A pull request that was opened or changed; `branches` are its targets."""
+
+    forks: Bool = False
+    """Take those of forks too."""
+
+
+class PipelineTrigger(_TriggerSpec):
+    """The end of a run of another pipeline."""
+
+    name: Free
+    """Which pipeline."""
+    outcome: Literal["succeeded", "failed", "errored", "timed-out", "cancelled"] = "succeeded"
+    """How it must have ended."""
+
+
+class WebhookTrigger(_TriggerSpec):
+    """A request from elsewhere."""
+
+    when: str | None = None
+    """A condition in CEL over `body` and `headers`."""
+    values: dict[Identifier, str] = {}
+    """Parameter → CEL over `body` and `headers`."""
+
+
+class CronTrigger(_TriggerSpec):
+    """A point in time."""
+
+    at: Text
+    """The five fields of cron."""
+    zone: Text = "UTC"
+    """The time zone."""
+
+    @field_validator("at")
+    @classmethod
+    def _five_fields(cls, at: str) -> str:
+        if len(at.split()) != 5:
+            raise ValueError(f"{at!r} has not five fields: minute, hour, day, month, weekday")
+        return at
+
+
+def _list_of(value: object) -> object:
+    return [value] if isinstance(value, Mapping) else value
+
+
+class Triggers(_Spec):
+    """What starts a run by itself; each a map or a list of maps."""
+
+    push: Annotated[tuple[PushTrigger, ...], BeforeValidator(_list_of)] = ()
+    """Pushes to branches."""
+    tag: Annotated[tuple[TagTrigger, ...], BeforeValidator(_list_of)] = ()
+    """New tags."""
+    pull_request: Annotated[tuple[PullRequestTrigger, ...], BeforeValidator(_list_of)] = ()
+    """Pull requests."""
+    pipeline: Annotated[tuple[PipelineTrigger, ...], BeforeValidator(_list_of)] = ()
+    """Ends of other pipelines."""
+    webhook: Annotated[tuple[WebhookTrigger, ...], BeforeValidator(_list_of)] = ()
+    """Requests from elsewhere."""
+    cron: Annotated[tuple[CronTrigger, ...], BeforeValidator(_list_of)] = ()
+    """Points in time."""
+
+
+class Concurrency(_Spec):
+    """Runs that exclude each other."""
+
+    group: Text
+    """One run a group at a time."""
+    busy: Literal["queue", "supersede"] = "queue"
+    """What a new run does when another one runs: wait, or end the older one."""
+
+
+class Release(_Spec):
+    """The deploys of a run as one thing."""
+
+    on_failure: Literal["keep", "rollback"] = "keep"
+    """What happens when one of them fails."""
+
+
+class PipelineSpec(_Spec):
+    """A graph of stages, and what they share."""
+
+    name: Free
+    """The name of the pipeline."""
+    params: dict[Identifier, ParamSpec] = {}
+    """Its inputs."""
+    secrets: dict[Free, Annotated[SecretSpec, BeforeValidator(_secret)]] = {}
+    """The secrets it uses, each `text`, `login`, `file` or `ssh`; their values come from the host."""
+    triggers: Annotated[Triggers | None, NOT_BUILT] = None
+    """What starts a run by itself."""
+    concurrency: Annotated[Concurrency | None, NOT_BUILT] = None
+    """Runs that exclude each other."""
+    limits: dict[Free, Annotated[Int, AfterValidator(_positive_count)]] = {}
+    """Pools: how many stages may hold each at once."""
+    release: Annotated[Release | None, NOT_BUILT] = None
+    """What happens when a deploy fails."""
+    timeout: Annotated[Limit | None, NOT_BUILT] = None
+    """How long the run may take, approvals not counted."""
+    vars: dict[Identifier, Value] = {}
+    """Values used more than once; one may use those above it."""
+    env: dict[Variable, Text] = {}
+    """Variables for the processes of all stages, and for manifests."""
+    defaults: Defaults = Defaults()
+    """What holds for every stage that does not say otherwise."""
+    stages: Annotated[dict[Word, StageSpec], Field(min_length=1)]
+    """The work, by name."""
+    finally_: dict[Word, StageSpec] = Field(default={}, alias="finally")
+    """Stages that run after all others have ended, however they ended."""
+
+
+def not_built(model: type[BaseModel]) -> frozenset[str]:
+    """The keys of a model that are checked and then refused."""
+    return frozenset(field.alias or name for name, field in model.model_fields.items() if NOT_BUILT in field.metadata)
