@@ -8,10 +8,10 @@ from http import HTTPStatus
 from pathlib import Path
 
 from sandbox import images, kubernetes_binary, needs, parts, publish, world
+from sandbox.given import Given
 from sandbox.layout import CACHE, HERE, Layout, SandboxError, locked
 from sandbox.probes import UnixConnection, connectable
 from sandbox.progress import activity, say
-from sandbox.world import Given
 
 LOAD_LIMIT = 300.0
 

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sandbox import images, kubernetes_binary
+from sandbox.given import Given
 from sandbox.layout import CACHE, Layout, SandboxError
 from sandbox.progress import activity, say
-from sandbox.world import Given
 
 POLICY = Path("/usr/sbin/policy-rc.d")
 APT_LIMIT = 1800

@@ -8,8 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from ipaddress import IPv4Network
 from pathlib import Path
 from time import monotonic, sleep
@@ -17,6 +16,7 @@ from typing import Any, TextIO, cast
 
 from sandbox import cgroups, git_host, network, parts, pki, probes
 from sandbox.blueprint import INSIDE, Blueprint
+from sandbox.given import Given
 from sandbox.layout import CACHE, Layout, SandboxError, locked, write_atomically
 from sandbox.progress import activity
 
@@ -36,35 +36,6 @@ STORAGE_CLASS = {
     "metadata": {"name": "standard", "annotations": {"storageclass.kubernetes.io/is-default-class": "true"}},
     "provisioner": "kubernetes.io/host-path",
 }
-
-
-@dataclass(frozen=True)
-class Given:
-    """What the user already has and wants to be used, by the variables of the caller's environment."""
-
-    engine: str = ""
-    kubeconfig: str = ""
-    registry: str = ""
-    registry_user: str = ""
-    registry_password: str = ""
-
-    @property
-    def everything(self) -> bool:
-        """Whether nothing is left that needs namespaces."""
-        return all((self.engine, self.kubeconfig, self.registry))
-
-    @classmethod
-    def read(cls, variables: Mapping[str, str], layout: Layout) -> "Given":
-        """Return what `variables` say; raises SandboxError for a registry without its login."""
-        if variables.get("PIPE_SANDBOX") == str(layout.state):
-            return cls()
-        names = ("DOCKER_HOST", "PIPE_KUBECONFIG", "PIPE_REGISTRY", "PIPE_REGISTRY_USER", "PIPE_REGISTRY_PASSWORD")
-        given = cls(*(variables.get(name, "") for name in names))
-        if given.registry and not (given.registry_user and given.registry_password):
-            raise SandboxError("PIPE_REGISTRY is set, so PIPE_REGISTRY_USER and PIPE_REGISTRY_PASSWORD must be, too")
-        if given.kubeconfig and not Path(given.kubeconfig).is_file():
-            raise SandboxError(f"PIPE_KUBECONFIG is set to {given.kubeconfig}, which is no file")
-        return given
 
 
 def record(layout: Layout) -> dict[str, Any]:
@@ -101,6 +72,8 @@ def problems(layout: Layout) -> list[str]:
     """Return what keeps the sandbox from being healthy, a line each."""
     if not record(layout):
         return ["it does not run"]
+    if not (layout.state / "blueprint.json").exists():
+        return [f"it runs, but {layout.state} was deleted"]
     found = [
         f"{name} {one['state']}{_exit_code(one)}, see {layout.log(name)}"
         for name, one in book(layout).items()

@@ -9,9 +9,9 @@ import pytest
 
 from sandbox import needs
 from sandbox.blueprint import Blueprint
+from sandbox.given import Given
 from sandbox.layout import Layout, SandboxError
 from sandbox.parts import waves
-from sandbox.world import Given
 
 OWN = {"DOCKER_HOST": "unix:///d", "PIPE_REGISTRY": "r:1", "PIPE_REGISTRY_USER": "u", "PIPE_REGISTRY_PASSWORD": "p"}
 EVERYTHING = Given("unix:///d", "/k", "r:1", "u", "p")

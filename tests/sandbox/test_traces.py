@@ -54,6 +54,7 @@ def test_a_deleted_state_folder_does_not_hide_a_running_sandbox(copy: Copy) -> N
     namespace = pid_namespace(copy.layout)
     for path in copy.layout.state.glob("*.json"):
         path.unlink()
+    assert "was deleted" in copy.run("status").stdout
     assert copy.run("down").returncode == 0
     assert leftovers(copy.layout, namespace) == []
 
