@@ -22,10 +22,14 @@ async function html(title: string, content: Component, props: Record<string, unk
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <link rel="icon" href="data:,">
-<title>${title} · 尚医通</title>
+<title>${escape(title)} · 尚医通</title>
 <style>${style}</style>
 </head>
 <body>${body}</body>
 </html>
 `
+}
+
+function escape(text: string): string {
+  return text.replace(/&/g, '&amp;').replace(/</g, '&lt;')
 }

@@ -34,7 +34,7 @@ class RetryTest {
 
     @Test
     void losesPatience() {
-        Retry impatient = new Retry(Duration.ofMillis(200));
+        Retry impatient = new Retry(Duration.ofMillis(500));
         assertThatThrownBy(() -> impatient.run("GET", () -> answerAfter(1000, new ConnectException())))
                 .isInstanceOf(ConnectException.class);
         assertThat(calls.get()).isBetween(2, 10);

@@ -14,6 +14,7 @@ import java.util.Random;
 import java.util.concurrent.ConcurrentSkipListMap;
 import java.util.concurrent.atomic.AtomicLong;
 import java.util.function.UnaryOperator;
+import java.util.stream.Stream;
 import org.springframework.stereotype.Repository;
 
 /** The orders of the last week, made up at start, and those placed since; the newest first. */
@@ -32,9 +33,10 @@ class Orders {
     Orders() {
         Random random = new Random(7);
         LocalDateTime start = LocalDate.now().minusDays(7).atTime(8, 0);
-        for (int i = 0; i < INVENTED; i++) {
-            add(invent(random, start.plusDays(i * 7L / INVENTED).plusMinutes(random.nextInt(600))));
-        }
+        Stream.generate(() -> start.plusDays(random.nextInt(7)).plusMinutes(random.nextInt(600)))
+                .limit(INVENTED)
+                .sorted()
+                .forEach(placed -> add(invent(random, placed)));
     }
 
     List<Order> all() {
