@@ -5,6 +5,7 @@ Server-side apply, field manager `pipe`, never by force: what belongs to somebod
 
 from collections.abc import Mapping, Sequence
 
+import anyio
 from pydantic import JsonValue
 
 from pipeline.stage import CauseKind, Settled, StageContext, StageFailed
@@ -19,6 +20,7 @@ from stages.clients.kubernetes.transport import ApiError
 __all__ = ["annotate", "assign_namespaces", "check", "intent", "make_namespaces", "proof", "write", "written"]
 
 _TRIES = 3
+_LOOKS, _PAUSE = 40, 0.25
 
 
 async def assign_namespaces(cluster: Cluster, manifests: Sequence[Manifest], namespace: str) -> None:
@@ -80,7 +82,7 @@ async def make_namespaces(ctx: StageContext, cluster: Cluster, manifests: Sequen
     for name in sorted({each.ref.namespace for each in manifests} - {""}):
         if await _has_namespace(cluster, name):
             continue
-        manifest = described.get(name) or Manifest(_namespace(name, ctx.run.id), f"namespace {name}", 1)
+        manifest = described.get(name) or Manifest(_namespace(name, ctx.run.id), "made by pipe", 0)
         await check(cluster, [manifest])
         ctx.log(f"making the namespace {name}")
         await write(ctx, cluster, f"namespace {name}", [manifest])
@@ -141,6 +143,7 @@ async def write(ctx: StageContext, cluster: Cluster, name: str, manifests: Seque
         StageFailed: (config) with a table of those that were refused; the others are applied.
     """
     refs = [manifest.ref for manifest in manifests]
+    await _until_known(cluster, refs)
     async with ctx.effect(f"apply {name}", intent(cluster, refs)) as effect:
         answers = await together(lambda each: _apply(cluster, each, dry_run=False), manifests)
         applied = [answer for answer in answers if isinstance(answer, Applied)]
@@ -149,6 +152,14 @@ async def write(ctx: StageContext, cluster: Cluster, name: str, manifests: Seque
         ctx.log(f"the cluster warns: {warning}")
     _raise_refused(manifests, answers)
     return [each.object for each in applied]
+
+
+async def _until_known(cluster: Cluster, refs: Sequence[Ref]) -> None:
+    """Wait a moment for kinds whose definition has just been established: discovery lags behind."""
+    for _ in range(_LOOKS):
+        if all([await cluster.resource(ref.api_version, ref.kind) for ref in refs]):
+            return
+        await anyio.sleep(_PAUSE)
 
 
 def intent(cluster: Cluster, refs: Sequence[Ref]) -> dict[str, JsonValue]:

@@ -1,10 +1,9 @@
 """Which files the globs of `manifests:` name."""
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
-
-import pathspec
 
 from pipeline.stage import CauseKind, StageFailed
 
@@ -12,6 +11,8 @@ __all__ = ["find_manifests"]
 
 _SUFFIXES = (".yaml", ".yml", ".json")
 _WILD = frozenset("*?[")
+_WILDCARDS = {"**/": "(?:[^/]+/)*", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+_TOKEN = re.compile(r"\*\*/|\*\*|\*|\?|\[!?[^\]/]+\]|.", re.DOTALL)
 _MAX_BYTES = 16 * 1024 * 1024
 
 
@@ -26,18 +27,44 @@ def find_manifests(patterns: Sequence[str], base: Path, root: Path) -> dict[str,
     """
     for pattern in patterns:
         _refuse_outside(pattern)
-    anchored = [f"!/{each[1:]}" if each.startswith("!") else f"/{each}" for each in patterns]
-    spec = pathspec.GitIgnoreSpec.from_lines(anchored)
+    rules = [(not each.startswith("!"), glob(each.removeprefix("!"))) for each in patterns]
     starts = {_literal(each) for each in patterns if not each.startswith("!")}
-    found = {path for start in starts for path in _files(base, start) if spec.match_file(path)}
+    found = {path for start in starts for path in _files(base, start) if _takes(rules, path)}
     chosen = sorted(path for path in found if path.endswith(_SUFFIXES) or path in patterns)
     if not chosen:
-        others = f"; it matches only files that are no .yaml, .yml or .json: {', '.join(sorted(found)[:5])}"
-        raise StageFailed(
-            f"no manifest in {base} matches {' '.join(patterns) or 'an empty list'}" + (others if found else ""),
-            kind=CauseKind.CONFIG,
-        )
+        hint = _hint(patterns, base, found)
+        said = f"no manifest in {base} matches {' '.join(patterns) or 'an empty list'}{hint}"
+        raise StageFailed(said, kind=CauseKind.CONFIG)
     return {path: _read(base / path, path, root) for path in chosen}
+
+
+def glob(pattern: str) -> re.Pattern[str]:
+    """A glob of the language, for whole paths: `*`, `?` and `[…]` within a part, `**` across."""
+    try:
+        return re.compile("".join(_piece(token[0]) for token in _TOKEN.finditer(pattern.removeprefix("./"))))
+    except re.error as error:
+        raise StageFailed(f"'{pattern}' is no glob: {error}", kind=CauseKind.CONFIG) from error
+
+
+def _piece(token: str) -> str:
+    if token in _WILDCARDS:
+        return _WILDCARDS[token]
+    if not token.startswith("[") or len(token) < 3:
+        return re.escape(token)
+    inner = token[1:-1].replace("\\", r"\\").replace("[", r"\[")
+    return f"[^/{inner[1:]}]" if inner.startswith("!") else f"[{inner}]"
+
+
+def _takes(rules: Sequence[tuple[bool, re.Pattern[str]]], path: str) -> bool:
+    return next((takes for takes, pattern in reversed(rules) if pattern.fullmatch(path)), False)
+
+
+def _hint(patterns: Sequence[str], base: Path, found: set[str]) -> str:
+    folders = [each for each in patterns if (base / each.removeprefix("!")).is_dir()]
+    if folders:
+        return f"; {folders[0]} is a folder, its files are {folders[0].rstrip('/')}/**"
+    others = ", ".join(sorted(found)[:5])
+    return f"; it matches only files that are no .yaml, .yml or .json: {others}" if found else ""
 
 
 def _refuse_outside(pattern: str) -> None:

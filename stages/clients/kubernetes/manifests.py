@@ -44,7 +44,7 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """One object as it is to be applied, and where it is written."""
+    """One object as it is to be applied, and where it is written; line 0 is for those that pipe makes up."""
 
     object: Object
     file: str
@@ -58,7 +58,7 @@ class Manifest:
     @property
     def place(self) -> str:
         """`file:line`."""
-        return f"{self.file}:{self.line}"
+        return f"{self.file}:{self.line}" if self.line else self.file
 
 
 def read_manifests(texts: Mapping[str, str], variables: Variables) -> list[Manifest]:

@@ -23,7 +23,7 @@ __all__ = ["collections_for", "wait_until_done"]
 
 _TICK = 1.0
 _EVENTS_EVERY = 3.0
-_EVENTS_OF = 6
+_EVENTS_OF, _EVENTS_IN_ALL = 6, 18
 _GENERIC_SECONDS = 30.0
 _SILENT_SECONDS = 15.0
 _POD, _REPLICA_SET = ("v1", "Pod"), ("apps/v1", "ReplicaSet")
@@ -159,9 +159,9 @@ class _Vigil:
         now = anyio.current_time()
         if now - self.events_read < _EVENTS_EVERY:
             return
-        for scene in self.scenes:
-            for uid in scene.telling[:_EVENTS_OF]:
-                self.events[uid] = await events_of(self.cluster, scene.ref.namespace, uid)
+        telling = [(scene.ref.namespace, uid) for scene in self.scenes for uid in scene.telling[:_EVENTS_OF]]
+        for namespace, uid in telling[:_EVENTS_IN_ALL]:
+            self.events[uid] = await events_of(self.cluster, namespace, uid)
         self.events_read = anyio.current_time() if self.scenes else 0.0
 
     def _tell(self) -> None:

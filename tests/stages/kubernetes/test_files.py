@@ -23,7 +23,11 @@ def base(tmp_path: Path) -> Path:
     ("patterns", "found"),
     [
         (["web/deploy/**"], ["web/deploy/app.yml", "web/deploy/sub/more.yaml"]),
-        (["web/deploy/*"], ["web/deploy/app.yml", "web/deploy/sub/more.yaml"]),
+        (["web/deploy/*"], ["web/deploy/app.yml"]),
+        (["web/**/*.yaml"], ["web/deploy/sub/more.yaml"]),
+        (["**/deploy/**/app.yml"], ["web/deploy/app.yml"]),
+        (["./web/x.json"], ["web/x.json"]),
+        (["[!w]*/**"], ["db/deploy/db.yml"]),
         (["web/deploy/*.yml"], ["web/deploy/app.yml"]),
         (["*/deploy/*.yml"], ["db/deploy/db.yml", "web/deploy/app.yml"]),
         (["**/*.yml", "!db/**"], ["web/deploy/app.yml"]),
@@ -44,7 +48,9 @@ def test_patterns_start_at_the_folder_and_the_last_match_wins(
     [
         (["nothing/**"], "matches nothing/**"),
         (["deploy/**"], "matches deploy/**"),
+        (["web/deploy"], "web/deploy is a folder, its files are web/deploy/**"),
         (["web/deploy/*.md"], "files that are no .yaml, .yml or .json: web/deploy/README.md"),
+        (["[z-a]/*"], "'[z-a]/*' is no glob"),
         (["../secret.yml"], "leaves the stage's folder"),
         (["/etc/passwd"], "leaves the stage's folder"),
     ],
