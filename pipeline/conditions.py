@@ -1,4 +1,4 @@
-"""`when:` in CEL: which names a condition uses, whether it is sound, and what it says; the only module that knows CEL."""
+"""`when:` in CEL: the names in a condition, whether it is sound, and what it says; no other module knows CEL."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -28,7 +28,10 @@ _CEL_TYPES: Final[Mapping[Type, str]] = {
 }
 _ROOTS: Final = frozenset({"params", "vars", "pipeline", "run", "trigger", "each", "stages"})
 
-_STRING = r"""[rR][bB]?(?:"[^"\n]*"|'[^'\n]*')|[bB]?(?:\"{3}.*?\"{3}|'{3}.*?'{3}|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*')"""
+_RAW = r"""[rR][bB]?(?:"[^"\n]*"|'[^'\n]*')"""
+_LONG = r"""[bB]?(?:\"{3}.*?\"{3}|'{3}.*?'{3})"""
+_SHORT = r"""[bB]?(?:"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*')"""
+_STRING = f"{_RAW}|{_LONG}|{_SHORT}"
 _TOKEN = re.compile(rf"//[^\n]*|(?P<string>{_STRING})|(?P<word>[A-Za-z_]\w*)|(?P<space>\s+)|.", re.DOTALL | re.ASCII)
 _FIELD = re.compile(r"\s*\.\s*(?P<name>[A-Za-z_]\w*)(?P<call>\s*\()?", re.ASCII)
 _KEY = re.compile(r"""\s*\[\s*(?:'(?P<single>[^'\\\n]*)'|"(?P<double>[^"\\\n]*)")\s*\]""")

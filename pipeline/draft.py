@@ -217,4 +217,3 @@ _why: Final = {
     "executor": "it is for kinds that start processes",
     "services": "they are for kinds that start processes",
 }
-

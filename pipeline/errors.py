@@ -8,6 +8,8 @@ __all__ = ["InvalidPipeline", "PipeError", "Place", "Problem", "nearest"]
 
 EXCERPT = 150
 """Longest line of an excerpt; of a longer one the part around the place is shown."""
+MANY = 200
+"""Beyond so many names only those that begin like the word are compared with it."""
 
 
 class PipeError(Exception):
@@ -68,6 +70,8 @@ class InvalidPipeline(PipeError):
 def nearest(word: str, known: Iterable[str]) -> str:
     """A hint that names the closest known word, or all of them when none is close and they are few."""
     names = sorted(known)
+    if len(names) > MANY:
+        names = [name for name in names if name[:1] == word[:1] and abs(len(name) - len(word)) < 3][:MANY]
     close = get_close_matches(word, names, n=1, cutoff=0.6)
     if close:
         return f"did you mean '{close[0]}'?"

@@ -15,7 +15,22 @@ from typing import Final, TypeAlias
 
 from pydantic import JsonValue
 
-__all__ = ["ExpressionError", "Fault", "Form", "Parsed", "Reference", "bind", "fill", "is_open", "names", "parse", "quote", "quoted_key", "scalar_text", "shown"]
+__all__ = [
+    "ExpressionError",
+    "Fault",
+    "Form",
+    "Parsed",
+    "Reference",
+    "bind",
+    "fill",
+    "is_open",
+    "names",
+    "parse",
+    "quote",
+    "quoted_key",
+    "scalar_text",
+    "shown",
+]
 
 TAG: Final = "$"
 Form: TypeAlias = JsonValue
@@ -172,7 +187,7 @@ def scalar_text(value: JsonValue, name: str) -> str:
     if isinstance(value, str):
         return value
     if value is None or isinstance(value, list | dict):
-        kind = {list: "a list", dict: "a map"}.get(type(value), "no value")
+        kind = "a list" if isinstance(value, list) else "a map" if isinstance(value, dict) else "no value"
         raise ExpressionError(f"`${{{name}}}` is {kind}, which cannot stand inside a text")
     return json.dumps(value)
 

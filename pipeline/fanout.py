@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
+from math import prod
 from typing import Final
 
 from pydantic import JsonValue
@@ -36,6 +37,7 @@ class Item:
     fields: Mapping[str, Form] = field(default_factory=dict)
 
 
+MOST_LEAVES: Final = 1000
 SINGLE: Final = Item("")
 """The only item of a stage that is not fanned out."""
 
@@ -81,6 +83,8 @@ def is_tag(form: Mapping[str, JsonValue]) -> bool:
 def _listed(entries: Sequence[Form]) -> tuple[Item, ...] | None:
     if not entries:
         raise FanOutError("is an empty list, so there is nothing to do")
+    if len(entries) > MOST_LEAVES:
+        raise FanOutError(f"makes {len(entries)} leaves, and a stage has at most {MOST_LEAVES}")
     named = [_fields(entry, index) for index, entry in enumerate(entries)]
     if any(fields is None or is_open(fields["name"]) for fields in named):
         return None
@@ -108,6 +112,8 @@ def _product(axes: Mapping[str, Form]) -> tuple[Item, ...] | None:
         raise FanOutError("is an empty map, so there is nothing to do")
     if is_open(dict(axes)):
         return None
+    if (count := prod(len(values) for values in axes.values() if isinstance(values, list))) > MOST_LEAVES:
+        raise FanOutError(f"makes {count} leaves, and a stage has at most {MOST_LEAVES}")
     lists = [[(_key(value, (axis,)), value) for value in _texts(axis, values)] for axis, values in axes.items()]
     return tuple(
         Item(",".join(key for key, _ in row), dict(zip(axes, (value for _, value in row), strict=True)))

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
-    import networkx
+    import networkx as nx
 
 __all__ = ["Needs", "ancestors", "critical_path", "cycles", "order", "upstream"]
 
@@ -20,14 +20,14 @@ def cycles(needs: Needs) -> tuple[tuple[str, ...], ...]:
     knotted = set(needs) - set(_peeled(needs))
     if not knotted:
         return ()
-    import networkx
+    import networkx as nx
 
     graph = _graph({name: [on for on in needs[name] if on in knotted] for name in needs if name in knotted})
     found = []
-    for knot in networkx.strongly_connected_components(graph):
+    for knot in nx.strongly_connected_components(graph):
         first = next(name for name in needs if name in knot)
         if len(knot) > 1 or graph.has_edge(first, first):
-            edges = networkx.find_cycle(graph.subgraph(knot), first)
+            edges = nx.find_cycle(graph.subgraph(knot), first)
             found.append(_from_first([edge[0] for edge in edges], list(needs)))
     return tuple(sorted(found, key=lambda cycle: list(needs).index(cycle[0])))
 
@@ -48,16 +48,16 @@ def upstream(needs: Needs) -> dict[str, frozenset[str]]:
 
 def ancestors(needs: Needs, name: str) -> frozenset[str]:
     """All that one name needs, directly or through others."""
-    import networkx
+    import networkx as nx
 
-    return frozenset(networkx.descendants(_graph(needs), name))
+    return frozenset(nx.descendants(_graph(needs), name))
 
 
 def critical_path(needs: Needs, durations: Mapping[str, float]) -> tuple[str, ...]:
     """The chain of needs that took longest: what has to become faster for the whole to become faster."""
-    import networkx
+    import networkx as nx
 
-    graph = networkx.DiGraph()
+    graph: nx.DiGraph[str] = nx.DiGraph()
     graph.add_nodes_from(needs)
     graph.add_edges_from(
         (on, name, {"weight": durations.get(name, 0.0)}) for name, others in needs.items() for on in others
@@ -65,13 +65,13 @@ def critical_path(needs: Needs, durations: Mapping[str, float]) -> tuple[str, ..
     # a path's weight is on its edges: every first one hangs on a common start
     first = [name for name in needs if not graph.in_degree(name)]
     graph.add_edges_from(("", name, {"weight": durations.get(name, 0.0)}) for name in first)
-    return tuple(networkx.dag_longest_path(graph)[1:])
+    return tuple(nx.dag_longest_path(graph)[1:])
 
 
-def _graph(needs: Needs) -> "networkx.DiGraph[str]":
-    import networkx
+def _graph(needs: Needs) -> "nx.DiGraph[str]":
+    import networkx as nx
 
-    graph: networkx.DiGraph[str] = networkx.DiGraph()
+    graph: nx.DiGraph[str] = nx.DiGraph()
     graph.add_nodes_from(needs)
     graph.add_edges_from((name, on) for name, others in needs.items() for on in others)
     return graph

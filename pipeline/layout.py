@@ -204,17 +204,17 @@ class Layout:
 
     def _check_values_are_waited_for(self) -> None:
         """A leaf may need another stage and still not wait for the very leaf whose value it names."""
-        known = {leaf.name for leaf in self.leaves}
         if any(made.items is None for made in self.drafts.values()):
             return
         waited = upstream({leaf.name: [on for need in leaf.needs for on in need.leaves] for leaf in self.leaves})
         for leaf in self.leaves:
             made = self.drafts[leaf.stage]
             for source, output in {*leaf.references.values(), *leaf.when_references.values()}:
-                if source in known and self.drafts[_stage_of(source)].last == made.last and source not in waited[leaf.name]:
-                    name = f"stages.{source}.{output}"
-                    hint = f"to wait for every leaf write `needs: {{{_stage_of(source)}: all}}`"
-                    self._report.add(made.place, f"`{leaf.name}` names `{name}` and does not wait for it", hint)
+                stage = source.partition("[")[0]
+                same_wave = source in waited and self.drafts[stage].last == made.last
+                if same_wave and source not in waited[leaf.name]:
+                    message = f"'{leaf.name}' names `stages.{source}.{output}` and does not wait for it"
+                    self._report.add(made.place, message, f"to wait for every leaf write `needs: {{{stage}: all}}`")
 
     def _check_folders(self) -> None:
         """Stages that fill a folder of the workspace from outside: no two of them the same one."""
@@ -241,7 +241,3 @@ class Layout:
         if undecided or not isinstance(into, str):
             return None
         return PurePosixPath(leaf.dir or ".") / into
-
-
-def _stage_of(leaf: str) -> str:
-    return leaf.partition("[")[0]

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-
 from pydantic import JsonValue
 
 from pipeline import conditions
@@ -21,8 +20,6 @@ from pipeline.stage import SecretRef
 from pipeline.values import Report, Use, Value, entries
 
 __all__ = ["Leaves"]
-
-
 
 
 @dataclass
@@ -230,7 +227,8 @@ class Leaves:
         if entry is None or not isinstance(entry.value, Text):
             return _Condition()
         node, text, found = entry.value, entry.value.value, _Found()
-        sound = all([self._condition_name(draft, item, node, use, found) for use in conditions.uses(text)])
+        known = [self._condition_name(draft, item, node, use, found) for use in conditions.uses(text)]
+        sound = all(known)
         for fault in conditions.check(text, found.types):
             if not fault.message.startswith("unknown name") or sound:
                 sound = False
@@ -279,5 +277,3 @@ def _names(form: Form) -> Iterator[str]:
     for value in form if isinstance(form, list) else [form]:
         if isinstance(value, str) and value and not contains_unset(value):
             yield value
-
-

@@ -1,7 +1,7 @@
 """What `stages.S…` and `each.X` stand for in one leaf of one stage."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -80,7 +80,7 @@ class Links:
         return other
 
 
-def _outputs(other: Draft) -> Iterable[str]:
+def _outputs(other: Draft) -> list[str]:
     return [*(other.outputs or ()), "outcome"]
 
 

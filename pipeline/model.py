@@ -64,9 +64,8 @@ def _pipelines(root: Map, report: Report) -> Iterator[tuple[str, Map, Place]]:
     rest = Map({key: entry for key, entry in root.entries.items() if not key.startswith("x-")}, root.place)
     several = root.entries.get(PIPELINES)
     if several is None:
-        name = rest.get("name")
-        title = name.value if isinstance(name, Text) else "pipeline"
-        yield title, _with_defaults(rest), root.place
+        given = rest.get("name")
+        yield given.value if isinstance(given, Text) else "pipeline", _with_defaults(rest), root.place
         return
     _check_top(rest, report)
     shared = Map({key: entry for key, entry in rest.entries.items() if key in INHERITED}, root.place)
@@ -132,7 +131,9 @@ def _shape(name: str, node: Map, report: Report) -> PipelineSpec | None:
             report.add(entry.key.place, f"`{key}:` is not built yet")
     values = {"name": name, **as_map(plain(node))}
     if "name" not in node.entries:
-        report.add(node.place, "`name:` is missing", "a file has one pipeline with a `name:`, or several in `pipelines:`")
+        report.add(
+            node.place, "`name:` is missing", "a file has one pipeline with a `name:`, or several in `pipelines:`"
+        )
     shaped = judge(PipelineSpec, values, lambda path: _has_names(values, path))
     for complaint in shaped.complaints:
         report.complain(node, complaint, node.place)

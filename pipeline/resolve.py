@@ -83,9 +83,7 @@ def assignments(file: PipelineFile, chosen: Sequence[str], words: Sequence[str])
     return found
 
 
-def _assign(
-    file: PipelineFile, chosen: Sequence[str], word: str, found: Mapping[str, dict[str, str]]
-) -> Iterator[str]:
+def _assign(file: PipelineFile, chosen: Sequence[str], word: str, found: Mapping[str, dict[str, str]]) -> Iterator[str]:
     name, equals, value = word.partition("=")
     if not equals:
         yield f"-p {word}: write -p NAME=VALUE"
@@ -93,8 +91,10 @@ def _assign(
     pipeline, _, param = name.rpartition(".")
     if pipeline and pipeline not in chosen:
         hint = nearest(pipeline, chosen)
-        yield f"-p {word}: " + ("is not run" if pipeline in file.pipelines else f"there is no pipeline '{pipeline}'") + (
-            f"; {hint}" if hint else ""
+        yield (
+            f"-p {word}: "
+            + ("is not run" if pipeline in file.pipelines else f"there is no pipeline '{pipeline}'")
+            + (f"; {hint}" if hint else "")
         )
         return
     asked = [pipeline] if pipeline else list(chosen)
@@ -163,5 +163,3 @@ def check_param(spec: ParamSpec, value: JsonValue) -> str:
         if spec.pattern is not None and not re.fullmatch(spec.pattern, text):
             return f"'{text}' does not match '{spec.pattern}'"
     return ""
-
-

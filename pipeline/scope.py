@@ -22,9 +22,7 @@ ROOTS: Final = ("params", "vars", "pipeline", "run", "trigger", "each", "stages"
 _FIXED: Final[Mapping[str, Mapping[str, Type]]] = {
     "pipeline": {"name": "text"},
     "run": {"number": "int", "id": "text"},
-    "trigger": {
-        name: "bool" if info.annotation is bool else "text" for name, info in Trigger.model_fields.items()
-    },
+    "trigger": {name: "bool" if info.annotation is bool else "text" for name, info in Trigger.model_fields.items()},
 }
 LAST: Final[Mapping[str, Type]] = {"outcome": "text", "previous": "text"}
 """What `run.` has in `finally` alone."""
@@ -141,5 +139,3 @@ def contains_unset(value: JsonValue) -> bool:
     if isinstance(value, list):
         return any(map(contains_unset, value))
     return isinstance(value, dict) and any(map(contains_unset, value.values()))
-
-

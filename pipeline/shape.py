@@ -5,7 +5,7 @@ out of the judgement until it is known.
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Generic, TypeAlias, TypeVar, Union, get_args, get_origin
 
@@ -20,6 +20,9 @@ __all__ = ["Complaint", "Path", "Shaped", "at_path", "flat", "judge", "keys", "m
 Path: TypeAlias = tuple[str | int, ...]
 ModelT = TypeVar("ModelT", bound=BaseModel)
 ROUNDS: Final = 8
+MOST: Final = 100
+"""Complaints of one round that are worded; nobody reads more."""
+_HERE: Final = -1
 _INT = re.compile(r"-?(0|[1-9][0-9]*)")
 
 
@@ -55,20 +58,20 @@ def judge(
         try:
             made = model.model_validate(rest)
         except ValidationError as error:
-            found = [_complaint(model, rest, details) for details in error.errors(include_url=False)]
-            complaints.update((item, None) for item in found if not _excused(item, rest, values, open_at))
-            rest = _without(rest, [item.path for item in found])
-            if any(not item.path for item in found):
+            errors = error.errors(include_url=False)
+            found = [_complaint(model, rest, details) for details in errors[:MOST]]
+            complaints.update((item, None) for item in found if not _excused(item, rest, dict(values), open_at))
+            paths = [_path(rest, details["loc"])[0] for details in errors]
+            if () in paths:
                 return Shaped(None, tuple(complaints))
+            rest = _without(rest, paths)
         else:
             complaints.update((item, None) for item in _strict(made, rest))
             return Shaped(made, tuple(complaints))
     return Shaped(None, tuple(complaints))
 
 
-def _excused(
-    complaint: Complaint, rest: JsonValue, values: JsonValue, open_at: Callable[[Path], bool]
-) -> bool:
+def _excused(complaint: Complaint, rest: JsonValue, values: JsonValue, open_at: Callable[[Path], bool]) -> bool:
     """It is about something open, or about what was taken out or reported before."""
     if complaint.missing:
         holder = at_path(values, complaint.path)
@@ -96,26 +99,29 @@ def at_path(values: JsonValue, path: Path) -> JsonValue:
     return values
 
 
-def _without(values: Mapping[str, JsonValue], paths: Sequence[Path]) -> dict[str, JsonValue]:
+def _without(values: Mapping[str, JsonValue], paths: Iterable[Path]) -> dict[str, JsonValue]:
     """A copy without the values at these paths."""
-    result = dict(values)
-    for path in sorted(paths, key=lambda path: [(isinstance(part, int), str(part).rjust(9)) for part in path])[::-1]:
+    cuts: dict[str | int, Any] = {}
+    for path in paths:
+        here = cuts
+        for part in path[:-1]:
+            here = here.setdefault(part, {})
         if path:
-            _remove(result, path)
-    return result
+            here[path[-1]] = here.get(path[-1], {}) | {_HERE: True}
+    return _without_cuts(values, cuts)
 
 
-def _remove(values: dict[str, JsonValue] | list[JsonValue], path: Path) -> None:
-    head, rest = path[0], path[1:]
-    here: Any = values
-    if not rest:
-        if isinstance(here, list) or head in here:
-            del here[head]
-        return
-    inner = here.get(head) if isinstance(here, dict) else here[head]
-    if isinstance(inner, dict | list):
-        here[head] = inner.copy()
-        _remove(here[head], rest)
+def _cut(value: JsonValue, cuts: Mapping[str | int, Any]) -> JsonValue:
+    if not cuts:
+        return value
+    if isinstance(value, list):
+        kept = [(cuts.get(index, {}), item) for index, item in enumerate(value)]
+        return [_cut(item, inner) for inner, item in kept if _HERE not in inner]
+    return _without_cuts(value, cuts) if isinstance(value, dict) else value
+
+
+def _without_cuts(value: Mapping[str, JsonValue], cuts: Mapping[str | int, Any]) -> dict[str, JsonValue]:
+    return {key: _cut(item, cuts.get(key, {})) for key, item in value.items() if _HERE not in cuts.get(key, {})}
 
 
 # -- annotations -----------------------------------------------------------------------------------
@@ -171,7 +177,7 @@ def _step(annotation: Any, part: object) -> Iterator[Any]:
 # -- words -----------------------------------------------------------------------------------------
 
 
-def _complaint(model: type[BaseModel], values: Mapping[str, JsonValue], details: ErrorDetails) -> Complaint:
+def _complaint(model: type[BaseModel], values: dict[str, JsonValue], details: ErrorDetails) -> Complaint:
     location = details["loc"]
     path, at_key = _path(values, location)
     kind = details["type"]
@@ -191,14 +197,16 @@ def _path(values: JsonValue, location: Sequence[object]) -> tuple[Path, bool]:
     """The part of a pydantic location that is in the values; the rest are names of models and alternatives."""
     path: list[str | int] = []
     for part in location:
-        if isinstance(values, dict) and isinstance(part, str) and part in values:
-            values = values[part]
-        elif isinstance(values, list) and isinstance(part, int) and part < len(values):
-            values = values[part]
-        else:
-            continue
-        path.append(part)
+        if isinstance(part, str | int) and _has(values, part):
+            values = at_path(values, (part,))
+            path.append(part)
     return tuple(path), location[-1:] == ("[key]",)
+
+
+def _has(values: JsonValue, part: str | int) -> bool:
+    if isinstance(values, list):
+        return isinstance(part, int) and part < len(values)
+    return isinstance(values, dict) and part in values
 
 
 _WANTED = {
@@ -244,7 +252,9 @@ def _described(given: object) -> str:
         return str(given).lower()
     if isinstance(given, str):
         return f"'{given}'"
-    return {list: "a list", tuple: "a list", dict: "a map"}.get(type(given), str(given))
+    if isinstance(given, list | tuple):
+        return "a list"
+    return "a map" if isinstance(given, dict) else str(given)
 
 
 # -- stricter than pydantic ------------------------------------------------------------------------

@@ -8,13 +8,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from pydantic import JsonValue
 
 from pipeline.errors import PipeError, Place, Problem, nearest
 
-__all__ = ["Entry", "List", "Map", "Node", "Null", "Source", "Text", "load"]
+if TYPE_CHECKING:
+    import yaml
+
+__all__ = ["Entry", "List", "Map", "Node", "Null", "Source", "Text", "load", "plain"]
 
 LARGEST: Final = 2 << 20
 DEEPEST: Final = 50
@@ -148,13 +151,10 @@ def _parse(name: str, text: str) -> Source:
         root = builder.build(text)
     except _StopError as stop:
         return Source(name, None, (stop.problem,))
-    if root is None:
-        root, problem = None, Problem("the file is empty: a pipeline has a `name:` and `stages:`", Place(name, 1, 1))
-    elif not isinstance(root, Map):
-        root, problem = None, Problem("a pipeline file is a map with `name:` and `stages:`", root.place)
-    else:
+    if isinstance(root, Map):
         return Source(name, root, tuple(builder.problems))
-    return Source(name, root, (*builder.problems, problem))
+    message = "a pipeline file is a map with `name:` and `stages:`" if root else "the file is empty"
+    return Source(name, None, (*builder.problems, Problem(message, root.place if root else Place(name, 1, 1))))
 
 
 # -- places ----------------------------------------------------------------------------------------
@@ -222,27 +222,31 @@ class _Builder:
     def build(self, text: str) -> Node | None:
         import yaml
 
-        handlers = {
-            yaml.ScalarEvent: self._scalar,
-            yaml.AliasEvent: self._alias,
-            yaml.SequenceStartEvent: self._start,
-            yaml.MappingStartEvent: self._start,
-            yaml.SequenceEndEvent: self._end,
-            yaml.MappingEndEvent: self._end,
-            yaml.DocumentStartEvent: self._document,
-        }
         try:
             for event in yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
-                if handle := handlers.get(type(event)):
-                    handle(event)
+                self._take(event)
         except yaml.MarkedYAMLError as error:
             raise _StopError(_syntax_problem(error, self._lines)) from None
         return self._root
 
+    def _take(self, event: "yaml.Event") -> None:
+        import yaml
+
+        match event:
+            case yaml.ScalarEvent():
+                self._scalar(event)
+            case yaml.AliasEvent():
+                self._alias(event)
+            case yaml.CollectionStartEvent():
+                self._start(event, is_map=isinstance(event, yaml.MappingStartEvent))
+            case yaml.CollectionEndEvent():
+                self._end()
+            case yaml.DocumentStartEvent():
+                self._document(event)
+
     def _place(self, event: "yaml.Event") -> Place:
-        start, end = event.start_mark, event.end_mark
-        width = end.column - start.column if end.line == start.line else 1
-        return self._lines.place(start.line, start.column, width)
+        (line, column), (last, end) = _position(event.start_mark), _position(event.end_mark)
+        return self._lines.place(line, column, end - column if last == line else 1)
 
     def _document(self, event: "yaml.Event") -> None:
         if self._root is not None:
@@ -272,24 +276,23 @@ class _Builder:
 
     def _alias(self, event: "yaml.AliasEvent") -> None:
         place = self._place(event)
-        built = self._anchors.get(event.anchor)
+        anchor = str(event.anchor)
+        built = self._anchors.get(anchor)
         if built is None:
-            if any(frame.anchor == event.anchor for frame in self._open):
-                raise _StopError(Problem(f"'*{event.anchor}' stands inside of what it names", place))
-            hint = nearest(event.anchor, self._anchors) or "put it in quotes if it is not meant to be an alias"
-            raise _StopError(Problem(f"'*{event.anchor}' names no anchor above it", place, hint))
+            if any(frame.anchor == anchor for frame in self._open):
+                raise _StopError(Problem(f"'*{anchor}' stands inside of what it names", place))
+            hint = nearest(anchor, self._anchors) or "put it in quotes if it is not meant to be an alias"
+            raise _StopError(Problem(f"'*{anchor}' names no anchor above it", place, hint))
         self._check_depth(built.height, place)
         self._add(built, place)
 
-    def _start(self, event: "yaml.CollectionStartEvent") -> None:
+    def _start(self, event: "yaml.CollectionStartEvent", *, is_map: bool) -> None:
         place = self._place(event)
         self._refuse_tag(event.tag, place)
-        import yaml
-
-        self._open.append(_Open(place, event.anchor, isinstance(event, yaml.MappingStartEvent)))
+        self._open.append(_Open(place, event.anchor, is_map))
         self._check_depth(0, place)
 
-    def _end(self, event: "yaml.Event") -> None:  # noqa: ARG002 - one signature for all events
+    def _end(self) -> None:
         frame = self._open.pop()
         node = Map(frame.entries, frame.start) if frame.is_map else List(tuple(frame.items), frame.start)
         built = _Built(node, frame.size, frame.height + 1)
@@ -361,11 +364,14 @@ _VALUE = re.compile(r"\s*(?:- )*(?P<key>[^\s:#{\[]+: )?(?P<value>.*?)\s*(?: #.*)
 
 
 def _syntax_problem(error: "yaml.MarkedYAMLError", lines: _Lines) -> Problem:
-    mark = error.problem_mark or error.context_mark
-    place = lines.place(mark.line, mark.column) if mark else Place(lines.name, 1, 1)
+    place = lines.place(*_position(error.problem_mark or error.context_mark))
     if "\t" in place.text[: place.column] and not place.text[: place.column].strip():
         return Problem("a tab cannot indent in YAML", place, "use spaces")
     return Problem(f"not valid YAML: {_said(error)}", place, _quotes(place.text, place.column - 1))
+
+
+def _position(mark: Any) -> tuple[int, int]:
+    return (mark.line, mark.column) if mark else (0, 0)
 
 
 def _said(error: "yaml.MarkedYAMLError") -> str:
@@ -377,7 +383,7 @@ def _said(error: "yaml.MarkedYAMLError") -> str:
 
 
 def _quotes(line: str, column: int) -> str:
-    """ "Put it in quotes", when what is near is a text that YAML reads as something else."""
+    """The advice to use quotes, when what is near is a text that YAML reads as something else."""
     near = line[max(0, column - 2) : column + 2] + " "
     if not any(sign in near for sign in _TROUBLE):
         return ""

@@ -2,13 +2,17 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
-from pipeline.errors import Place, Problem
+from pipeline.errors import InvalidPipeline, Place, Problem
 from pipeline.expressions import Form, parse, quoted_key
 from pipeline.shape import Complaint, Path
 from pipeline.source import Entry, List, Map, Node, Text
 
 __all__ = ["Report", "Use", "Value", "literal", "overlaid", "place_at", "read_value"]
+
+
+MOST: Final = 100
 
 
 @dataclass
@@ -18,8 +22,14 @@ class Report:
     problems: dict[Problem, None] = field(default_factory=dict)
 
     def add(self, place: Place, message: str, hint: str = "") -> None:
-        """Take in one mistake."""
+        """Take in one mistake.
+
+        Raises:
+            InvalidPipeline: there are so many that nobody reads more.
+        """
         self.problems[Problem(message, place, hint)] = None
+        if len(self.problems) >= MOST:
+            raise InvalidPipeline([*self.problems, Problem(f"stopped after {MOST} problems")])
 
     def complain(self, node: Node, complaint: Complaint, fallback: Place) -> None:
         """Take in a complaint about a value below a node."""
@@ -60,9 +70,7 @@ def _form(node: Node, path: Path, uses: list[Use], report: Report) -> Form:
     if isinstance(node, List):
         return [_form(item, (*path, index), uses, report) for index, item in enumerate(node.items)]
     if isinstance(node, Map):
-        return {
-            quoted_key(key): _form(entry.value, (*path, key), uses, report) for key, entry in node.entries.items()
-        }
+        return {quoted_key(key): _form(entry.value, (*path, key), uses, report) for key, entry in node.entries.items()}
     return None
 
 
