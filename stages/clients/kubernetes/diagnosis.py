@@ -168,12 +168,12 @@ def _of_container(
         yield trouble("config", f"it cannot be started: {said or reason}", CONFIG)
     elif status.get("ready") or reason == "PodInitializing":
         return
-    elif _killed_by_probe(status, events):
-        yield trouble("probe", _probe(status, spec, events))
+    elif killed_by := _killed_by(status, events):
+        yield trouble("probe", _probe(status, spec, events, killed_by))
     elif ended and (not init or ended.get("exitCode")):
         yield trouble("crash", *_crash(status, ended, spec, may_end=may_end))
     elif running and not init:
-        yield trouble("probe", _probe(status, spec, events))
+        yield trouble("probe", _probe(status, spec, events, ""))
     else:
         yield trouble(
             "starting", "this init container has not ended yet" if running else f"it is not started: {reason}"
@@ -217,22 +217,30 @@ def _how(ended: Mapping[str, Any], spec: Mapping[str, Any]) -> str:
     return f"crashed with exit code {code}" + (f" ({' '.join(said.split())[:300]})" if said else "")
 
 
-def _killed_by_probe(status: Mapping[str, Any], events: Sequence[Object]) -> bool:
-    """Whether the kubelet itself ended the container, because a liveness or startup probe did not pass."""
-    own = (said for said in _said(events, "Killing") if f"Container {status['name']} " in said)
-    return bool(status.get("restartCount")) and any(_PROBE_KILL.search(said) for said in own)
+def _killed_by(status: Mapping[str, Any], events: Sequence[Object]) -> str:
+    """The sort of the probe (liveness or startup) for which the kubelet itself ended the container, or nothing."""
+    own = [said for said in _said(events, "Killing") if f"Container {status['name']} " in said]
+    kills = [match[1] for match in map(_PROBE_KILL.search, reversed(own)) if match]
+    return kills[0] if kills and status.get("restartCount") else ""
 
 
-def _probe(status: Mapping[str, Any], spec: Mapping[str, Any], events: Sequence[Object]) -> str:
-    said = _said(events, "Unhealthy")
-    sorts = ("startup", "liveness", "readiness")
-    failing = next((sort for sort in sorts if said and said[-1].lower().startswith(sort)), None)
-    sort = failing or ("startup" if status.get("started") is False and "startupProbe" in spec else "readiness")
+def _probe(status: Mapping[str, Any], spec: Mapping[str, Any], events: Sequence[Object], killed_by: str) -> str:
+    unhealthy = _said(events, "Unhealthy")
+    sort = killed_by or _failing(status, spec, unhealthy)
     asked = _asked(spec.get(f"{sort}Probe"))
     if not asked:
         return "it runs, but is not ready"
-    answer = f": {' '.join(said[-1].split())}" if said else " yet"
-    return f"it runs, but its {sort} probe ({asked}) does not pass{answer}"
+    answers = [said for said in unhealthy if said.lower().startswith(sort)]
+    answer = f": {' '.join(answers[-1].split())}" if answers else " yet"
+    how = f"it has been restarted {status['restartCount']} times, as its" if killed_by else "it runs, but its"
+    return f"{how} {sort} probe ({asked}) does not pass{answer}"
+
+
+def _failing(status: Mapping[str, Any], spec: Mapping[str, Any], unhealthy: Sequence[str]) -> str:
+    if status.get("started") is False and "startupProbe" in spec:
+        return "startup"
+    last = unhealthy[-1].lower() if unhealthy else ""
+    return "liveness" if last.startswith("liveness") else "readiness"
 
 
 def _asked(probe: Mapping[str, Any] | None) -> str:

@@ -102,11 +102,11 @@ NO_HOST = "failed to do request: dial tcp: lookup r: no such host"
             ended(137, 4),
             [
                 event("Killing", "Container app failed liveness probe, will be restarted"),
-                event("Unhealthy", "Readiness probe failed: refused"),
                 event("Unhealthy", "Liveness probe failed: cat: /alive"),
+                event("Unhealthy", "Readiness probe failed: refused"),
             ],
             "probe",
-            "liveness probe (run cat /alive) does not pass: Liveness probe failed: cat: /alive",
+            "restarted 4 times, as its liveness probe (run cat /alive) does not pass: Liveness probe failed: cat: /alive",
             None,
         ),
     ],

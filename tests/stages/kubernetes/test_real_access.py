@@ -28,7 +28,7 @@ async def test_a_cluster_that_refuses_connections_is_an_infrastructure_error_wit
     assert result.error.cause.kind is CauseKind.INFRA
     assert address in result.message
     assert "refused" in result.message.lower() or "Connect call failed" in result.message
-    assert result.seconds < 5
+    assert result.seconds < 10
 
 
 async def test_a_cluster_that_does_not_answer_is_given_up_in_seconds(
@@ -42,7 +42,7 @@ async def test_a_cluster_that_does_not_answer_is_given_up_in_seconds(
         result = await red(world, namespace, app(), secret={"kubeconfig": given})
     assert isinstance(result.error, StageErrored)
     assert f"{address} cannot be reached: no answer in time" in result.message
-    assert result.seconds < 13
+    assert result.seconds < 20
 
 
 async def test_a_certificate_of_somebody_else_is_a_wrong_kubeconfig(
@@ -91,7 +91,7 @@ async def test_a_forbidden_namespace_names_account_verb_and_place(world: World, 
     assert result.error.cause.kind is CauseKind.CONFIG
     assert f'"system:serviceaccount:{namespace}:clerk" cannot patch resource "deployments"' in result.message
     assert 'in the namespace "default"' in result.message
-    assert result.seconds < 5
+    assert result.seconds < 10
 
 
 async def test_an_account_that_may_not_make_namespaces_is_told_so(world: World, namespace: str, tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ async def test_a_cancel_ends_the_wait_at_once_and_leaves_what_was_applied(world:
         await anyio.sleep(5)
         cancelled = time.monotonic()
         tasks.cancel_scope.cancel()
-    assert ended[0] - cancelled < 1
+    assert ended[0] - cancelled < 3
     assert await world.get("Deployment", namespace, "web", "apps/v1") is not None
 
 
@@ -135,7 +135,7 @@ async def test_a_line_that_fails_while_we_wait_hides_nothing(
 
         tasks.start_soon(disturb)
         result = await green(world, namespace, text, secret={"kubeconfig": given})
-    assert 9 <= result.seconds < 35
+    assert 9 <= result.seconds < 60
 
 
 async def test_a_cluster_that_stays_silent_is_an_error_and_never_green(
@@ -152,7 +152,7 @@ async def test_a_cluster_that_stays_silent_is_an_error_and_never_green(
         result = await red(world, namespace, app(container=probe), secret={"kubeconfig": given}, wait="30s")
     assert isinstance(result.error, StageErrored)
     assert "nobody knows" in result.message
-    assert 30 <= result.seconds < 36
+    assert 30 <= result.seconds < 45
 
 
 async def test_a_deployment_deleted_meanwhile_is_red(world: World, namespace: str) -> None:
@@ -167,4 +167,4 @@ async def test_a_deployment_deleted_meanwhile_is_red(world: World, namespace: st
         tasks.start_soon(delete)
         result = await red(world, namespace, app(container=probe))
     assert "deleted" in result.message
-    assert result.seconds < 20
+    assert result.seconds < 40

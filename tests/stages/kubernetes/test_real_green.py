@@ -52,7 +52,7 @@ async def test_a_first_deploy_makes_namespace_and_pull_secret_and_ends_when_the_
 async def test_a_deploy_that_changes_nothing_is_green_at_once(world: World, namespace: str) -> None:
     await green(world, namespace, app())
     again = await green(world, namespace, app())
-    assert again.seconds < 2
+    assert again.seconds < 10
     assert again.outputs is not None
     assert again.outputs.revision == "1"
 
@@ -75,7 +75,7 @@ async def test_broken_pods_of_the_release_before_do_not_fail_a_good_one(world: W
 
 
 async def test_a_rollout_is_not_done_while_old_pods_serve(world: World, namespace: str) -> None:
-    slow = "readinessProbe: {exec: {command: ['true']}, initialDelaySeconds: 3}"
+    slow = "readinessProbe: {exec: {command: ['true']}, initialDelaySeconds: 3, periodSeconds: 1}"
     await green(world, namespace, app(replicas=2, container=slow))
     await green(world, namespace, app(command="sleep 3601", replicas=2, container=slow))
     deployment = await world.get("Deployment", namespace, "web", "apps/v1")

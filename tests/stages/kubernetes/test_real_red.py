@@ -71,7 +71,7 @@ def side_by_side(world: World) -> Iterator[dict[str, Result]]:
 @pytest.mark.parametrize("name", GOOD)
 def test_a_good_deploy_is_green_beside_bad_ones(side_by_side: dict[str, Result], name: str) -> None:
     assert side_by_side[name].error is None
-    assert side_by_side[name].seconds < 30
+    assert side_by_side[name].seconds < 60
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_a_crash_names_pod_container_and_image_and_shows_the_log(side_by_side: d
 def test_a_pull_failure_shows_what_the_registry_said(side_by_side: dict[str, Result]) -> None:
     assert "busybox:nope" in side_by_side["tag"].message
     assert "not found" in side_by_side["tag"].evidence
-    assert side_by_side["tag"].seconds < 20
+    assert side_by_side["tag"].seconds < 40
 
 
 async def test_a_probe_that_never_passes_is_red_when_the_wait_is_over_and_says_what_it_asked(
@@ -114,7 +114,7 @@ async def test_a_probe_that_never_passes_is_red_when_the_wait_is_over_and_says_w
 ) -> None:
     probe = "readinessProbe: {httpGet: {path: /health, port: 8080}, periodSeconds: 1}"
     result = await red(world, namespace, app(command="echo up; sleep 3600", container=probe), wait="10s")
-    assert 10 <= result.seconds < 14
+    assert 10 <= result.seconds < 20
     assert "not done after 10 s" in result.message
     assert "GET :8080/health" in result.message
     assert "connection refused" in result.message
@@ -152,7 +152,7 @@ async def test_a_paused_deployment_is_red_at_once_and_zero_replicas_are_green(wo
     paused = app(replicas=1).replace("spec:\n  replicas", "spec:\n  paused: true\n  replicas", 1)
     result = await red(world, namespace, paused)
     assert "is paused" in result.message
-    assert result.seconds < 10
+    assert result.seconds < 30
 
 
 async def test_a_quota_that_leaves_no_room_is_red(world: World, namespace: str) -> None:
