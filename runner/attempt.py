@@ -7,9 +7,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipeline.expressions import fill
 from pydantic import JsonValue, ValidationError
 
+from pipeline.expressions import fill
 from pipeline.plan import Leaf, Plan
 from pipeline.stage import (
     Cause,

@@ -8,10 +8,10 @@ from functools import partial
 
 import anyio
 import anyio.abc
-from pipeline.conditions import ConditionError, evaluate
 from pydantic import JsonValue
 
 from pipeline import __version__
+from pipeline.conditions import ConditionError, evaluate
 from pipeline.plan import Leaf
 from pipeline.stage import Cause, CauseKind, Outcome
 from runner import environment, events
@@ -260,7 +260,8 @@ class Engine:
             raise
 
     def _names(self, leaf: Leaf) -> dict[str, JsonValue]:
-        return {name: self._output(source, output) for name, (source, output) in leaf.when_references.items()}
+        waited = {name: self._output(source, output) for name, (source, output) in leaf.when_references.items()}
+        return {**leaf.when_values, **waited}
 
     def _output(self, source: str, output: str) -> JsonValue:
         if output == "outcome":

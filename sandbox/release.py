@@ -43,7 +43,7 @@ def release(arguments: list[str]) -> int:
     env = lifecycle.read_env(HERE)
     for folder in sources():
         publish(folder)
-    command = [Path(sys.executable).with_name("pipe"), "run", PIPELINES, *arguments]
+    command = [str(Path(sys.executable).with_name("pipe")), "run", PIPELINES, *arguments]
     code = subprocess.run(command, env={**os.environ, **environment(env)}, check=False).returncode
     if code:
         return code

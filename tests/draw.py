@@ -18,8 +18,10 @@ def main() -> None:
     drawing = ROOT / "docs" / "architecture.md"
     text = drawing.read_text()
     for package in PACKAGES:
-        heading = rf"(### `{package}/`[^\n]*\n\n)(?:MODULES:\w+\n|\| module.*?\n(?=\n))"
-        text = re.sub(heading, lambda match, package=package: match[1] + table(package), text, flags=re.DOTALL)
+        heading = rf"(### `{package}/`[^\n]*\n\n)(?:\| module.*?\n(?=\n))"
+        found = re.search(heading, text, re.DOTALL)
+        if found:
+            text = text.replace(found[0], found[1] + table(package))
     drawing.write_text(text)
 
 
