@@ -13,7 +13,7 @@ from pipeline.expressions import Fault
 if TYPE_CHECKING:
     from cel_expr_python import cel
 
-__all__ = ["ConditionError", "Type", "Use", "check", "evaluate", "uses"]
+__all__ = ["ConditionError", "Type", "Use", "check", "check_syntax", "evaluate", "uses"]
 
 Type: TypeAlias = Literal["text", "bool", "int", "float", "list", "map", "any"]
 
@@ -56,16 +56,26 @@ def uses(text: str) -> tuple[Use, ...]:
     return tuple(_uses(text))
 
 
-def check(text: str, types: Mapping[str, Type]) -> tuple[Fault, ...]:
-    """What CEL finds wrong, with the names of `types` declared; other names are reported as undeclared."""
+def check(text: str, types: Mapping[str, Type], *, any_type: bool = False) -> tuple[Fault, ...]:
+    """What CEL finds wrong, with the names of `types` declared. `any_type`: it need not be true or false."""
     try:
         made = _compiled(text, tuple(sorted(types.items())))
     except RuntimeError as error:
         return tuple(_faults(text, str(error)))
     said = made.return_type().name()
-    if said not in ("BOOL", "DYN"):
-        wanted = "a condition is true or false, this is "
-        return (Fault(0, len(text), wanted + _WORDS.get(said, said.lower())),)
+    if any_type or said in ("BOOL", "DYN"):
+        return ()
+    return (Fault(0, len(text), f"a condition is true or false, this is {_WORDS.get(said, said.lower())}"),)
+
+
+def check_syntax(text: str) -> tuple[Fault, ...]:
+    """What CEL finds wrong whatever its names mean."""
+    from cel_expr_python import cel
+
+    try:
+        cel.NewEnv().compile(text, disable_check=True)
+    except RuntimeError as error:
+        return tuple(_faults(text, str(error)))
     return ()
 
 
@@ -159,7 +169,9 @@ def _faults(text: str, said: str) -> Iterator[Fault]:
         found = True
         start = min(starts[min(int(line), len(starts)) - 1] + int(column) - 1, len(text))
         word = re.match(r"\w+(?:\.\w+)*", text[start:])
-        yield Fault(start, len(word[0]) if word else 1, _plain_words(message))
+        words = _plain_words(message)
+        hint = f"names begin with {', '.join(sorted(_ROOTS))}" if words.startswith("unknown name") else ""
+        yield Fault(start, len(word[0]) if word else 1, words, hint)
     if not found:
         yield Fault(0, len(text), _first_line(said))
 

@@ -93,6 +93,8 @@ def _find_kind(made: Draft, kinds: Kinds, report: Report) -> None:
     if uses and run:
         report.add(run.key.place, "a stage has `uses:` or `run:`, not both")
     elif not uses and not run:
+        if not set(made.node.entries) <= set(keys(StageSpec)):
+            return
         report.add(made.place, f"the stage '{made.name}' does nothing", "give it `run:`, or `uses:` and `with:`")
     elif uses and not isinstance(uses.value, Text):
         return

@@ -18,10 +18,12 @@ from pipeline.graph import cycles, upstream
 from pipeline.leaves import Leaves
 from pipeline.linking import Links
 from pipeline.plan import Leaf, Need, RunIdentity, Trigger
-from pipeline.scope import Binding, Scope, UnknownName, type_of
+from pipeline.scope import Binding, Scope, UnknownName, contains_unset, type_of
+from pipeline.shape import judge, open_in
 from pipeline.source import List, Map, Node, Text
-from pipeline.spec import PipelineSpec
-from pipeline.values import Report, Use, Value, entries, place_at, read_value
+from pipeline.spec import PipelineSpec, PoolSizes
+from pipeline.unbuilt import check_unbuilt
+from pipeline.values import Report, Value, entries, misplaced, place_at, read_value
 
 __all__ = ["Given", "Layout"]
 
@@ -56,20 +58,25 @@ class Layout:
         self._report = report
         self._given = given
         self._scope = self._make_scope()
-        self._env = self._bound(node.get("env"))
+        self._env = as_map(self._bound(node.get("env"), text=True))
+        check_unbuilt(node, spec, self._scope, report)
         self._draft_all(kinds)
         self._needs = {name: self._stage_needs(made) for name, made in self.drafts.items()}
         self._check_cycles()
         self._links = Links(self.drafts, upstream(self._needs))
+        self.pools = self._pool_sizes()
         self._lay_out()
 
-    @property
-    def pools(self) -> dict[str, int]:
+    def _pool_sizes(self) -> dict[str, int]:
         """All pools with their sizes: those of the kinds in use, and over them those of the file."""
-        kinds = [made.kind for made in self.drafts.values() if made.kind]
-        limits = as_map(self._bound(self._node.get("limits")))
-        given = {name: int(str(size)) for name, size in limits.items() if str(size).isdecimal()}
-        return {**dict(kind.pool for kind in kinds if kind.pool), **given}
+        found = dict(made.kind.pool for made in self.drafts.values() if made.kind and made.kind.pool)
+        limits = self._node.get("limits")
+        forms = as_map(self._bound(limits))
+        shaped = judge(PoolSizes, {"limits": shown(forms)}, open_in({"limits": forms}))
+        for complaint in shaped.complaints:
+            if limits and not contains_unset(shown(forms)):
+                self._report.complain(self._node, complaint, limits.place)
+        return {**found, **(shaped.model.limits if shaped.model else {})}
 
     # -- names of the pipeline ---------------------------------------------------------------------
 
@@ -79,9 +86,9 @@ class Layout:
         self._scope = scope = Scope(params, self._given.fixed(self._name), {}, tuple(variables))
         for name, entry in variables.items():
             value = read_value(entry.value, self._report)
-            types = {use.name: found.type for use in value.uses if (found := self._named(use))}
-            form = self._bind(value, self._known(value), entry.place)
-            scope.variables[name] = Binding(type_of(form, types), form)
+            known = self._known(value)
+            form = self._bind(value, known, entry.place)
+            scope.variables[name] = Binding(type_of(form, {name: found.type for name, found in known.items()}), form)
         return scope
 
     def _param(self, name: str) -> Binding:
@@ -89,35 +96,36 @@ class Layout:
         given = self._given.params
         return Binding(spec.type if spec else "any", given.get(name) if given is not None else None)
 
-    def _named(self, use: Use, *, last: bool = False) -> Binding | None:
-        try:
-            return self._scope.find(use.name, last=last)
-        except UnknownName as error:
-            self._report.add(use.place, str(error), error.hint)
-            return None
-
-    def _known(self, value: Value) -> dict[str, Form]:
+    def _known(self, value: Value, *, text: bool = False) -> dict[str, Binding]:
         """What the names of a value outside of any stage stand for."""
-        found: dict[str, Form] = {}
+        found: dict[str, Binding] = {}
         for use in value.uses:
-            root = use.name.partition(".")[0]
-            if root in ("each", "stages"):
-                self._report.add(use.place, f"`{use.name}` is known inside of a stage only")
-            elif (binding := self._named(use)) and binding.form is not None:
-                found[use.name] = binding.form
+            try:
+                found[use.name] = binding = self._outside(use.name)
+            except UnknownName as error:
+                self._report.add(use.place, str(error), error.hint)
+            else:
+                if fault := misplaced(use, binding.type, text=text):
+                    self._report.add(use.place, fault)
         return found
 
-    def _bound(self, node: Node | None) -> Form:
+    def _outside(self, name: str) -> Binding:
+        if name.partition(".")[0] in ("each", "stages"):
+            raise UnknownName(f"`{name}` is known only in the values of a stage")
+        return self._scope.find(name)
+
+    def _bound(self, node: Node | None, *, text: bool = False) -> Form:
         if node is None:
             return {}
         value = read_value(node, self._report)
-        return self._bind(value, self._known(value), node.place)
+        return self._bind(value, self._known(value, text=text), node.place)
 
-    def _bind(self, value: Value, known: Mapping[str, Form], place: Place) -> Form:
+    def _bind(self, value: Value, known: Mapping[str, Binding], place: Place) -> Form:
         try:
-            return bind(value.form, known)
+            return bind(value.form, {name: found.form for name, found in known.items() if found.form is not None})
         except ExpressionError as error:
-            self._report.add(next((use.place for use in value.uses if use.name in str(error)), place), str(error))
+            place = next((use.place for use in value.uses if f"{{{use.name}}}" in str(error)), place)
+            self._report.add(place, str(error))
             return shown(value.form)
 
     # -- stages ------------------------------------------------------------------------------------
@@ -179,7 +187,7 @@ class Layout:
 
     def _lay_out(self) -> None:
         """Make all leaves; those of a stage whose items are not known yet are checked and left out."""
-        make = Leaves(self.spec, self._node, self._scope, self._links, as_map(self._env), self._report).make
+        make = Leaves(self.spec, self._node, self._scope, self._links, self._env, self._report).make
         for made in self.drafts.values():
             if made.items is None:
                 make(made, None, ())

@@ -1,7 +1,9 @@
 """One leaf of a stage: its names resolved, its fields judged by its kind, its condition decided if it can be."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Final
 
 from pydantic import JsonValue
 
@@ -12,14 +14,17 @@ from pipeline.expressions import ExpressionError, Form, bind, fill, is_open, sca
 from pipeline.fanout import Item, leaf_name
 from pipeline.linking import Links
 from pipeline.plan import Leaf, Need, Retry
-from pipeline.scope import ROOTS, Binding, Scope, UnknownName, contains_unset
-from pipeline.shape import judge, open_in
+from pipeline.scope import Binding, Scope, UnknownName, contains_unset
+from pipeline.shape import Complaint, judge, open_in
 from pipeline.source import Map, Text
 from pipeline.spec import PipelineSpec, StageSpec
 from pipeline.stage import SecretRef
-from pipeline.values import Report, Use, Value, entries
+from pipeline.values import Report, Use, Value, entries, misplaced
 
 __all__ = ["Leaves"]
+
+
+_TEXTS: Final = ("title", "env", "secrets", "dir")
 
 
 @dataclass
@@ -130,6 +135,8 @@ class Leaves:
         except UnknownName as error:
             self.report.add(use.place, str(error), error.hint)
             return
+        if fault := misplaced(use, binding.type, text=key in _TEXTS):
+            self.report.add(use.place, fault)
         waits = use.name.startswith("stages.") or use.name == "run.outcome"
         if waits and key not in WAITING:
             message = f"`{key}:` is fixed in the plan, and `{use.name}` is known only when a stage has ended"
@@ -142,6 +149,8 @@ class Leaves:
     def _settled(self, draft: Draft, forms: Mapping[str, Form]) -> StageSpec:
         """The stage's keys with what was filled in: values without names were judged when the file was read."""
         filled = {key: form for key, form in forms.items() if key != "with" and draft.values[key].uses}
+        if not filled:
+            return draft.spec
         shaped = judge(StageSpec, {key: shown(form) for key, form in filled.items()}, open_in(filled))
         for complaint in shaped.complaints:
             if not contains_unset(shown(filled.get(str(complaint.path[0])))):
@@ -192,7 +201,7 @@ class Leaves:
             return {}
         values = as_map(shown(dict(fields)))
         shaped = judge(draft.kind, values, open_in(dict(fields)))
-        for complaint in shaped.complaints:
+        for complaint in map(partial(_for_kind, draft.kind_name), shaped.complaints):
             if not contains_unset(values.get(str(complaint.path[0])) if complaint.path else values):
                 self.report.complain(draft.fields_node, complaint, draft.fields_place)
         return dict(self._secret_fields(draft, draft.kind, fields))
@@ -229,12 +238,10 @@ class Leaves:
         node, text, found = entry.value, entry.value.value, _Found()
         known = [self._condition_name(draft, item, node, use, found) for use in conditions.uses(text)]
         sound = all(known)
-        for fault in conditions.check(text, found.types):
-            if not fault.message.startswith("unknown name") or sound:
-                sound = False
-                hint = nearest("", ROOTS) if fault.message.startswith("unknown name") else fault.hint
-                self.report.add(node.at(fault.start, fault.length), fault.message, hint)
-        return _decided(text, found) if sound else _Condition(when=text)
+        faults = conditions.check(text, found.types) if sound else conditions.check_syntax(text)
+        for fault in faults:
+            self.report.add(node.at(fault.start, fault.length), fault.message, fault.hint)
+        return _decided(text, found) if sound and not faults else _Condition(when=text)
 
     def _condition_name(self, draft: Draft, item: Item | None, node: Text, use: conditions.Use, found: _Found) -> bool:
         try:
@@ -244,10 +251,16 @@ class Leaves:
             if node.value[use.end : use.end + 1] == "-":
                 hint = "names have no hyphens: here `-` is minus"
             self.report.add(node.at(use.start, use.end - use.start), str(error), hint)
-            found.types[use.name] = "any"
             return False
         found.take(use.name, binding, target)
         return True
+
+
+def _for_kind(kind: str, complaint: Complaint) -> Complaint:
+    """A field that a kind misses is its own business, not the file's."""
+    if not complaint.missing or complaint.path:
+        return complaint
+    return replace(complaint, message=f"{complaint.message}: kind '{kind}' needs it")
 
 
 def _decided(text: str, found: _Found) -> _Condition:

@@ -8,10 +8,11 @@ from pipeline.draft import WITHOUT_NAMES, Kinds, as_map
 from pipeline.errors import InvalidPipeline, Place, nearest
 from pipeline.expressions import Form
 from pipeline.layout import Given, Layout
+from pipeline.params import check_defaults
 from pipeline.shape import Path, at_path, judge, keys
 from pipeline.source import Entry, Map, Node, Source, Text, plain
-from pipeline.spec import INHERITED, PipelineSpec, not_built
-from pipeline.values import Report, entries, overlaid
+from pipeline.spec import INHERITED, PipelineSpec
+from pipeline.values import Report, overlaid
 
 __all__ = ["Kinds", "Pipeline", "PipelineFile", "read"]
 
@@ -49,6 +50,7 @@ def read(source: Source, kinds: Kinds) -> PipelineFile:
     for name, node, place in _pipelines(source.root, report):
         spec = _shape(name, node, report)
         if spec:
+            check_defaults(node, spec.params, report)
             found[name] = Pipeline(name, node, spec, place)
             Layout(name, node, spec, kinds, Given(), report)
     if report.problems:
@@ -126,9 +128,6 @@ def _stage(defaults: Map, stage: Node) -> Node:
 
 def _shape(name: str, node: Map, report: Report) -> PipelineSpec | None:
     """What is sound in the tree, as a model; what is not is reported."""
-    for key, entry in entries(node):
-        if key in not_built(PipelineSpec):
-            report.add(entry.key.place, f"`{key}:` is not built yet")
     values = {"name": name, **as_map(plain(node))}
     if "name" not in node.entries:
         report.add(

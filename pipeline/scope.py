@@ -70,8 +70,13 @@ class Scope:
                 raise UnknownName(f"`{name}` stands further down", "a var may use those above it")
             return self._of(name, rest, self.variables, "var")
         if root not in _FIXED:
-            hint = nearest(root, ROOTS) + "; for a dollar before a brace write `$${`"
-            raise UnknownName(f"unknown name `{name}`", hint)
+            hint = nearest(root, ROOTS)
+            raise UnknownName(
+                f"unknown name `{name}`",
+                hint
+                if hint.startswith("did")
+                else f"names begin with {', '.join(ROOTS)}; for `${{` itself write `$${{`",
+            )
         known = {**_FIXED[root], **(LAST if root == "run" else {})}
         if rest in LAST and root == "run" and not last:
             raise UnknownName(f"`{name}` is known in `finally` only")

@@ -255,7 +255,7 @@ class _Builder:
     def _scalar(self, event: "yaml.ScalarEvent") -> None:
         place = self._place(event)
         self._refuse_tag(event.tag, place)
-        if event.style is None and event.value in _NULLS:
+        if not event.style and event.value in _NULLS:
             place = self._null(place)
             built = _Built(Null(place))
         else:
@@ -367,7 +367,9 @@ def _syntax_problem(error: "yaml.MarkedYAMLError", lines: _Lines) -> Problem:
     place = lines.place(*_position(error.problem_mark or error.context_mark))
     if "\t" in place.text[: place.column] and not place.text[: place.column].strip():
         return Problem("a tab cannot indent in YAML", place, "use spaces")
-    return Problem(f"not valid YAML: {_said(error)}", place, _quotes(place.text, place.column - 1))
+    began = error.context_mark
+    hint = "" if began and _position(began)[0] + 1 < place.line else _quotes(place.text, place.column - 1)
+    return Problem(f"not valid YAML: {_said(error)}", place, hint)
 
 
 def _position(mark: Any) -> tuple[int, int]:

@@ -54,7 +54,7 @@ def _is_bool(value: object) -> object:
         return value == "true"
     if isinstance(value, bool):
         return value
-    raise ValueError(f"{value!r} is neither true nor false" if isinstance(value, str) else "it must be true or false")
+    raise ValueError(f"'{value}' is neither true nor false" if isinstance(value, str) else "it must be true or false")
 
 
 def _is_int(value: object) -> object:
@@ -62,7 +62,7 @@ def _is_int(value: object) -> object:
         return value
     if isinstance(value, str) and re.fullmatch(r"-?(0|[1-9][0-9]*)", value):
         return int(value)
-    raise ValueError(f"{value!r} is not a whole number" if isinstance(value, str) else "it must be a whole number")
+    raise ValueError(f"'{value}' is not a whole number" if isinstance(value, str) else "it must be a whole number")
 
 
 def _is_text(value: object) -> object:
@@ -75,7 +75,7 @@ def _named(pattern: str, rule: str) -> Callable[[str], str]:
 
     def check(name: str) -> str:
         if not compiled.fullmatch(name):
-            raise ValueError(f"{name!r} is no name here: {rule}")
+            raise ValueError(f"'{name}' is no name here: {rule}")
         return name
 
     return check
@@ -204,7 +204,7 @@ class ParamSpec(_Spec):
         try:
             re.compile(pattern or "")
         except re.error as error:
-            raise ValueError(f"{pattern!r} is no regular expression: {error}") from None
+            raise ValueError(f"'{pattern}' is no regular expression: {error}") from None
         return pattern
 
 
@@ -426,7 +426,7 @@ class CronTrigger(_TriggerSpec):
     @classmethod
     def _five_fields(cls, at: str) -> str:
         if len(at.split()) != 5:
-            raise ValueError(f"{at!r} has not five fields: minute, hour, day, month, weekday")
+            raise ValueError(f"'{at}' has not five fields: minute, hour, day, month, weekday")
         return at
 
 
@@ -467,7 +467,14 @@ class Release(_Spec):
     """What happens when one of them fails."""
 
 
-class PipelineSpec(_Spec):
+class PoolSizes(_Spec):
+    """How much may happen at once."""
+
+    limits: dict[Free, Annotated[Int, AfterValidator(_positive_count)]] = {}
+    """Pools: how many stages may hold each at once."""
+
+
+class PipelineSpec(PoolSizes):
     """A graph of stages, and what they share."""
 
     name: Free
@@ -480,8 +487,6 @@ class PipelineSpec(_Spec):
     """What starts a run by itself."""
     concurrency: Annotated[Concurrency | None, NOT_BUILT] = None
     """Runs that exclude each other."""
-    limits: dict[Free, Annotated[Int, AfterValidator(_positive_count)]] = {}
-    """Pools: how many stages may hold each at once."""
     release: Annotated[Release | None, NOT_BUILT] = None
     """What happens when a deploy fails."""
     timeout: Annotated[Limit | None, NOT_BUILT] = None

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from pipeline.conditions import Type
 from pipeline.errors import InvalidPipeline, Place, Problem
 from pipeline.expressions import Form, parse, quoted_key
 from pipeline.shape import Complaint, Path
@@ -44,6 +45,8 @@ class Use:
     name: str
     place: Place
     path: Path
+    alone: bool
+    """The text is nothing but this name, so its value keeps its type."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +68,25 @@ def _form(node: Node, path: Path, uses: list[Use], report: Report) -> Form:
         parsed = parse(node.value)
         for fault in parsed.faults:
             report.add(node.at(fault.start, fault.length), fault.message, fault.hint)
-        uses += [Use(found.name, node.at(found.start, found.length), path) for found in parsed.references]
+        for found in parsed.references:
+            alone = found.length == len(node.value)
+            uses.append(Use(found.name, node.at(found.start, found.length), path, alone))
         return parsed.form
     if isinstance(node, List):
         return [_form(item, (*path, index), uses, report) for index, item in enumerate(node.items)]
     if isinstance(node, Map):
         return {quoted_key(key): _form(entry.value, (*path, key), uses, report) for key, entry in node.entries.items()}
     return None
+
+
+def misplaced(use: Use, type_: Type, *, text: bool) -> str:
+    """Why a name cannot stand where it does; `text`: its place takes texts only."""
+    if type_ not in ("list", "map") or (use.alone and not text):
+        return ""
+    if not use.alone:
+        return f"`${{{use.name}}}` is a {type_}, which cannot stand inside a text"
+    key = next((part for part in reversed(use.path) if isinstance(part, str)), "")
+    return f"`{key}:` must be a text, not a {type_}" if key else f"must be a text, not a {type_}"
 
 
 def literal(node: Node) -> Form:
