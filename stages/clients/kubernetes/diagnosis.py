@@ -170,7 +170,7 @@ def _of_container(
         return
     elif killed_by := _killed_by(status, events):
         yield trouble("probe", _probe(status, spec, events, killed_by))
-    elif ended and (not init or ended.get("exitCode")):
+    elif ended and (ended.get("exitCode") or not (init or may_end)):
         yield trouble("crash", *_crash(status, ended, spec, may_end=may_end))
     elif running and not init:
         yield trouble("probe", _probe(status, spec, events, ""))

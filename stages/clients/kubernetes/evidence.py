@@ -24,7 +24,7 @@ async def events_of(cluster: Cluster, namespace: str, uid: str) -> list[Object]:
     """The events about an object, the newest last; none if they cannot be read."""
     try:
         found, _ = await cluster.items(Collection("v1", "Event", namespace, fields=f"involvedObject.uid={uid}"))
-    except (ApiError, StageErrored):
+    except (ApiError, StageErrored, StageFailed):
         return []
     return sorted(found, key=_time)
 

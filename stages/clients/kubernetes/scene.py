@@ -46,7 +46,7 @@ def look(
     now: Object,
     then: Object,
     replica_sets: Sequence[Object],
-    pods: Sequence[Object],
+    pods: Sequence[Object] | None,
     events: Mapping[str, Sequence[Object]],
     clock: datetime,
 ) -> Scene:
@@ -56,7 +56,7 @@ def look(
         now: the object as the cluster has it.
         then: the same right after the apply.
         replica_sets: those of its namespace, or more.
-        pods: those of its namespace, or more.
+        pods: those of its namespace, or more; None if we may not see them.
         events: what is known of events, by the uid of the object they are about, the newest last.
         clock: the time now, by the cluster's clock.
     """
@@ -64,9 +64,9 @@ def look(
     verdict = judge(now, then, events.get(uid, ()))
     if now["kind"] not in WITH_PODS:
         return Scene(now, verdict, telling=(uid,))
-    new = new_pods(now, replica_sets, pods)
+    new = new_pods(now, replica_sets, pods or [])
     if verdict.state == "done":
-        doubt = unsteady(new, clock) if now["kind"] in _LASTING else None
+        doubt = _doubt(now, new, clock) if pods is not None else None
         return Scene(now, replace(verdict, state="waiting", message=doubt) if doubt else verdict)
     owner = (new_replica_set(now, replica_sets) if now["kind"] == "Deployment" else now) or now
     troubles = create_troubles(owner, events.get(owner["metadata"]["uid"], ()))
@@ -75,3 +75,13 @@ def look(
         troubles += pod_troubles(pod, events.get(pod["metadata"]["uid"], ()), may_end=may_end)
     telling = (owner["metadata"]["uid"], *(pod["metadata"]["uid"] for pod in new if not is_ready(pod)))
     return Scene(now, verdict, tuple(new), tuple(sorted(troubles, key=lambda trouble: trouble.rank)), telling)
+
+
+def _doubt(now: Object, new: Sequence[Object], clock: datetime) -> str | None:
+    """Why an object that is done by its own words may not be so."""
+    if now["kind"] not in _LASTING:
+        return None
+    wanted = now["spec"].get("replicas", 1) if now["kind"] == "Deployment" else 0
+    if len(new) < wanted:
+        return f"{len(new)} of its {wanted} new pods have been seen"
+    return unsteady(new, clock)

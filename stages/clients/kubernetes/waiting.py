@@ -17,12 +17,13 @@ from stages.clients.kubernetes.refusals import forbidden
 from stages.clients.kubernetes.rollout import Verdict, is_generic, judge
 from stages.clients.kubernetes.scene import WITH_PODS, Scene, look
 from stages.clients.kubernetes.steady import applied_at
+from stages.clients.kubernetes.together import together
 from stages.clients.kubernetes.watching import Mirror
 
 __all__ = ["collections_for", "wait_until_done"]
 
 _TICK = 1.0
-_EVENTS_EVERY = 3.0
+_EVENTS_EVERY, _FIRST_EVENTS = 3.0, 1.0
 _EVENTS_OF, _EVENTS_IN_ALL = 6, 18
 _GENERIC_SECONDS = 30.0
 _SILENT_SECONDS = 15.0
@@ -136,19 +137,22 @@ class _Vigil:
             raise forbidden(self.mirror.refused[own], self.cluster.transport.credentials)
         listed = self.mirror.objects(own)
         if listed is None:
-            return Scene(then, judge(then, then))
+            return Scene(then, Verdict("waiting", "it is being looked up"))
         now = next((each for each in listed if each["metadata"]["uid"] == then["metadata"]["uid"]), None)
         if now is None:
             replaced = any(each["metadata"]["name"] == ref.name for each in listed)
             how = "replaced by another of that name" if replaced else "deleted"
             return Scene(then, Verdict("failed", f"somebody has {how} while we waited for it"))
-        around = [self.mirror.objects(what) for what in others]
-        if any(each is None and what not in self.mirror.refused for each, what in zip(around, others, strict=True)):
+        seen = [what for what in others if what not in self.mirror.refused]
+        around = {what.kind: self.mirror.objects(what) for what in seen}
+        if None in around.values():
             return Scene(then, Verdict("waiting", "its pods are being looked up"))
-        pods, sets = (*(each or [] for each in around), [], [])[:2]
+        pods, sets = around.get("Pod") if len(seen) == len(others) else None, around.get("ReplicaSet")
         clock = self.applied_at + timedelta(seconds=anyio.current_time() - self.began)
         # What an object lacks in a watch event, its kind, is known from the apply.
-        return look({**now, "apiVersion": ref.api_version, "kind": ref.kind}, then, sets, pods, self.events, clock)
+        return look(
+            {**now, "apiVersion": ref.api_version, "kind": ref.kind}, then, sets or [], pods, self.events, clock
+        )
 
     def _patience_with_generic_is_over(self, scene: Scene) -> bool:
         waited = anyio.current_time() - self.began
@@ -157,12 +161,15 @@ class _Vigil:
     async def _read_events(self) -> None:
         """Read what the cluster tells of pods in trouble; they are few, and events are not worth a watch."""
         now = anyio.current_time()
-        if now - self.events_read < _EVENTS_EVERY:
+        if now - max(self.events_read, self.began + _FIRST_EVENTS - _EVENTS_EVERY) < _EVENTS_EVERY:
             return
+        self.events_read = now
         telling = [(scene.ref.namespace, uid) for scene in self.scenes for uid in scene.telling[:_EVENTS_OF]]
-        for namespace, uid in telling[:_EVENTS_IN_ALL]:
-            self.events[uid] = await events_of(self.cluster, namespace, uid)
-        self.events_read = anyio.current_time() if self.scenes else 0.0
+
+        async def read(one: tuple[str, str]) -> None:
+            self.events[one[1]] = await events_of(self.cluster, *one)
+
+        await together(read, telling[:_EVENTS_IN_ALL])
 
     def _tell(self) -> None:
         """Log what has changed; progress names the first that is pending."""
@@ -191,6 +198,9 @@ class _Vigil:
                 await self._fail(scene, trouble, "")
 
     async def _too_late(self, seconds: float) -> None:
+        self._look()
+        if not self.pending:
+            return
         self._refuse_to_guess()
         by_rank = sorted(self.scenes, key=lambda scene: scene.troubles[0].rank if scene.troubles else 99)
         first = by_rank[0]

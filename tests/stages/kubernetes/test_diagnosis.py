@@ -128,6 +128,7 @@ def test_a_ready_or_finished_pod_is_in_no_trouble() -> None:
 
 def test_a_job_counts_its_failures_itself() -> None:
     assert pod_troubles(pod(ended(1, 5)), [], may_end=True)[0].grace is None
+    assert pod_troubles(pod(ended(0)), [], may_end=True)[0].sort == "starting"
 
 
 @pytest.mark.parametrize(

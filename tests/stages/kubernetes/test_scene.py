@@ -67,7 +67,7 @@ def replica_set(name: str, template: dict[str, Any]) -> dict[str, Any]:
 SETS = [replica_set("old", OLD_TEMPLATE), replica_set("new", TEMPLATE)]
 
 
-def scene(pods: list[Any], available: int, updated: int = 1) -> Scene:
+def scene(pods: list[Any] | None, available: int, updated: int = 1) -> Scene:
     thing = {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -96,3 +96,11 @@ def test_only_new_pods_are_in_trouble_and_worth_asking_about() -> None:
     assert [trouble.pod for trouble in found.troubles] == ["new-1"]
     assert found.telling == ("new", "new-1")
     assert found.summary.startswith("0 of 1 pods ready; pod new-1: it crashed with exit code 1")
+
+
+def test_a_deployment_is_not_done_before_its_new_pods_are_seen() -> None:
+    assert scene([pod("old", ran=50)], available=1).verdict.message == "0 of its 1 new pods have been seen"
+
+
+def test_who_may_not_see_pods_goes_by_the_deployment_alone() -> None:
+    assert scene(None, available=1).verdict.state == "done"
