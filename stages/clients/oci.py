@@ -84,7 +84,7 @@ def parse_reference(text: str) -> Reference:
     if not colon or "/" in tag:
         head, tag = name, ""
     check_repository(head)
-    if tag:
+    if head != name:
         check_tag(tag)
     return Reference(head, tag, digest)
 
