@@ -12,7 +12,7 @@ from pipeline.expressions import Form
 from pipeline.fanout import SINGLE, FanOutError, Item, items
 from pipeline.scope import output_types
 from pipeline.shape import judge, keys, marks
-from pipeline.source import Entry, Map, Text, plain
+from pipeline.source import Entry, List, Map, Text, plain
 from pipeline.spec import Approval, StageSpec, not_built
 from pipeline.stage import Outputs, ScriptMark, Stage
 from pipeline.values import Report, Value, entries, literal, place_at, read_value
@@ -92,21 +92,23 @@ def _find_kind(made: Draft, kinds: Kinds, report: Report) -> None:
     uses, run = made.entry("uses"), made.entry("run")
     if uses and run:
         report.add(run.key.place, "a stage has `uses:` or `run:`, not both")
-    elif not uses and not run:
-        if not set(made.node.entries) <= set(keys(StageSpec)):
-            return
+    elif uses and isinstance(uses.value, Text):
+        _take_kind(made, uses.value.value, kinds, report)
+    elif run and isinstance(run.value, Text | List):
+        _take_kind(made, SHELL, kinds, report)
+    elif not uses and not run and set(made.node.entries) <= set(keys(StageSpec)):
         report.add(made.place, f"the stage '{made.name}' does nothing", "give it `run:`, or `uses:` and `with:`")
-    elif uses and not isinstance(uses.value, Text):
-        return
+
+
+def _take_kind(made: Draft, name: str, kinds: Kinds, report: Report) -> None:
+    made.kind_name = name
+    place = made.place_of("uses", "run")
+    if name == APPROVAL:
+        _approval(made, report)
+    elif name not in kinds:
+        report.add(place, f"unknown kind '{name}'", nearest(name, [*kinds, APPROVAL]))
     else:
-        made.kind_name = uses.value.value if uses and isinstance(uses.value, Text) else SHELL
-        place = made.place_of("uses", "run")
-        if made.kind_name == APPROVAL:
-            _approval(made, report)
-        elif made.kind_name not in kinds:
-            report.add(place, f"unknown kind '{made.kind_name}'", nearest(made.kind_name, [*kinds, APPROVAL]))
-        else:
-            _installed(made, kinds, place, report)
+        _installed(made, kinds, place, report)
 
 
 def _installed(made: Draft, kinds: Kinds, place: Place, report: Report) -> None:
@@ -140,7 +142,7 @@ def _fields_node(made: Draft, report: Report) -> Map:
     given = made.node.get("with")
     fields = dict(given.entries) if isinstance(given, Map) else {}
     run = made.entry("run")
-    if run is None or made.entry("uses"):
+    if run is None or made.kind_name != SHELL or made.entry("uses"):
         return Map(fields, made.fields_place)
     for name in ("script", "argv"):
         if name in fields:

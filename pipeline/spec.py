@@ -6,6 +6,7 @@ The models take what YAML says as texts, lists and maps. JSON schema and documen
 import re
 from collections.abc import Callable, Mapping
 from datetime import timedelta
+from types import GenericAlias
 from typing import Annotated, Any, Final, Literal, TypeAlias
 
 from pydantic import (
@@ -21,7 +22,7 @@ from pydantic import (
     model_validator,
 )
 
-from pipeline.stage import Duration, Glob
+from pipeline.stage import Duration, Glob, SecretKind
 
 __all__ = [
     "INHERITED",
@@ -119,18 +120,18 @@ def _variable(name: str) -> str:
 Variable: TypeAlias = Annotated[str, AfterValidator(_variable), _NAME_SCHEMA]
 
 
-def _texts(item: dict[str, Any]) -> WithJsonSchema:
-    return WithJsonSchema({"anyOf": [item, {"type": "array", "items": item}]})
-
-
 def _positive_count(size: int) -> int:
     if size < 1:
         raise ValueError("it must be 1 or more")
     return size
 
 
-Pools: TypeAlias = Annotated[tuple[Free, ...], BeforeValidator(_one_or_more), _texts({"type": "string"})]
-Stages: TypeAlias = Annotated[tuple[str, ...], BeforeValidator(_one_or_more), _texts({"type": "string"})]
+Pools: TypeAlias = Annotated[
+    tuple[Free, ...], BeforeValidator(_one_or_more, json_schema_input_type=Free | tuple[Free, ...])
+]
+Stages: TypeAlias = Annotated[
+    tuple[str, ...], BeforeValidator(_one_or_more, json_schema_input_type=str | tuple[str, ...])
+]
 Value: TypeAlias = Any
 """Texts, lists and maps, free in shape."""
 
@@ -159,24 +160,10 @@ def _needs(value: object) -> object:
     return value
 
 
-_NEED_WORDS_SCHEMA = {"enum": ["ok", "optional", "ended", "all"]}
+NeedWords: TypeAlias = tuple[NeedWordText, ...]
 NeedsSpec: TypeAlias = Annotated[
-    dict[str, tuple[NeedWordText, ...]],
-    BeforeValidator(_needs),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"type": "string"},
-                {"type": "array", "items": {"type": "string"}},
-                {
-                    "type": "object",
-                    "additionalProperties": {
-                        "anyOf": [_NEED_WORDS_SCHEMA, {"type": "array", "items": _NEED_WORDS_SCHEMA}]
-                    },
-                },
-            ]
-        }
-    ),
+    dict[str, NeedWords],
+    BeforeValidator(_needs, json_schema_input_type=str | tuple[str, ...] | dict[str, NeedWordText | NeedWords]),
 ]
 
 # -- the parts of a pipeline -----------------------------------------------------------------------
@@ -215,9 +202,12 @@ def _secret(value: object) -> object:
 class SecretSpec(_Spec):
     """A secret that the host has to have."""
 
-    kind: Literal["text", "login", "file", "ssh"]
+    kind: SecretKind
     """`text`, `login` (user name and password), `file`, or `ssh` (a key)."""
-    env: Annotated[tuple[Identifier, ...], BeforeValidator(_one_or_more), _texts({"type": "string"})] = ()
+    env: Annotated[
+        tuple[Identifier, ...],
+        BeforeValidator(_one_or_more, json_schema_input_type=Identifier | tuple[Identifier, ...]),
+    ] = ()
     """The host's variables that it comes from, if not from the usual ones; two for a login."""
 
     @model_validator(mode="after")
@@ -226,6 +216,9 @@ class SecretSpec(_Spec):
         if self.env and len(self.env) != wanted:
             raise ValueError(f"a secret of kind {self.kind} comes from {wanted} variable{'s' * (wanted - 1)}")
         return self
+
+
+Secrets: TypeAlias = Annotated[SecretSpec, BeforeValidator(_secret, json_schema_input_type=SecretKind | SecretSpec)]
 
 
 def _retry(value: object) -> object:
@@ -278,7 +271,7 @@ class ReportsSpec(_Spec):
     """JUnit XML files."""
 
 
-Retries: TypeAlias = Annotated[RetrySpec, BeforeValidator(_retry)]
+Retries: TypeAlias = Annotated[RetrySpec, BeforeValidator(_retry, json_schema_input_type=Int | RetrySpec)]
 Executor: TypeAlias = Annotated[
     Annotated[Literal["local"], Tag("host")] | Annotated[ExecutorSpec, Tag("container")],
     Discriminator(lambda value: "host" if isinstance(value, str) else "container"),
@@ -434,20 +427,33 @@ def _list_of(value: object) -> object:
     return [value] if isinstance(value, Mapping) else value
 
 
+def _map_or_list(model: type[BaseModel]) -> BeforeValidator:
+    return BeforeValidator(_list_of, json_schema_input_type=model | GenericAlias(tuple, (model, ...)))
+
+
 class Triggers(_Spec):
     """What starts a run by itself; each a map or a list of maps."""
 
-    push: Annotated[tuple[PushTrigger, ...], BeforeValidator(_list_of)] = ()
+    push: Annotated[tuple[PushTrigger, ...], _map_or_list(PushTrigger)] = ()
     """Pushes to branches."""
-    tag: Annotated[tuple[TagTrigger, ...], BeforeValidator(_list_of)] = ()
+    tag: Annotated[tuple[TagTrigger, ...], _map_or_list(TagTrigger)] = ()
     """New tags."""
-    pull_request: Annotated[tuple[PullRequestTrigger, ...], BeforeValidator(_list_of)] = ()
+    pull_request: Annotated[
+        tuple[PullRequestTrigger, ...],
+        _map_or_list(PullRequestTrigger),
+    ] = ()
     """Pull requests."""
-    pipeline: Annotated[tuple[PipelineTrigger, ...], BeforeValidator(_list_of)] = ()
+    pipeline: Annotated[
+        tuple[PipelineTrigger, ...],
+        _map_or_list(PipelineTrigger),
+    ] = ()
     """Ends of other pipelines."""
-    webhook: Annotated[tuple[WebhookTrigger, ...], BeforeValidator(_list_of)] = ()
+    webhook: Annotated[
+        tuple[WebhookTrigger, ...],
+        _map_or_list(WebhookTrigger),
+    ] = ()
     """Requests from elsewhere."""
-    cron: Annotated[tuple[CronTrigger, ...], BeforeValidator(_list_of)] = ()
+    cron: Annotated[tuple[CronTrigger, ...], _map_or_list(CronTrigger)] = ()
     """Points in time."""
 
 
@@ -481,7 +487,7 @@ class PipelineSpec(PoolSizes):
     """The name of the pipeline."""
     params: dict[Identifier, ParamSpec] = {}
     """Its inputs."""
-    secrets: dict[Free, Annotated[SecretSpec, BeforeValidator(_secret)]] = {}
+    secrets: dict[Free, Secrets] = {}
     """The secrets it uses, each `text`, `login`, `file` or `ssh`; their values come from the host."""
     triggers: Annotated[Triggers | None, NOT_BUILT] = None
     """What starts a run by itself."""
