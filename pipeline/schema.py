@@ -18,6 +18,8 @@ _REFERENCE: Final = {"type": "string", "pattern": r"\$\{"}
 _SCALAR: Final = ["string", "number", "boolean"]
 _FIXED: Final = frozenset({"uses", "run", "needs", "when", "takes"})
 """Keys of a stage that take no `${…}`, so their schema stays as narrow as it is."""
+_PLAIN: Final = frozenset({"enum", "const", "required", "type"})
+"""Words of JSON schema that hold no schemas."""
 _LITERAL: Final = frozenset({"ParamSpec", "SecretSpec"})
 
 Schema = dict[str, Any]
@@ -40,8 +42,8 @@ def schema(kinds: Kinds) -> Schema:
     definitions["Pipeline"] = _without_name(pipeline)
     definitions = _closed_maps(definitions)
     pipeline = _closed_maps(pipeline)
-    document = {"$schema": DIALECT, "title": "pipeline file", "$defs": definitions, **_file(pipeline)}
-    return _renamed(document)
+    document: Schema = _renamed({"title": "pipeline file", "$defs": definitions, **_file(pipeline)})
+    return {"$schema": DIALECT, **document}
 
 
 def _specs() -> Iterator[type[BaseModel]]:
@@ -69,9 +71,7 @@ def _opened(value: Any) -> Any:
         return [_opened(item) for item in value]
     if not isinstance(value, Mapping):
         return value
-    inner = {
-        key: item if key in ("enum", "const", "required", "type") else _opened(item) for key, item in value.items()
-    }
+    inner = {key: item if key in _PLAIN else _opened(item) for key, item in value.items()}
     if "properties" in value:
         inner["properties"] = {key: _opened(item) for key, item in value["properties"].items()}
     narrow = "enum" in value or "pattern" in value or value.get("type") in ("integer", "number", "boolean", "array")
