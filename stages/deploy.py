@@ -25,10 +25,10 @@ from stages.clients.kubernetes.apply import annotate, assign_namespaces, check, 
 from stages.clients.kubernetes.files import find_manifests
 from stages.clients.kubernetes.images import replace_images
 from stages.clients.kubernetes.manifests import Manifest, read_manifests
-from stages.clients.kubernetes.objects import Object
+from stages.clients.kubernetes.objects import Object, Ref, dig
 from stages.clients.kubernetes.order import CRD, batches
 from stages.clients.kubernetes.pull_secret import ensure_pull_secrets
-from stages.clients.kubernetes.refusals import forbidden
+from stages.clients.kubernetes.refusals import answered_no
 from stages.clients.kubernetes.scalars import Variables
 from stages.clients.kubernetes.transport import ApiError
 from stages.clients.kubernetes.waiting import wait_until_done
@@ -81,7 +81,7 @@ class Deploy(Stage[DeployOutputs]):
                 await wait_until_done(ctx, cluster, applied, self.wait.total_seconds())
                 return await _outputs(cluster, manifests)
             except ApiError as error:
-                raise forbidden(error, cluster.transport.credentials) from error
+                raise answered_no(error, cluster.transport.credentials) from error
 
     async def settle(self, ctx: StageContext, key: str, intent: Mapping[str, JsonValue]) -> Settled:
         """Whether the intended objects bear the mark of this run. Applying again is harmless, so a part is none."""
@@ -128,7 +128,14 @@ class Deploy(Stage[DeployOutputs]):
 async def _outputs(cluster: Cluster, manifests: list[Manifest]) -> DeployOutputs:
     namespaces = sorted({manifest.ref.namespace for manifest in manifests} - {""})
     deployments = [manifest.ref for manifest in manifests if manifest.ref.kind == "Deployment"]
-    found = await cluster.get(deployments[0]) if len(deployments) == 1 else None
-    marks = (found or {}).get("metadata", {}).get("annotations", {})
-    revision = marks.get("deployment.kubernetes.io/revision", "")
+    revision = await _revision(cluster, deployments[0]) if len(deployments) == 1 else ""
     return DeployOutputs(objects=len(manifests), namespace=",".join(namespaces), revision=revision)
+
+
+async def _revision(cluster: Cluster, deployment: Ref) -> str:
+    """The Deployment's revision, empty if it cannot be read: what is rolled out stays so."""
+    try:
+        found = await cluster.get(deployment)
+    except (ApiError, StageErrored):
+        return ""
+    return dig(found, "metadata", "annotations", "deployment.kubernetes.io/revision") or ""

@@ -3,11 +3,11 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from pipeline.stage import CauseKind, StageFailed
+from pipeline.stage import CauseKind, StageErrored, StageFailed
 from stages.clients.kubernetes.manifests import Manifest
 from stages.clients.kubernetes.transport import ApiError
 
-__all__ = ["explain", "forbidden"]
+__all__ = ["answered_no", "explain"]
 
 _CONFLICT = "FieldManagerConflict"
 _IMMUTABLE = ("immutable", "updates to statefulset spec", "spec is immutable after creation")
@@ -33,23 +33,37 @@ class _Row:
     why: str
 
 
-def explain(refused: Sequence[tuple[Manifest, ApiError]]) -> StageFailed:
-    """The failure (config) for objects that the cluster refused; its evidence is the table and the ways out."""
+def explain(refused: Sequence[tuple[Manifest, ApiError]]) -> StageFailed | StageErrored:
+    """The failure (config) for objects that the cluster refused; its evidence is the table and the ways out.
+
+    Where the cluster only could not answer (a webhook is down, it is overloaded) it is an error (infra) instead.
+    """
     rows = [row for manifest, error in refused for row in _rows(manifest, error)]
     more = f" (and {len(rows) - 1} more)" if len(rows) > 1 else ""
     first = " ".join(part for part in (rows[0].thing, rows[0].field) if part)
     ways = [_WAYS[sort] for sort in dict.fromkeys(row.sort for row in rows) if sort in _WAYS]
     message = f"the cluster refuses {first}: {rows[0].why}{more}"
+    if all(_passes(error) for _, error in refused):
+        return StageErrored(message, evidence=_table(rows))
     return StageFailed(message, kind=CauseKind.CONFIG, evidence=[*_table(rows), *ways])
 
 
-def forbidden(error: ApiError, credentials: str) -> StageFailed:
-    """The failure (config) for a request that our account may not make, or (401) that knows no such account."""
+def answered_no(error: ApiError, credentials: str) -> StageFailed | StageErrored:
+    """The failure (config) for any other request: an unknown account (401), a missing right (403), or the like."""
+    if _passes(error):
+        return StageErrored(f"the cluster cannot {error.action} now: {error.message}")
     if error.status == 401:
         message = f"the cluster does not accept {credentials}: {error.message} (to {error.action})"
-    else:
+    elif error.status == 403:
         message = f"{credentials} may not {error.action}: {error.message}"
+    else:
+        message = f"the cluster does not {error.action}: {error.message} (HTTP {error.status})"
     return StageFailed(message, kind=CauseKind.CONFIG, evidence=[_WAYS["forbidden"]] if error.status == 403 else [])
+
+
+def _passes(error: ApiError) -> bool:
+    """Whether the answer says more about the moment than about the request."""
+    return error.status >= 500 or error.status == 429
 
 
 def _rows(manifest: Manifest, error: ApiError) -> Iterator[_Row]:

@@ -13,7 +13,7 @@ from stages.clients.kubernetes.diagnosis import Patience, Trouble
 from stages.clients.kubernetes.evidence import collect, events_of
 from stages.clients.kubernetes.objects import Object, Ref, identity
 from stages.clients.kubernetes.pods import selector
-from stages.clients.kubernetes.refusals import forbidden
+from stages.clients.kubernetes.refusals import answered_no
 from stages.clients.kubernetes.rollout import Verdict, is_generic, judge
 from stages.clients.kubernetes.scene import WITH_PODS, Scene, look
 from stages.clients.kubernetes.steady import applied_at
@@ -134,7 +134,7 @@ class _Vigil:
     def _scene(self, ref: Ref, then: Object) -> Scene:
         own, *others = self.where[ref]
         if own in self.mirror.refused:
-            raise forbidden(self.mirror.refused[own], self.cluster.transport.credentials)
+            raise answered_no(self.mirror.refused[own], self.cluster.transport.credentials)
         listed = self.mirror.objects(own)
         if listed is None:
             return Scene(then, Verdict("waiting", "it is being looked up"))

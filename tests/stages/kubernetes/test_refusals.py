@@ -2,8 +2,9 @@
 
 from typing import Any
 
+from pipeline.stage import StageErrored, StageFailed
 from stages.clients.kubernetes.manifests import Manifest
-from stages.clients.kubernetes.refusals import explain, forbidden
+from stages.clients.kubernetes.refusals import answered_no, explain
 from stages.clients.kubernetes.transport import ApiError
 
 
@@ -45,7 +46,14 @@ def test_a_forbidden_object_says_what_the_cluster_says() -> None:
 
 
 def test_unknown_credentials_are_told_from_missing_rights() -> None:
-    unknown = forbidden(ApiError(401, {"message": "Unauthorized"}, "get Namespace his"), "the kubeconfig of 'k'")
+    unknown = answered_no(ApiError(401, {"message": "Unauthorized"}, "get Namespace his"), "the kubeconfig of 'k'")
     assert str(unknown) == "the cluster does not accept the kubeconfig of 'k': Unauthorized (to get Namespace his)"
-    missing = forbidden(ApiError(403, {"message": "no"}, "list Pod in his"), "the kubeconfig of 'k'")
+    missing = answered_no(ApiError(403, {"message": "no"}, "list Pod in his"), "the kubeconfig of 'k'")
     assert str(missing) == "the kubeconfig of 'k' may not list Pod in his: no"
+
+
+def test_a_webhook_that_is_down_is_an_error_of_the_infrastructure() -> None:
+    down = refused(500, message="failed calling webhook: connection refused")
+    assert isinstance(explain([down]), StageErrored)
+    assert isinstance(explain([down, refused(422, causes=[IMMUTABLE])]), StageFailed)
+    assert isinstance(answered_no(ApiError(503, {"message": "busy"}, "get Pod p"), "k"), StageErrored)
