@@ -1,15 +1,16 @@
 """Handing a message to a mail server; it blocks."""
 
 import contextlib
-import smtplib
 import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from email.message import EmailMessage
-from ssl import create_default_context
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pipeline.stage import CauseKind, Login, StageErrored, StageFailed
+
+if TYPE_CHECKING:  # a start of pipe need not wait for it
+    import smtplib
 
 __all__ = ["Delivery", "Server", "parse_server"]
 
@@ -63,6 +64,8 @@ class Delivery:
             StageFailed: the server refuses the login, the sender or every recipient.
             StageErrored: it does not answer, or has no time for us now.
         """
+        import smtplib
+
         where = f"the mail server {self._server}"
         try:
             with self._connected() as client:
@@ -80,7 +83,9 @@ class Delivery:
         return {address: _said({address: answer}) for address, answer in refused.items()}
 
     @contextlib.contextmanager
-    def _connected(self) -> Iterator[smtplib.SMTP]:
+    def _connected(self) -> Iterator["smtplib.SMTP"]:
+        import smtplib
+
         server, name = self._server, socket.gethostname()
         ssl = server.tls == "ssl" or (server.tls == "auto" and server.port == 465)
         kind = smtplib.SMTP_SSL if ssl else smtplib.SMTP
@@ -93,7 +98,9 @@ class Delivery:
                 client.login(self._login.username, self._login.password)
             yield client
 
-    def _secure(self, client: smtplib.SMTP) -> None:
+    def _secure(self, client: "smtplib.SMTP") -> None:
+        from ssl import create_default_context
+
         if client.has_extn("starttls") or self._server.tls == "starttls":
             client.starttls(context=create_default_context())
             client.ehlo()

@@ -7,7 +7,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 from pathlib import Path
-from ssl import SSLContext, create_default_context
 from typing import TYPE_CHECKING, TypeAlias
 
 import anyio
@@ -16,6 +15,8 @@ import anyio.to_thread
 from pipeline.stage import CauseKind, Login, StageErrored, StageFailed
 
 if TYPE_CHECKING:  # importing it takes longer than a start of pipe may
+    from ssl import SSLContext
+
     from aiohttp import ClientResponse, ClientSession
 
 __all__ = ["HUB", "Insecure", "Reference", "Registry", "check_repository", "check_tag", "parse_reference"]
@@ -142,7 +143,7 @@ class Insecure:
         return any(address in ip_network(network, strict=False) for network in self.networks)
 
 
-Trust: TypeAlias = SSLContext | bool
+Trust: TypeAlias = "SSLContext | bool"
 
 
 class Registry:
@@ -259,6 +260,8 @@ class Registry:
         return {"Authorization": f"Basic {b64encode(pair).decode()}"}
 
     def _make_trust(self) -> Trust:
+        from ssl import create_default_context
+
         import aiohttp as _  # noqa: F401 - the first import takes 200 ms, here it is in a thread
 
         if self._insecure:

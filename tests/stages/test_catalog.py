@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint
+from pathlib import Path
 
 import pytest
 
@@ -95,3 +96,12 @@ def test_every_kind_is_frozen_refuses_unknown_fields_and_describes_its_own(name:
     assert [field for field, schema in properties.items() if not schema.get("description")] == []
     outputs = kind.outputs_model().model_json_schema()
     assert outputs["additionalProperties"] is False
+
+
+@pytest.mark.parametrize("name", ["checkout", "shell", "maven", "npm", "image", "push", "mail", "probe"])
+def test_the_page_about_kinds_names_every_field_and_output(name: str) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "kinds.md").read_text()
+    section = page.partition(f"\n## {name}\n")[2].partition("\n## ")[0]
+    kind = catalog.kind(name)
+    fields = {*kind.model_fields, *kind.outputs_model().model_fields}
+    assert {field for field in fields if f"`{field}`" not in section} == set()

@@ -13,6 +13,7 @@ from aiosmtpd.smtp import AuthResult
 from pydantic import ValidationError
 
 from pipeline.stage import CauseKind, Login, StageErrored, StageFailed
+from sandbox import Sandbox
 from stages.clients.mail import parse_server
 from stages.mail import Mail
 from tests.support.context import FakeContext
@@ -177,3 +178,12 @@ def test_a_server_is_a_host_and_a_port(text: str, host: str, port: int) -> None:
     assert parse_server("mail.example", "ssl").port == 465
     with pytest.raises(ValueError, match="write host:port"):
         parse_server("mail.example:x", "auto")
+
+
+@pytest.mark.sandbox
+async def test_the_sandbox_keeps_what_is_sent(real: FakeContext, world: Sandbox) -> None:
+    await mail(server=world.smtp, subject=real.run.id, body="hello").run(real)
+    kept = [path for path in world.mail_dir.glob("*.eml") if real.run.id.encode() in path.read_bytes()]
+    assert len(kept) == 1
+    assert b"X-Rcpt-To: team@example.com" in kept[0].read_bytes()
+    kept[0].unlink()
