@@ -12,7 +12,7 @@ from pydantic import JsonValue
 
 from pipeline.draft import Draft, Kinds, as_map, draft, expand_each
 from pipeline.errors import Place, nearest
-from pipeline.expressions import ExpressionError, Form, bind, is_open, shown
+from pipeline.expressions import ExpressionError, Form, bind, shown
 from pipeline.fanout import SINGLE, FanOutError, Item, expand, split_need
 from pipeline.graph import cycles, upstream
 from pipeline.leaves import Leaves
@@ -148,7 +148,8 @@ class Layout:
 
     def _stage_needs(self, made: Draft) -> list[str]:
         """The stages that a stage needs; what is wrong with their names is reported."""
-        found = []
+        found: list[str] = []
+        self._check_takes(made)
         for written in made.spec.needs:
             stage, _ = split_need(written)
             place = self._need_place(made, written)
@@ -163,6 +164,12 @@ class Layout:
             else:
                 found.append(stage)
         return found
+
+    def _check_takes(self, made: Draft) -> None:
+        for taken in set(made.spec.takes) - {split_need(written)[0] for written in made.spec.needs}:
+            hint = f"add '{taken}' to `needs:`" if taken in self.drafts else nearest(taken, self.drafts)
+            message = f"`takes:` names '{taken}', which is no need of '{made.name}'"
+            self._report.add(made.place_of("takes"), message, hint)
 
     def _need_place(self, made: Draft, written: str) -> Place:
         entry = made.entry("needs")
@@ -245,7 +252,7 @@ class Layout:
         if kind is None or "into" not in kind.model_fields:
             return None
         into = leaf.fields.get("into", kind.model_fields["into"].default)
-        undecided = leaf.skipped or leaf.when or leaf.workspace == "copy" or is_open(into) or "${" in leaf.dir
-        if undecided or not isinstance(into, str):
+        undecided = leaf.skipped or leaf.when or leaf.workspace == "copy" or "${" in leaf.dir
+        if undecided or not isinstance(into, str) or contains_unset(leaf.dir + into):
             return None
         return PurePosixPath(leaf.dir or ".") / into

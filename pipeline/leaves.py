@@ -10,7 +10,7 @@ from pydantic import JsonValue
 from pipeline import conditions
 from pipeline.draft import WAITING, Draft, Kind, as_map, field_marks
 from pipeline.errors import Place, nearest
-from pipeline.expressions import ExpressionError, Form, bind, fill, is_open, scalar_text, shown
+from pipeline.expressions import ExpressionError, Fault, Form, bind, fill, is_open, names, scalar_text, shown
 from pipeline.fanout import Item, leaf_name
 from pipeline.linking import Links
 from pipeline.plan import Leaf, Need, Retry
@@ -137,8 +137,7 @@ class Leaves:
             return
         if fault := misplaced(use, binding.type, text=key in _TEXTS):
             self.report.add(use.place, fault)
-        waits = use.name.startswith("stages.") or use.name == "run.outcome"
-        if waits and key not in WAITING:
+        if _waits(use.name) and key not in WAITING:
             message = f"`{key}:` is fixed in the plan, and `{use.name}` is known only when a stage has ended"
             self.report.add(use.place, message, "values of other stages can go into `with:` and `env:`")
         else:
@@ -148,7 +147,7 @@ class Leaves:
 
     def _settled(self, draft: Draft, forms: Mapping[str, Form]) -> StageSpec:
         """The stage's keys with what was filled in: values without names were judged when the file was read."""
-        filled = {key: form for key, form in forms.items() if key != "with" and draft.values[key].uses}
+        filled = {key: form for key, form in forms.items() if key != "with" and draft.values[key].changed}
         if not filled:
             return draft.spec
         shaped = judge(StageSpec, {key: shown(form) for key, form in filled.items()}, open_in(filled))
@@ -211,6 +210,9 @@ class Leaves:
             allowed = next((mark.kinds for mark in field_marks(kind, key) if isinstance(mark, SecretRef)), None)
             if allowed is None or not fields.get(key):
                 continue
+            if any(map(_waits, names(fields[key]))):
+                place = draft.fields_node.entries[key].place if draft.fields_node else draft.fields_place
+                self.report.add(place, f"`{key}:` names a secret, which is fixed in the plan")
             for name in _names(fields[key]):
                 if self._permitted(draft, key, name, allowed):
                     yield f"with.{key}.{name}", name
@@ -239,6 +241,8 @@ class Leaves:
         known = [self._condition_name(draft, item, node, use, found) for use in conditions.uses(text)]
         sound = all(known)
         faults = conditions.check(text, found.types) if sound else conditions.check_syntax(text)
+        if faults and (start := text.find("${")) >= 0:
+            faults = (Fault(start, 2, "a condition is not filled in: its names stand without `${}`"),)
         for fault in faults:
             self.report.add(node.at(fault.start, fault.length), fault.message, fault.hint)
         return _decided(text, found) if sound and not faults else _Condition(when=text)
@@ -254,6 +258,11 @@ class Leaves:
             return False
         found.take(use.name, binding, target)
         return True
+
+
+def _waits(name: str) -> bool:
+    """Whether a name has no value before a stage has ended."""
+    return name.startswith("stages.") or name == "run.outcome"
 
 
 def _for_kind(kind: str, complaint: Complaint) -> Complaint:

@@ -6,6 +6,7 @@ The models take what YAML says as texts, lists and maps. JSON schema and documen
 import re
 from collections.abc import Callable, Mapping
 from datetime import timedelta
+from pathlib import PurePosixPath
 from types import GenericAlias
 from typing import Annotated, Any, Final, Literal, TypeAlias
 
@@ -295,6 +296,19 @@ class Defaults(_Spec):
     """`shared`: one folder a run. `copy`: a snapshot of it, thrown away at the end."""
 
 
+def _inside(folder: str) -> str:
+    path = PurePosixPath(folder)
+    if path.is_absolute() or ".." in path.parts:
+        raise ValueError(f"'{folder}' is not in the workspace: write a path below it")
+    return folder
+
+
+def _no_outcome(name: str) -> str:
+    if name == "outcome":
+        raise ValueError("every stage has an `outcome` of its own: choose another name")
+    return name
+
+
 class StageSpec(Defaults):
     """A node of the pipeline: one kind at work, or as many leaves of it as `each` has entries."""
 
@@ -310,7 +324,7 @@ class StageSpec(Defaults):
     """Variables for the processes of the stage, and for manifests."""
     secrets: dict[Variable, Text] = {}
     """Variables that hold a secret: `NAME` (text, or the path of a file), `NAME.username`, `NAME.password`."""
-    dir: Text = ""
+    dir: Annotated[Text, AfterValidator(_inside)] = ""
     """The folder in the workspace where processes start and from which paths are counted."""
     needs: NeedsSpec = {}
     """What must have ended before: a name, a list of names, or a map of a name to `ok optional ended all`."""
@@ -322,7 +336,7 @@ class StageSpec(Defaults):
     """A failure counts as met, and makes no run red."""
     fail_fast: Bool = False
     """The first leaf that fails cancels the others."""
-    outputs: tuple[Word, ...] = ()
+    outputs: tuple[Annotated[Word, AfterValidator(_no_outcome)], ...] = ()
     """For `run`: the names that it writes, each to a file `$PIPE_OUTPUT/NAME`."""
     services: Annotated[dict[Word, ServiceSpec], NOT_BUILT] = {}
     """What runs beside the stage."""

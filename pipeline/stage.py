@@ -334,9 +334,19 @@ OutputsT = TypeVar("OutputsT", bound=Outputs)
 
 
 class Stage(BaseModel, ABC, Generic[OutputsT]):
-    """A kind of stage. Its docstring's first line is what `pipe kinds` prints; describe every field."""
+    """A kind of stage. Its docstring's first line is what `pipe kinds` prints; describe every field.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    A field named `into` is the folder of the workspace that the kind fills from outside: a run with such a
+    stage has a workspace of its own, and no two stages may fill the same folder.
+    """
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+        # where text is wanted, a number that `${run.number}` brings is its text
+        coerce_numbers_to_str=True,
+    )
 
     computes: ClassVar[bool] = False
     """It works on this machine's cores and takes one of `--jobs`; other kinds wait for somebody else's."""

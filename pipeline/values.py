@@ -55,12 +55,15 @@ class Value:
 
     form: Form
     uses: tuple[Use, ...] = ()
+    changed: bool = False
+    """It is not what stands in the file: it has names, or a `$$`."""
 
 
 def read_value(node: Node, report: Report) -> Value:
     """A node with its `${…}` found; what is wrong with their spelling is reported."""
     uses: list[Use] = []
-    return Value(_form(node, (), uses, report), tuple(uses))
+    form = _form(node, (), uses, report)
+    return Value(form, tuple(uses), form != literal(node))
 
 
 def _form(node: Node, path: Path, uses: list[Use], report: Report) -> Form:
