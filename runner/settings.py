@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import socket
 import time
 from collections import deque
@@ -16,6 +17,7 @@ from runner.events import Record, RunFinished, decode
 __all__ = ["RunFolder", "Store", "cache_folder", "default_jobs", "read_records"]
 
 EPOCH = 1
+WORKSPACES_KEPT = 5
 
 
 def default_jobs() -> int:
@@ -58,10 +60,28 @@ class RunFolder:
 
     def own(self) -> None:
         """Say which process writes here."""
-        stat = Path(f"/proc/{os.getpid()}/stat")
-        started = stat.read_text().rpartition(")")[2].split()[19] if stat.exists() else ""
-        owner = {"pid": os.getpid(), "started": started, "host": socket.gethostname(), "epoch": EPOCH}
-        (self.path / "owner").write_text(json.dumps(owner | {"heartbeat": time.time()}))
+        owner = {"pid": os.getpid(), "started": _started(os.getpid()), "host": socket.gethostname(), "epoch": EPOCH}
+        self._owner.write_text(json.dumps(owner | {"heartbeat": time.time()}))
+
+    def owned(self) -> bool:
+        """Whether the process that took the run is alive; on another host nobody can say, so it counts as alive."""
+        try:
+            owner = json.loads(self._owner.read_text())
+        except (OSError, ValueError):
+            return False
+        return bool(owner["host"] != socket.gethostname() or _started(owner["pid"]) == owner["started"] != "")
+
+    @property
+    def _owner(self) -> Path:
+        return self.path / "owner"
+
+
+def _started(pid: int) -> str:
+    """When a process started, in ticks since boot; with the pid it names a process for good. Empty: there is none."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except OSError:
+        return ""
 
 
 class Store:
@@ -125,6 +145,13 @@ class Store:
             except OSError as error:
                 raise self._unwritable(error) from error
             return wanted, RunFolder(folder)
+
+    def sweep(self, pipeline: str) -> None:
+        """Remove the workspaces of ended runs but the newest five; logs and journals stay."""
+        for number in sorted(self._numbers(pipeline), reverse=True)[WORKSPACES_KEPT:]:
+            folder = RunFolder(self.path / pipeline / str(number))
+            if folder.work.exists() and not folder.owned():
+                shutil.rmtree(folder.work, ignore_errors=True)
 
     def _numbers(self, pipeline: str) -> Iterator[int]:
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):

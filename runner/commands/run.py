@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import anyio
-from stages.catalog import kind
 from ulid import ULID
 
 from pipeline.errors import PipeError
@@ -26,6 +25,7 @@ from runner.sinks.sink import Renderer, Sink
 from runner.sinks.view import RunView
 from runner.stopper import Stopper
 from runner.workspace import run_workspace
+from stages.catalog import kind
 
 __all__ = ["Options", "run"]
 
@@ -93,6 +93,7 @@ def _identity(store: Store, pipeline: str, number: int) -> RunIdentity:
 
 def _take(call: Call, store: Store, host: Host, name: str, secrets: Secrets) -> _Prepared:
     number, folder = store.take(name, host.number)
+    store.sweep(name)
     plan = call.plan(name, _identity(store, name, number))
     folder.plan.write_text(plan.model_dump_json(by_alias=True, exclude_defaults=True))
     return _Prepared(plan, folder, secrets)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -129,6 +130,7 @@ def test_secrets_env_is_read_and_refused_when_others_can_read_it(tmp_path: Path)
 # -- numbers ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_each_run_gets_the_next_number_and_the_host_may_give_its_own(tmp_path: Path) -> None:
     write(tmp_path, script("echo number $BUILD_NUMBER"))
     assert "number 1" in pipe(tmp_path, "run", "pipeline.yaml").stdout
@@ -137,6 +139,7 @@ def test_each_run_gets_the_next_number_and_the_host_may_give_its_own(tmp_path: P
     assert "number 77" in pipe(tmp_path, "run", "pipeline.yaml", env=jenkins).stdout
 
 
+@pytest.mark.slow
 def test_ten_runs_at_once_get_ten_numbers(tmp_path: Path) -> None:
     write(tmp_path, script("true"))
     runs = [
@@ -191,6 +194,7 @@ def test_kill_9_of_the_engine_leaves_no_process(tmp_path: Path) -> None:
     assert of_run(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_kill_9_of_the_guardian_cancels_the_run(tmp_path: Path) -> None:
     run = start(tmp_path)
     run.kill()
@@ -200,6 +204,7 @@ def test_kill_9_of_the_guardian_cancels_the_run(tmp_path: Path) -> None:
     assert outcome(tmp_path) == "cancelled"
 
 
+@pytest.mark.slow
 def test_a_stage_that_ignores_every_cancel_is_left_behind_and_that_is_written_down(tmp_path: Path) -> None:
     write(tmp_path, "name: demo\nstages:\n  one: {uses: probe, with: {log: up, sleep: 5m, ignore_cancel: 5m}}\n")
     run = subprocess.Popen([PIPE, "run", "pipeline.yaml", "-o", "plain"], cwd=tmp_path, env=environment(), stdout=-3)
@@ -233,6 +238,7 @@ def test_a_failed_stage_shows_its_last_lines_again_at_the_end(tmp_path: Path) ->
     assert shown.index("---- one failed: the script ended with exit code 3") < shown.rindex("the reason")
 
 
+@pytest.mark.slow
 def test_a_reader_that_goes_away_does_not_hold_up_the_run(tmp_path: Path) -> None:
     write(tmp_path, script("seq 200000; touch done"))
     run = subprocess.Popen([PIPE, "run", "pipeline.yaml"], cwd=tmp_path, env=environment(), stdout=subprocess.PIPE)
@@ -241,3 +247,15 @@ def test_a_reader_that_goes_away_does_not_hold_up_the_run(tmp_path: Path) -> Non
     run.stdout.close()
     assert run.wait(DEADLINE) == 0
     assert (tmp_path / "done").exists()
+
+
+@pytest.mark.slow
+def test_only_the_newest_five_workspaces_are_kept_and_never_a_running_one_is_removed(tmp_path: Path) -> None:
+    write(tmp_path, script("true"))
+    for number in range(1, 8):
+        (tmp_path / ".pipe/demo" / str(number) / "work").mkdir(parents=True)
+    mine = {"pid": os.getpid(), "host": platform.node(), "started": Path("/proc/self/stat").read_text().split()[21]}
+    (tmp_path / ".pipe/demo/1/owner").write_text(json.dumps(mine))
+    pipe(tmp_path, "run", "pipeline.yaml")
+    kept = sorted(int(path.parent.name) for path in (tmp_path / ".pipe/demo").glob("*/work"))
+    assert kept == [1, 4, 5, 6, 7]
