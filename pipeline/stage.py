@@ -314,7 +314,7 @@ class StageContext(Protocol):
 class Outputs(BaseModel):
     """What later stages may name as `${stages.S.NAME}`; at most 64 KiB, never a secret."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 class NoOutputs(Outputs):

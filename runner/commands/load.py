@@ -1,6 +1,5 @@
 """From the words of a call to plans: the file, the pipelines chosen, the values given."""
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,7 +54,7 @@ def open_call(path: str, pipelines: Sequence[str], params: Sequence[str], host: 
     place = Path(path)
     if not place.is_file():
         raise PipeError(f"{path}: no such file{_beside(place)}")
-    file = read(load(place, os.path.relpath(place)), installed())
+    file = read(load(place, path), installed())
     known = tuple(file.pipelines)
     for name in pipelines:
         if name not in known:
