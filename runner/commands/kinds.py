@@ -4,9 +4,9 @@ import json
 from collections.abc import Iterator
 
 import click
-from pipeline.schema import schema
 from pydantic_core import PydanticUndefined
 
+from pipeline.schema import schema
 from pipeline.stage import Outputs, Stage
 from stages.catalog import installed, kind, names
 

@@ -4,14 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.errors import PipeError, nearest
 from pipeline.model import PipelineFile, read
+from pipeline.plan import Plan, RunIdentity
 from pipeline.resolve import assignments, resolve
 from pipeline.source import load
-from stages.catalog import installed
-
-from pipeline.errors import PipeError, nearest
-from pipeline.plan import Plan, RunIdentity
 from runner.hosts import Host
+from stages.catalog import installed
 
 __all__ = ["Call", "open_call"]
 
