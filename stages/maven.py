@@ -12,7 +12,7 @@ from pydantic import BeforeValidator
 
 from pipeline.stage import CauseKind, NoOutputs, Stage, StageContext, StageFailed
 from stages.clients.maven import Log, lease
-from stages.clients.output import Lines, watched
+from stages.clients.output import Lines
 
 __all__ = ["Maven"]
 
@@ -55,10 +55,10 @@ class Maven(Stage[NoOutputs]):
 
         async with _repository(ctx) as repository:
             argv = [program, "-B", f"-Dmaven.repo.local={repository}", *options, *self.goals]
-            code = await watched(ctx, argv, sink, env=env)
+            ended = await ctx.exec(argv, env=env, output=sink, check=False)
         lines.end()
-        if code:
-            raise log.trouble(Path(program).name, code)
+        if ended.exit_code:
+            raise log.trouble(Path(program).name, ended.exit_code)
         return NoOutputs()
 
     def _call(self, workspace: Path) -> tuple[str, list[str], dict[str, str]]:

@@ -9,7 +9,7 @@ from pydantic import field_validator
 from pipeline.errors import nearest
 from pipeline.stage import CauseKind, NoOutputs, Stage, StageContext, StageFailed
 from stages.clients.npm import MARKER, Package, Store, install_trouble, read_package, told
-from stages.clients.output import Lines, watched
+from stages.clients.output import Lines
 
 __all__ = ["Npm"]
 
@@ -116,6 +116,6 @@ class Npm(Stage[NoOutputs]):
 
         registry = {"npm_config_registry": self.registry} if self.registry else {}
         env = {**QUIET, "npm_config_cache": str(ctx.cache / "packages"), **registry}
-        code = await watched(ctx, ["npm", *words], sink, env=env)
+        ended = await ctx.exec(["npm", *words], env=env, output=sink, check=False)
         lines.end()
-        return code, told(kept)
+        return ended.exit_code, told(kept)

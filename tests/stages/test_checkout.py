@@ -3,6 +3,7 @@
 import os
 import socket
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -249,8 +250,10 @@ async def test_a_host_that_never_answers_has_a_limit(ctx: FakeContext, monkeypat
     monkeypatch.setattr(remote, "LOOKUP_LIMIT", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
+        start = time.monotonic()
         with pytest.raises(StageErrored, match=f"git ls-remote 127.0.0.1:{port}: it does not answer: nothing heard"):
             await checkout(url=f"http://127.0.0.1:{port}/a.git").run(ctx)
+        assert time.monotonic() - start < 10
 
 
 @pytest.mark.parametrize(

@@ -208,11 +208,12 @@ async def test_images_of_older_runs_go_unless_somebody_uses_them(real: FakeConte
         dockerfile(real, f"RUN echo {number} > /number")
         await image(name, tag=f"r{number}", keep=0).run(real)
     container = docker.create_container(f"{name}:r0", "true")
+    docker.tag(f"{name}:r0", name, "alias")
     protected = docker.inspect_image(f"{name}:r1")["Id"]
     try:
         removed = prune(real.env, real.run.pipeline, name, keep=2, protect=[protected])
         left = sorted(tag for found in docker.images(name) for tag in found["RepoTags"])
-        assert left == [f"{name}:r{number}" for number in (0, 1, 4, 5)]
+        assert left == [f"{name}:{tag}" for tag in ("alias", "r0", "r1", "r4", "r5")]
         assert removed == 2
     finally:
         docker.remove_container(container)

@@ -114,6 +114,7 @@ class FakeContext:
         cwd: Path | None = None,
         stdin: bytes = b"",
         capture: bool = False,
+        output: Callable[[bytes], None] | None = None,
         check: bool = True,
     ) -> Completed:
         folder = cwd or self.workspace
@@ -121,9 +122,12 @@ class FakeContext:
         captured = bytearray()
         program = _Program(argv, folder, {**self.env, **(env or {})}, stdin)
         try:
-            code = await self.call(program, captured if capture else self.logged, self.logged if capture else None)
+            shown = output or self.log
+            code = await self.call(program, captured.extend if capture else shown, shown if capture else None)
         except FileNotFoundError as error:
-            raise StageFailed(f"there is no program '{argv[0]}'", kind=CauseKind.CONFIG) from error
+            raise StageFailed(
+                f"there is no program '{argv[0]}': install it, or put its folder on PATH", kind=CauseKind.CONFIG
+            ) from error
         if check and code:
             raise StageFailed(f"{argv[0]} ended with exit code {code}")
         return Completed(code, bytes(captured))
@@ -174,7 +178,7 @@ class _Program:
         self._argv, self._cwd, self._env, self._stdin = list(argv), cwd, dict(env), stdin
         self._process: subprocess.Popen[bytes] | None = None
 
-    def __call__(self, stdout: bytearray, stderr: bytearray | None) -> int:
+    def __call__(self, stdout: Callable[[bytes], None], stderr: Callable[[bytes], None] | None) -> int:
         with tempfile.TemporaryFile() as source:
             source.write(self._stdin)
             source.seek(0)
@@ -190,9 +194,9 @@ class _Program:
             )
         with process:
             readers = [
-                threading.Thread(target=_read, args=(stream, into))
-                for stream, into in ((process.stdout, stdout), (process.stderr, stderr))
-                if stream is not None and into is not None
+                threading.Thread(target=_read, args=(stream, sink))
+                for stream, sink in ((process.stdout, stdout), (process.stderr, stderr))
+                if stream is not None and sink is not None
             ]
             for reader in readers:
                 reader.start()
@@ -207,9 +211,9 @@ class _Program:
                 os.killpg(self._process.pid, signal.SIGKILL)
 
 
-def _read(stream: IO[bytes], into: bytearray) -> None:
+def _read(stream: IO[bytes], sink: Callable[[bytes], None]) -> None:
     while block := stream.read(65536):
-        into += block
+        sink(block)
 
 
 def _stop(function: object, ended: threading.Event) -> None:

@@ -16,7 +16,7 @@ from pydantic import JsonValue
 from pipeline.stage import CauseKind, Login, Secret, SecretFile, SecretText, StageContext, StageErrored, StageFailed
 from stages.clients.git.address import Address, check_ref, is_commit
 from stages.clients.git.trouble import trouble
-from stages.clients.output import Lines, watched
+from stages.clients.output import Lines
 
 __all__ = ["Found", "Remote"]
 
@@ -247,9 +247,10 @@ class Remote:
         settings = {**HARDENED, **({"safe.directory": str(folder)} if folder else {})}
         program = ["git", *(word for name, value in settings.items() for word in ("-c", f"{name}={value}"))]
         argv = [*_without(self._ctx.env), *program, *words]
-        code = await watched(self._ctx, argv, lines.feed, env=self._environment, cwd=folder or self._ctx.root)
+        where = folder or self._ctx.root
+        ended = await self._ctx.exec(argv, env=self._environment, cwd=where, output=lines.feed, check=False)
         lines.end()
-        return code, list(kept)
+        return ended.exit_code, list(kept)
 
     def _shown(self, line: str) -> bool:
         match = PROGRESS.match(line)
