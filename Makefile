@@ -33,7 +33,7 @@ check: .venv/.ready  ## What is quick: lint, types, import rules, tests without 
 up: .venv/.ready  ## Start the sandbox: docker engine, registry, git host, mail sink, Kubernetes
 	$(PYTHON) -m sandbox up
 
-down:  ## End the sandbox and leave nothing behind
+down: .venv/.ready  ## End the sandbox and leave nothing behind
 	$(PYTHON) -m sandbox down
 
 status: .venv/.ready  ## Say how the sandbox is

@@ -29,7 +29,7 @@ kubectl create namespace his --dry-run=client -o yaml | kubectl apply -f - > /de
 kubectl -n his create secret docker-registry aliyun-docker-hub --docker-server="$REGISTRY" --dry-run=client -o yaml \
   --docker-username="$PIPE_SECRET_REGISTRY_USERNAME" --docker-password="$PIPE_SECRET_REGISTRY_PASSWORD" | kubectl apply -f - > /dev/null
 release() {
-  envsubst '$REGISTRY $ALIYUNHUB_NAMESPACE $BUILD_NUMBER' < "$1/deploy/deploy.yml" | kubectl apply --server-side --force-conflicts -f - > /dev/null
+  envsubst '$REGISTRY $ALIYUNHUB_NAMESPACE $BUILD_NUMBER' < "$1/deploy/deploy.yml" | kubectl apply --server-side --field-manager=pipe --force-conflicts -f - > /dev/null
   kubectl -n his rollout status "deployment/${1##*/}" --timeout=5m > /dev/null
 }
 pids=()

@@ -268,11 +268,13 @@ class StageContext(Protocol):
         cwd: Path | None = None,
         stdin: bytes = b"",
         capture: bool = False,
+        output: Callable[[bytes], None] | None = None,
         check: bool = True,
     ) -> Completed:
         """Run a program in the workspace and wait for it; its output goes to the log, block by block.
 
-        `env` is laid over the stage's; `capture` returns stdout (at most 4 MiB) instead of logging it.
+        `env` is laid over the stage's; `capture` returns stdout (at most 4 MiB) instead of logging it;
+        `output` gets the blocks instead of the log, to be read and passed on to it.
         On cancel or time-out the whole tree of processes is gone before this returns.
 
         Raises:

@@ -100,6 +100,7 @@ class Context:
         cwd: Path | None = None,
         stdin: bytes = b"",
         capture: bool = False,
+        output: Callable[[bytes], None] | None = None,
         check: bool = True,
     ) -> Completed:
         """Run a program in the workspace; see the contract."""
@@ -108,7 +109,8 @@ class Context:
         def keep(data: bytes) -> None:
             captured.extend(data[: CAPTURE_LIMIT - len(captured)])
 
-        streams = {"stdout": keep, "stderr": self.stage_log.write} if capture else {"stdout": self.stage_log.write}
+        shown = output or self.stage_log.write
+        streams = {"stdout": keep, "stderr": shown} if capture else {"stdout": shown}
         try:
             ended = await execute(
                 argv, cwd=cwd or self.workspace, env={**self.env, **(env or {})}, stdin=stdin, **streams
