@@ -23,7 +23,7 @@ from pipeline.stage import CauseKind, Login, StageErrored, StageFailed
 from stages import push as push_module
 from stages.clients.docker import Kept, outdated
 from stages.clients.docker.build import build_trouble
-from stages.clients.docker.context import snapshot
+from stages.clients.docker.context import label_instruction, snapshot
 from stages.clients.docker.engine import Engine
 from stages.clients.docker.push import push_trouble
 from stages.clients.oci import Insecure, Reference, Registry, parse_reference
@@ -211,19 +211,35 @@ def test_a_context_is_a_plain_tar_of_what_dockerignore_leaves(tmp_path: Path) ->
     (tmp_path / ".dockerignore").write_text("# comment\nbig\n*.log\nDockerfile\n")
     (tmp_path / "link").symlink_to("/etc/passwd")
     os.mkfifo(tmp_path / "fifo")
-    with snapshot(tmp_path, tmp_path / "Dockerfile") as (file, name):
+    with snapshot(tmp_path, tmp_path / "Dockerfile", 'LABEL "a"="b"') as (file, name):
         content = file.read()
         file.seek(0)
         with tarfile.open(fileobj=file) as tar:
             members = {member.name: member for member in tar.getmembers()}
-    assert name == "Dockerfile"
-    assert sorted(members) == [".dockerignore", "Dockerfile", "keep", "keep/a", "keep/é", "link"]
+            sent = tar.extractfile(name)
+            assert sent
+            assert sent.read() == b'Dockerfile\nLABEL "a"="b"\n'
+    assert sorted(members) == [".dockerignore", name, "keep", "keep/a", "keep/é", "link"]
     assert members["link"].linkname == "/etc/passwd"
     assert {(member.uid, member.gid, member.uname) for member in members.values()} == {(0, 0, "")}
     assert members["keep/a"].mode == 0o755
     # BuildKit takes a tar in the PAX format for a Dockerfile
     assert b"PAXHEADER" not in content
     assert b"PaxHeader" not in content
+
+
+@pytest.mark.parametrize(
+    ("dockerfile", "labels", "expected"),
+    [
+        (b"FROM x", {"a": "b", "c.d": "e f"}, 'LABEL "a"="b" "c.d"="e f"'),
+        (b"FROM x", {"a": 'q"$x\\\ny'}, r'LABEL "a"="q\"\$x\\ y"'),
+        (b"FROM x", {}, ""),
+        (b"# escape=`\nFROM x", {"a": "b"}, ""),
+        (b"#escape = \\\nFROM x", {"a": "b"}, 'LABEL "a"="b"'),
+    ],
+)
+def test_all_labels_are_one_instruction(dockerfile: bytes, labels: dict[str, str], expected: str) -> None:
+    assert label_instruction(dockerfile, labels) == expected
 
 
 # -- pushing ---------------------------------------------------------------------------------------

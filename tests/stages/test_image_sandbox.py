@@ -59,14 +59,14 @@ async def test_an_image_is_built_and_says_which_run_made_it(real: FakeContext, n
     real.env["GIT_COMMIT"] = "c" * 40
     (real.workspace / "data").write_text("hello")
     dockerfile(real, "ARG GREETING", "COPY data /data", 'RUN echo "$GREETING"')
-    outputs = await image(name, args={"GREETING": "good morning"}, labels={"own": "x"}).run(real)
+    outputs = await image(name, args={"GREETING": "good morning"}, labels={"own": "x $HOME"}).run(real)
     found = docker.inspect_image(f"{name}:t1")
     assert outputs == ImageOutputs(ref=f"{name}:t1", id=found["Id"], repository=name, tag="t1")
     labels = found["Config"]["Labels"]
     assert (
         labels
         | {
-            "own": "x",
+            "own": "x $HOME",
             "pipe.run": real.run.id,
             "pipe.pipeline": real.run.pipeline,
             "pipe.number": "7",
@@ -107,7 +107,23 @@ async def test_what_dockerignore_names_stays_out(real: FakeContext, name: str) -
     (real.workspace / ".dockerignore").write_text("# comment\nbig\n")
     dockerfile(real, "COPY . /all", "RUN ls -A /all | tr '\\n' ' '; readlink /all/link")
     await image(name).run(real)
-    assert ".dockerignore Dockerfile link /etc/passwd" in " ".join(real.text.split())
+    assert " .dockerignore Dockerfile link /etc/passwd" in " ".join(real.text.split())
+
+
+async def test_what_pipe_adds_to_a_context_is_not_copied(real: FakeContext, name: str) -> None:
+    dockerfile(real, "COPY . /all", "RUN ls -A /all | tr '\\n' '|'")
+    await image(name).run(real)
+    assert "\nDockerfile|" in real.text
+    real.logged.clear()
+    real.run = replace(real.run, id=f"{real.run.id[:-1]}9")
+    await image(name).run(real)
+    assert real.text.count("Using cache") == 2
+
+
+async def test_the_stage_to_stop_at_is_labelled_too(real: FakeContext, name: str, docker: Any) -> None:
+    (real.workspace / "Dockerfile").write_text("FROM busybox:1 AS first\nFROM first\nRUN false\n")
+    await image(name, target="first").run(real)
+    assert docker.inspect_image(f"{name}:t1")["Config"]["Labels"]["pipe.run"] == real.run.id
 
 
 async def test_a_dockerfile_may_lie_outside_of_the_context(real: FakeContext, name: str) -> None:
@@ -170,7 +186,7 @@ async def test_a_login_opens_a_private_base_image(real: FakeContext, name: str, 
 
 
 async def test_a_cancel_ends_the_build_and_its_container(real: FakeContext, name: str, docker: Any) -> None:
-    dockerfile(real, "RUN echo started; sleep 60")
+    dockerfile(real, f"RUN echo started; sleep 60; echo {name}")
     start = time.monotonic()
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(image(name).run, real)
@@ -180,7 +196,7 @@ async def test_a_cancel_ends_the_build_and_its_container(real: FakeContext, name
         tasks.cancel_scope.cancel()
     assert time.monotonic() - cancelled < 3, time.monotonic() - start
     with anyio.fail_after(10):
-        while any("sleep 60" in container["Command"] for container in docker.containers(all=True)):
+        while any(name in container["Command"] for container in docker.containers(all=True)):
             await anyio.sleep(0.1)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.stage import StageErrored, StageFailed
-from stages.clients.docker.context import snapshot
+from stages.clients.docker.context import label_instruction, snapshot
 from stages.clients.docker.engine import DENIED, TEMPORARY, Engine, Event, Progress, Streaming
 from stages.clients.oci import Reference
 
@@ -50,8 +50,8 @@ class Build(Streaming):
         """
         from docker.errors import APIError
 
-        request = self._request
-        with self._connect() as client, snapshot(request.context, request.dockerfile) as (tar, name):
+        request, label = self._request, self._label()
+        with self._connect() as client, snapshot(request.context, request.dockerfile, label) as (tar, name):
             try:
                 stream = client.build(
                     fileobj=tar,
@@ -59,7 +59,7 @@ class Build(Streaming):
                     tag=str(request.reference),
                     dockerfile=name,
                     buildargs=dict(request.args),
-                    labels=dict(request.labels),
+                    labels={} if label else dict(request.labels),
                     target=request.target or None,
                     platform=request.platform or None,
                     pull=request.pull,
@@ -76,6 +76,14 @@ class Build(Streaming):
         if not self._id:
             raise StageErrored(f"the docker engine at {self._engine.host} broke off: the build ended without an image")
         return self._id
+
+    def _label(self) -> str:
+        # behind the last instruction is behind the target only if that is the last stage
+        return (
+            ""
+            if self._request.target
+            else label_instruction(self._request.dockerfile.read_bytes(), self._request.labels)
+        )
 
     def _take(self, event: Event) -> None:
         if "error" in event:
