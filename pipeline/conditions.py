@@ -166,6 +166,8 @@ def _faults(text: str, said: str) -> Iterator[Fault]:
     starts = [0, *(match.end() for match in re.finditer("\n", text))]
     found = False
     for line, column, message in _ERROR.findall(said):
+        if "*error*" in message or "<<nil>>" in message:  # what follows from another error
+            continue
         found = True
         start = min(starts[min(int(line), len(starts)) - 1] + int(column) - 1, len(text))
         word = re.match(r"\w+(?:\.\w+)*", text[start:])

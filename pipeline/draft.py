@@ -1,10 +1,9 @@
 """One stage as written: its kind, its leaves as far as they are known, and its values with their names found."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Final
-
-from pydantic import BaseModel
 
 from pipeline.conditions import Type
 from pipeline.errors import PipeError, Place, nearest
@@ -170,21 +169,17 @@ def _read_fields(node: Map, scripts: frozenset[str], report: Report) -> Value:
     return Value({**as_map(rest.form), **fixed}, rest.uses)
 
 
-def _scripts(kind: type[BaseModel] | None) -> frozenset[str]:
-    if kind is None:
-        return frozenset()
-    return frozenset(name for name, field in kind.model_fields.items() if any(map(_is_script, field_marks(kind, name))))
+@cache
+def _scripts(kind: Kind | None) -> frozenset[str]:
+    fields = field_marks(kind) if kind else {}
+    return frozenset(name for name, found in fields.items() if any(isinstance(mark, ScriptMark) for mark in found))
 
 
-def _is_script(mark: object) -> bool:
-    return isinstance(mark, ScriptMark)
-
-
-def field_marks(kind: type[BaseModel], name: str) -> Iterator[object]:
-    """Everything that `Annotated` says about a field."""
-    info = kind.model_fields[name]
-    yield from info.metadata
-    yield from marks(info.annotation)
+@cache
+def field_marks(kind: Kind) -> Mapping[str, tuple[object, ...]]:
+    """Everything that `Annotated` says about each field of a kind that has such a mark."""
+    found = {name: (*info.metadata, *marks(info.annotation)) for name, info in kind.model_fields.items()}
+    return {name: said for name, said in found.items() if said}
 
 
 def expand_each(made: Draft, form: Form, report: Report) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 if TYPE_CHECKING:
     import networkx as nx
 
-__all__ = ["Needs", "ancestors", "critical_path", "cycles", "order", "upstream"]
+__all__ = ["Needs", "Reach", "ancestors", "critical_path", "cycles", "order"]
 
 Needs: TypeAlias = Mapping[str, Iterable[str]]
 
@@ -37,13 +37,19 @@ def order(needs: Needs) -> tuple[str, ...]:
     return tuple(_peeled(needs))
 
 
-def upstream(needs: Needs) -> dict[str, frozenset[str]]:
-    """For every name all that it needs, directly or through others. What is on or behind a cycle has none."""
-    found: dict[str, frozenset[str]] = dict.fromkeys(needs, frozenset())
-    for name in _peeled(needs):
-        known = [on for on in needs[name] if on in needs]
-        found[name] = frozenset(known).union(*(found[on] for on in known))
-    return found
+class Reach:
+    """Who waits for whom, directly or through others. What is on or behind a cycle waits for nobody."""
+
+    def __init__(self, needs: Needs) -> None:
+        self._bits = {name: 1 << index for index, name in enumerate(needs)}
+        self._waits = dict.fromkeys(needs, 0)
+        for name in _peeled(needs):
+            for on in needs[name]:
+                self._waits[name] |= self._bits.get(on, 0) | self._waits.get(on, 0)
+
+    def waits(self, name: str, on: str) -> bool:
+        """Whether `name` starts after `on` has ended."""
+        return bool(self._waits.get(name, 0) & self._bits.get(on, 0))
 
 
 def ancestors(needs: Needs, name: str) -> frozenset[str]:

@@ -14,7 +14,7 @@ from pipeline.draft import Draft, Kinds, as_map, draft, expand_each
 from pipeline.errors import Place, nearest
 from pipeline.expressions import ExpressionError, Form, bind, shown
 from pipeline.fanout import SINGLE, FanOutError, Item, expand, split_need
-from pipeline.graph import cycles, upstream
+from pipeline.graph import Reach, cycles
 from pipeline.leaves import Leaves
 from pipeline.linking import Links
 from pipeline.plan import Leaf, Need, RunIdentity, Trigger
@@ -63,7 +63,7 @@ class Layout:
         self._draft_all(kinds)
         self._needs = {name: self._stage_needs(made) for name, made in self.drafts.items()}
         self._check_cycles()
-        self._links = Links(self.drafts, upstream(self._needs))
+        self._links = Links(self.drafts, Reach(self._needs))
         self.pools = self._pool_sizes()
         self._lay_out()
 
@@ -154,9 +154,10 @@ class Layout:
             stage, _ = split_need(written)
             place = self._need_place(made, written)
             other = self.drafts.get(stage)
-            same = [name for name, draft in self.drafts.items() if draft.last == made.last]
             if other is None:
-                self._report.add(place, f"'{made.name}' needs '{written}', which is no stage", nearest(stage, same))
+                self._report.add(
+                    place, f"'{made.name}' needs '{written}', which is no stage", nearest(stage, self._siblings(made))
+                )
             elif other.last and not made.last:
                 self._report.add(place, f"'{stage}' is in `finally`, which starts after all stages have ended")
             elif made.last and not other.last:
@@ -164,6 +165,9 @@ class Layout:
             else:
                 found.append(stage)
         return found
+
+    def _siblings(self, made: Draft) -> list[str]:
+        return [name for name, other in self.drafts.items() if other.last == made.last and other is not made]
 
     def _check_takes(self, made: Draft) -> None:
         for taken in set(made.spec.takes) - {split_need(written)[0] for written in made.spec.needs}:
@@ -221,13 +225,14 @@ class Layout:
         """A leaf may need another stage and still not wait for the very leaf whose value it names."""
         if any(made.items is None for made in self.drafts.values()):
             return
-        waited = upstream({leaf.name: [on for need in leaf.needs for on in need.leaves] for leaf in self.leaves})
+        known = {leaf.name for leaf in self.leaves}
+        reach = Reach({leaf.name: [on for need in leaf.needs for on in need.leaves] for leaf in self.leaves})
         for leaf in self.leaves:
             made = self.drafts[leaf.stage]
             for source, output in {*leaf.references.values(), *leaf.when_references.values()}:
                 stage = source.partition("[")[0]
-                same_wave = source in waited and self.drafts[stage].last == made.last
-                if same_wave and source not in waited[leaf.name]:
+                same_wave = source in known and self.drafts[stage].last == made.last
+                if same_wave and not reach.waits(leaf.name, source):
                     message = f"'{leaf.name}' names `stages.{source}.{output}` and does not wait for it"
                     self._report.add(made.place, message, f"to wait for every leaf write `needs: {{{stage}: all}}`")
 

@@ -19,7 +19,7 @@ from pipeline.shape import Complaint, judge, open_in
 from pipeline.source import Map, Text
 from pipeline.spec import PipelineSpec, StageSpec
 from pipeline.stage import SecretRef
-from pipeline.values import Report, Use, Value, entries, misplaced
+from pipeline.values import Report, Use, Value, entries, misplaced, place_at
 
 __all__ = ["Leaves"]
 
@@ -159,10 +159,12 @@ class Leaves:
 
     def _pools(self, draft: Draft, spec: StageSpec) -> tuple[str, ...]:
         declared = dict(entries(self.node.get("limits")))
-        for pool in spec.limits:
+        entry = draft.entry("limits")
+        for index, pool in enumerate(spec.limits):
             if pool not in declared and not contains_unset(pool) and "${" not in pool:
                 hint = nearest(pool, declared) or f"declare how many may hold it: `limits: {{{pool}: 4}}`"
-                self.report.add(draft.place_of("limits"), f"unknown pool '{pool}'", hint)
+                place = place_at(entry.value, (index,), entry.place) if entry else draft.place
+                self.report.add(place, f"unknown pool '{pool}'", hint)
         kind_pool = draft.kind.pool if draft.kind else None
         return tuple(dict.fromkeys([*spec.limits, *([kind_pool[0]] if kind_pool else [])]))
 
@@ -206,8 +208,8 @@ class Leaves:
         return dict(self._secret_fields(draft, draft.kind, fields))
 
     def _secret_fields(self, draft: Draft, kind: Kind, fields: Mapping[str, Form]) -> Iterator[tuple[str, str]]:
-        for key in kind.model_fields:
-            allowed = next((mark.kinds for mark in field_marks(kind, key) if isinstance(mark, SecretRef)), None)
+        for key, marks in field_marks(kind).items():
+            allowed = next((mark.kinds for mark in marks if isinstance(mark, SecretRef)), None)
             if allowed is None or not fields.get(key):
                 continue
             if any(map(_waits, names(fields[key]))):

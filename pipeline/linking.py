@@ -9,6 +9,7 @@ from pipeline.draft import Draft
 from pipeline.errors import nearest
 from pipeline.expressions import is_open
 from pipeline.fanout import Item, leaf_name
+from pipeline.graph import Reach
 from pipeline.scope import Binding, UnknownName, type_of
 
 __all__ = ["Links", "Target"]
@@ -29,8 +30,8 @@ class Links:
     """The stages of a pipeline as they see each other."""
 
     drafts: Mapping[str, Draft]
-    upstream: Mapping[str, frozenset[str]]
-    """Stage → all that it needs, directly or through others."""
+    reach: Reach
+    """Which stage waits for which."""
 
     def each(self, draft: Draft, item: Item | None, name: str) -> Binding:
         """What `each.X` is in a leaf; without an item it is not known yet.
@@ -72,7 +73,7 @@ class Links:
             raise UnknownName(f"unknown stage '{stage}' in `{name}`", nearest(stage, self.drafts))
         if other.last and not draft.last:
             raise UnknownName(f"`{name}`: '{stage}' is in `finally`, which starts after all stages have ended")
-        if other.last == draft.last and stage not in self.upstream[draft.name]:
+        if other.last == draft.last and not self.reach.waits(draft.name, stage):
             raise UnknownName(
                 f"`{name}`: '{draft.name}' does not need '{stage}'",
                 f"its values are known only to stages that need it: add '{stage}' to `needs:`",

@@ -31,9 +31,10 @@ class Offered:
 def check_defaults(node: Map, specs: Mapping[str, ParamSpec], report: Report) -> None:
     """Report defaults that are no value of their parameter."""
     for name, spec, default in _defaults(node, specs):
-        for use in read_value(default.value, report).uses:
+        uses = read_value(default.value, report).uses
+        for use in uses:
             report.add(use.place, f"a default is fixed: it cannot use `{use.name}`", "combine values in `vars:`")
-        if fault := _fault(spec, _default(spec)):
+        if not uses and (fault := _fault(spec, _default(spec))):
             report.add(default.place, f"the default of '{name}': {fault}")
 
 

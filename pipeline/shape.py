@@ -7,6 +7,7 @@ out of the judgement until it is known.
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Annotated, Any, Final, Generic, TypeAlias, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, JsonValue, ValidationError
@@ -36,6 +37,8 @@ class Complaint:
     at_key: bool = False
     missing: str = ""
     """The key that should be there and is not."""
+    empty: bool = False
+    """Something should be in it and is not."""
     structural: bool = False
     """A list, map or text stands where another of them should, whatever is in it."""
 
@@ -73,6 +76,8 @@ def judge(
 
 def _excused(complaint: Complaint, rest: JsonValue, values: JsonValue, open_at: Callable[[Path], bool]) -> bool:
     """It is about something open, or about what was taken out or reported before."""
+    if complaint.empty:
+        return bool(at_path(values, complaint.path))
     if complaint.missing:
         holder = at_path(values, complaint.path)
         return isinstance(holder, dict) and complaint.missing in holder
@@ -147,6 +152,7 @@ def marks(annotation: Any) -> Iterator[Any]:
         yield from marks(part)
 
 
+@cache
 def keys(model: type[BaseModel]) -> tuple[str, ...]:
     """The keys that a model takes, as they are written."""
     return tuple(field.alias or name for name, field in model.model_fields.items())
@@ -190,7 +196,7 @@ def _complaint(model: type[BaseModel], values: dict[str, JsonValue], details: Er
     message, hint = _words(details)
     key = next((part for part in reversed(path) if isinstance(part, str)), "")
     message = message if at_key or not key else f"`{key}:` {message}"
-    return Complaint(path, message, hint, at_key=at_key, structural=kind.endswith("_type"))
+    return Complaint(path, message, hint, at_key=at_key, empty=kind == "too_short", structural=kind.endswith("_type"))
 
 
 def _path(values: JsonValue, location: Sequence[object]) -> tuple[Path, bool]:

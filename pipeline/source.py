@@ -23,6 +23,7 @@ LARGEST: Final = 2 << 20
 DEEPEST: Final = 50
 MOST_NODES: Final = 50_000
 """Counted as if every alias were written out: what makes a bomb a bomb."""
+MOST_PROBLEMS: Final = 100
 
 _BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\x80-\x84\x86-\x9f\ud800-\udfff\ufffe\uffff]")
@@ -150,7 +151,7 @@ def _parse(name: str, text: str) -> Source:
     try:
         root = builder.build(text)
     except _StopError as stop:
-        return Source(name, None, (stop.problem,))
+        return Source(name, None, (*builder.problems, stop.problem))
     if isinstance(root, Map):
         return Source(name, root, tuple(builder.problems))
     message = "a pipeline file is a map with `name:` and `stages:`" if root else "the file is empty"
@@ -355,6 +356,8 @@ class _Builder:
 
     def _report(self, message: str, place: Place, hint: str = "") -> None:
         self.problems.append(Problem(message, place, hint))
+        if len(self.problems) >= MOST_PROBLEMS:
+            raise _StopError(Problem(f"stopped after {MOST_PROBLEMS} problems", place))
 
 
 # -- syntax errors ---------------------------------------------------------------------------------

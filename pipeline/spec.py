@@ -6,6 +6,7 @@ The models take what YAML says as texts, lists and maps. JSON schema and documen
 import re
 from collections.abc import Callable, Mapping
 from datetime import timedelta
+from functools import cache
 from pathlib import PurePosixPath
 from types import GenericAlias
 from typing import Annotated, Any, Final, Literal, TypeAlias
@@ -523,6 +524,7 @@ class PipelineSpec(PoolSizes):
     """Stages that run after all others have ended, however they ended."""
 
 
+@cache
 def not_built(model: type[BaseModel]) -> frozenset[str]:
     """The keys of a model that are checked and then refused."""
     return frozenset(field.alias or name for name, field in model.model_fields.items() if NOT_BUILT in field.metadata)
