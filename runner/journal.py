@@ -17,6 +17,8 @@ __all__ = ["Journal"]
 FORCED_EVERY = 0.05
 """Seconds after which an event is on disk at the latest, so that power loss costs no more than that."""
 
+_force = getattr(os, "fdatasync", os.fsync)  # macOS has the latter alone
+
 
 class Journal:
     """Appends the events of one run and keeps the state that they fold to. Any thread may append."""
@@ -53,7 +55,7 @@ class Journal:
         """Return when everything appended so far is on disk."""
         if self._unforced:
             self._unforced = False
-            await anyio.to_thread.run_sync(os.fdatasync, self._file)
+            await anyio.to_thread.run_sync(_force, self._file)
 
     async def keep_forced(self) -> None:
         """Force the file every 50 ms while there is something to force; runs until cancelled."""
@@ -64,6 +66,6 @@ class Journal:
     def close(self) -> None:
         """Force the rest and let go of the file; what is appended later raises OSError."""
         with self._lock:
-            os.fdatasync(self._file)
+            _force(self._file)
             os.close(self._file)
             self._file = -1

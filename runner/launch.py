@@ -3,7 +3,7 @@
 import os
 import signal
 import sys
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 __all__ = ["main"]
 
@@ -24,9 +24,16 @@ def _work(guardian: int | None) -> NoReturn:
     from runner.cli import main as command_line
 
     code = command_line(guardian)
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        _flush(stream)
     os._exit(code)  # a thread that was left behind must not hold up the end
+
+
+def _flush(stream: TextIO) -> None:
+    try:
+        stream.flush()
+    except OSError:  # nobody reads any more
+        return
 
 
 def _guard() -> NoReturn:

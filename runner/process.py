@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -77,7 +78,7 @@ def _start(
     with contextlib.ExitStack() as stack:
         source: int = subprocess.DEVNULL
         if stdin:
-            file = stack.enter_context(os.fdopen(os.memfd_create("stdin"), "w+b"))
+            file = stack.enter_context(tempfile.TemporaryFile())
             file.write(stdin)
             file.seek(0)
             source = file.fileno()

@@ -40,6 +40,7 @@ class Options:
     jobs: int | None = None
     fail_fast: bool = False
     source: str = ""
+    allow_dirty: bool = False
     output: str = "auto"
     guardian: int | None = None
     """The pipe by which the guardian passes signals on."""
@@ -61,7 +62,7 @@ def run(options: Options) -> int:
     host = detect(dict(os.environ))
     call = open_call(options.file, options.pipelines, options.params, host)
     store = Store(host.environ, Path.cwd())
-    prepared = _prepare(call, store, host)
+    prepared = _prepare(call, store, host, options)
     sink = Sink(_renderer(options.output, host.environ))
     engines = [_engine(item, call, options, sink, several=len(prepared) > 1) for item in prepared]
     sizes = {name: size for item in prepared for name, size in item.plan.pools.items()}
@@ -72,19 +73,38 @@ def run(options: Options) -> int:
 # -- before anything starts ------------------------------------------------------------------------
 
 
-def _prepare(call: Call, store: Store, host: Host) -> list[_Prepared]:
+def _prepare(call: Call, store: Store, host: Host, options: Options) -> list[_Prepared]:
     """Check everything that can be checked, for all pipelines at once; only then take numbers."""
     problems: list[PipeError] = []
     found: list[tuple[str, Secrets]] = []
     for name in call.pipelines:
         try:
             plan = call.plan(name, _identity(store, name, store.next_number(name)))
+            _check_source(plan, options)
             found.append((name, find_secrets(plan, host.environ, store.path)))
         except PipeError as error:
             problems.append(error)
     if problems:
         raise PipeError("\n".join(dict.fromkeys(map(str, problems))))
     return [_take(call, store, host, name, secrets) for name, secrets in found]
+
+
+def _check_source(plan: Plan, options: Options) -> None:
+    """`--source` puts one folder in the place of one checkout, and what no commit holds is not released by accident."""
+    if not options.source:
+        return
+    checkouts = [leaf.name for leaf in plan.leaves if leaf.uses == "checkout" and not leaf.skipped]
+    if len(checkouts) != 1:
+        raise PipeError(
+            f"--source stands for one checkout, and {plan.pipeline} has {len(checkouts)}"
+            f"{': ' + ', '.join(checkouts) if checkouts else ''}"
+        )
+    deploys = sorted({leaf.stage for leaf in plan.leaves if leaf.uses == "deploy" and not leaf.skipped})
+    if deploys and not options.allow_dirty:
+        raise PipeError(
+            f"--source builds what no commit holds, and {plan.pipeline} would release it ({', '.join(deploys)}): "
+            "add --allow-dirty if you mean it"
+        )
 
 
 def _identity(store: Store, pipeline: str, number: int) -> RunIdentity:

@@ -259,3 +259,33 @@ def test_only_the_newest_five_workspaces_are_kept_and_never_a_running_one_is_rem
     pipe(tmp_path, "run", "pipeline.yaml")
     kept = sorted(int(path.parent.name) for path in (tmp_path / ".pipe/demo").glob("*/work"))
     assert kept == [1, 4, 5, 6, 7]
+
+
+# -- --source --------------------------------------------------------------------------------------
+
+CHECKOUT = "  checkout: {uses: checkout, with: {url: 'https://git.invalid/x.git', ref: master}}\n"
+
+
+def test_source_builds_a_copy_of_the_working_tree_instead_of_the_checkout(tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    (tree / "file").write_text("from the working tree")
+    write(tmp_path, f"name: demo\nstages:\n{CHECKOUT}  one: {{needs: checkout, run: cat file}}\n")
+    done = pipe(tmp_path, "run", "pipeline.yaml", "--source", "tree")
+    assert "[one] from the working tree" in done.stdout
+    assert (tree / "file").exists()
+
+
+def test_source_does_not_deploy_unless_that_is_said(tmp_path: Path) -> None:
+    deploy = "  deploy: {needs: checkout, uses: deploy, with: {manifests: ['*.yml'], namespace: x}}\n"
+    write(tmp_path, f"name: demo\nstages:\n{CHECKOUT}{deploy}")
+    done = pipe(tmp_path, "run", "pipeline.yaml", "--source", ".")
+    assert (done.returncode, (tmp_path / ".pipe" / "demo").exists()) == (2, False)
+    assert "--allow-dirty" in done.stderr
+
+
+def test_source_stands_for_one_checkout_only(tmp_path: Path) -> None:
+    write(tmp_path, "name: demo\nstages:\n  one: {run: 'true'}\n")
+    done = pipe(tmp_path, "run", "pipeline.yaml", "--source", ".")
+    assert done.returncode == 2
+    assert "--source stands for one checkout, and demo has 0" in done.stderr
