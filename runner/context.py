@@ -53,7 +53,7 @@ class Facts:
 class _Effect:
     def __init__(self, proven: Mapping[str, JsonValue] | None) -> None:
         self.proven = proven
-        self.value: Mapping[str, JsonValue] = {}
+        self.value: Mapping[str, JsonValue] = proven or {}
 
     def proof(self, value: Mapping[str, JsonValue]) -> None:
         self.value = value

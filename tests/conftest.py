@@ -2,6 +2,7 @@
 
 import socket
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from blockbuster import BlockBuster, blockbuster_ctx
@@ -50,9 +51,12 @@ def no_network(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
     if request.node.get_closest_marker("network") or request.node.get_closest_marker("sandbox"):
         return
 
-    def refuse(self: socket.socket, address: object) -> None:
+    connect = socket.socket.connect
+
+    def refuse(self: socket.socket, address: Any) -> None:
         if self.family != socket.AF_UNIX:
             pytest.fail(f"this test is not marked network or sandbox, and connects to {address}")
+        connect(self, address)
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
 
