@@ -63,7 +63,9 @@ class Layout:
         self._draft_all(kinds)
         self._needs = {name: self._stage_needs(made) for name, made in self.drafts.items()}
         self._check_cycles()
-        self._links = Links(self.drafts, Reach(self._needs))
+        reach = Reach(self._needs)
+        self._check_takes(reach)
+        self._links = Links(self.drafts, reach)
         self.pools = self._pool_sizes()
         self._lay_out()
 
@@ -149,7 +151,6 @@ class Layout:
     def _stage_needs(self, made: Draft) -> list[str]:
         """The stages that a stage needs; what is wrong with their names is reported."""
         found: list[str] = []
-        self._check_takes(made)
         for written in made.spec.needs:
             stage, _ = split_need(written)
             place = self._need_place(made, written)
@@ -169,11 +170,15 @@ class Layout:
     def _siblings(self, made: Draft) -> list[str]:
         return [name for name, other in self.drafts.items() if other.last == made.last and other is not made]
 
-    def _check_takes(self, made: Draft) -> None:
-        for taken in set(made.spec.takes) - {split_need(written)[0] for written in made.spec.needs}:
-            hint = f"add '{taken}' to `needs:`" if taken in self.drafts else nearest(taken, self.drafts)
-            message = f"`takes:` names '{taken}', which is no need of '{made.name}'"
-            self._report.add(made.place_of("takes"), message, hint)
+    def _check_takes(self, reach: Reach) -> None:
+        for made in self.drafts.values():
+            for taken in made.spec.takes:
+                if not reach.waits(made.name, taken):
+                    hint = (
+                        f"add '{taken}' to `needs:`" if taken in self.drafts else nearest(taken, self._siblings(made))
+                    )
+                    message = f"`takes:` names '{taken}', which is no need of '{made.name}'"
+                    self._report.add(made.place_of("takes"), message, hint)
 
     def _need_place(self, made: Draft, written: str) -> Place:
         entry = made.entry("needs")

@@ -24,6 +24,7 @@ from pipeline.values import Report, Use, Value, entries, misplaced, place_at
 __all__ = ["Leaves"]
 
 
+_HYPHEN: Final = "names have no hyphens: here `-` is minus"
 _TEXTS: Final = ("title", "env", "secrets", "dir")
 
 
@@ -246,7 +247,8 @@ class Leaves:
         if faults and (start := text.find("${")) >= 0:
             faults = (Fault(start, 2, "a condition is not filled in: its names stand without `${}`"),)
         for fault in faults:
-            self.report.add(node.at(fault.start, fault.length), fault.message, fault.hint)
+            hint = _HYPHEN if text[max(0, fault.start - 1) : fault.start] == "-" else fault.hint
+            self.report.add(node.at(fault.start, fault.length), fault.message, hint)
         return _decided(text, found) if sound and not faults else _Condition(when=text)
 
     def _condition_name(self, draft: Draft, item: Item | None, node: Text, use: conditions.Use, found: _Found) -> bool:
@@ -255,7 +257,7 @@ class Leaves:
         except UnknownName as error:
             hint = error.hint
             if node.value[use.end : use.end + 1] == "-":
-                hint = "names have no hyphens: here `-` is minus"
+                hint = _HYPHEN
             self.report.add(node.at(use.start, use.end - use.start), str(error), hint)
             return False
         found.take(use.name, binding, target)

@@ -63,6 +63,8 @@ class Scope:
             UnknownName: nothing.
         """
         root, _, rest = name.partition(".")
+        if not rest:
+            raise UnknownName(f"`{name}` is no name", f"write `{name}.NAME`")
         if root == "params":
             return self._of(name, rest, self.params, "parameter")
         if root == "vars":

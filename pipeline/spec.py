@@ -517,7 +517,7 @@ class PipelineSpec(PoolSizes):
     env: dict[Variable, Text] = {}
     """Variables for the processes of all stages, and for manifests."""
     defaults: Defaults = Defaults()
-    """What holds for every stage that does not say otherwise."""
+    """Keys that all stages have; a stage's own value replaces one whole."""
     stages: Annotated[dict[Word, StageSpec], Field(min_length=1)]
     """The work, by name."""
     finally_: dict[Word, StageSpec] = Field(default={}, alias="finally")

@@ -38,7 +38,7 @@ def _check_trigger_name(use: Use, spec: PipelineSpec) -> None:
     param = spec.params.get(name) if root == "params" else None
     if root == "trigger" and "params" in use.path:
         return
-    if param and param.default is None:
+    if param and param.default is None and param.env is None:
         raise UnknownName(f"`triggers:` may use params with a default, and '{name}' has none")
     if root != "params":
         raise UnknownName(f"`triggers:` cannot use `{use.name}`", "use params, and in its `params:` also `trigger.`")

@@ -71,6 +71,7 @@ class Image(_Fake, Stage[ImageOutputs]):
     computes: ClassVar[bool] = True
     context: str = "."
     """The folder to build."""
+    file: str = "Dockerfile"
     image: str
     """The repository."""
     tag: str = "latest"
@@ -133,7 +134,7 @@ class Mail(_Fake, Stage[NoOutputs]):
     subject: str
 
 
-KINDS: dict[str, type[Stage[Outputs]]] = {
+KINDS: dict[str, Any] = {
     "checkout": Checkout,
     "deploy": Deploy,
     "image": Image,

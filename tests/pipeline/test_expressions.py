@@ -91,7 +91,7 @@ def test_an_open_value_goes_into_another_with_its_text() -> None:
 
 def test_keys_are_never_filled_and_no_map_passes_for_a_tag() -> None:
     value: JsonValue = {"${params.a}": 1, "$": [{"ref": "params.a"}], "$$": {"$": ["x"]}}
-    assert fill(quote(value), {}.__getitem__) == value
+    assert fill(quote(value), _unexpected) == value
     assert not is_open(quote(value))
 
 

@@ -58,7 +58,7 @@ def test_each_x_must_be_in_every_entry() -> None:
     text = stages("s: {run: x, each: [{name: a, p: 1}, {name: b}], env: {P: '${each.p}'}, when: each.p == '1'}")
     assert problems(text) == [
         "3:61 unknown name `each.p`: 'b' has no 'p' (known: name)",
-        "3:79 unknown name `each.p`: 'b' has no 'p' (known: name)",
+        "3:80 unknown name `each.p`: 'b' has no 'p' (known: name)",
     ]
 
 

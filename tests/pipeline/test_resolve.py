@@ -202,7 +202,7 @@ def test_known_values_are_judged_by_the_kind_when_the_plan_is_made() -> None:
         "4:37 `depth:` must be a whole number, not 'few'",
         "4:64 `submodules:` must be true or false, not 'few'",
         "4:89 `timeout:` 'few' is no duration: write 90s, 5m, 1h30m, 7d or 500ms, larger units first",
-        "4:114 unknown pool 'few' (declare how many may hold it: `limits: {few: 4}`)",
+        "4:112 unknown pool 'few' (declare how many may hold it: `limits: {few: 4}`)",
     ]
 
 
