@@ -1,7 +1,6 @@
 """What the tests of all kinds share."""
 
 import contextlib
-import socket
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import replace
@@ -23,21 +22,6 @@ def no_blocking(request: pytest.FixtureRequest) -> Iterator[None]:
     """Fail when a kind or a client blocks the event loop; what a test itself does is its own affair."""
     with nullcontext() if request.node.get_closest_marker("sandbox") else blockbuster_ctx("stages"):
         yield
-
-
-@pytest.fixture(autouse=True)
-def no_network(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Refuse connections of tests that are not marked; sockets of files are no network."""
-    if request.node.get_closest_marker("network") or request.node.get_closest_marker("sandbox"):
-        return
-    connect = socket.socket.connect
-
-    def guarded(self: socket.socket, address: Any) -> None:
-        if self.family != socket.AF_UNIX:
-            pytest.fail(f"this test is not marked network or sandbox, and connects to {address}")
-        connect(self, address)
-
-    monkeypatch.setattr(socket.socket, "connect", guarded)
 
 
 @pytest.fixture
