@@ -52,4 +52,4 @@ help:  ## This list
 
 $(UV):
 	@echo "installing uv $(UV_VERSION)"
-	@python3 -m venv $(TOOLS) && $(TOOLS)/bin/pip install --quiet uv==$(UV_VERSION)
+	@python3 -m venv $(TOOLS) && PIP_DISABLE_PIP_VERSION_CHECK=1 $(TOOLS)/bin/pip install --quiet uv==$(UV_VERSION)
