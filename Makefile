@@ -47,7 +47,7 @@ help:  ## This list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
 
 .venv/.ready: uv.lock pyproject.toml $(UV)
-	@$(UV) sync --frozen --compile-bytecode --quiet
+	@$(UV) sync --frozen --system-certs --compile-bytecode --quiet
 	@touch $@
 
 $(UV):
