@@ -92,7 +92,7 @@ def evaluate(text: str, names: Mapping[str, JsonValue]) -> bool:
         made = _compiled(text, types)
         result = made.eval(data={_identifier(name, position): names[name] for position, (name, _) in enumerate(types)})
     except RuntimeError as error:
-        raise ConditionError(_first_line(str(error))) from None
+        raise ConditionError(next(_faults(text, str(error))).message) from None
     value = result.value()
     if result.type() == cel.Type.ERROR:
         raise ConditionError(_first_line(str(value)))

@@ -350,6 +350,12 @@ def test_a_problem_shows_a_long_line_around_its_place_and_no_control_character()
     assert "\x1b" not in str(error.value)
 
 
+def test_what_an_author_wrote_cannot_move_the_cursor_of_a_terminal() -> None:
+    with pytest.raises(InvalidPipeline) as error:
+        read(load('name: a\nstages: {s: {run: x, "\\e[2J\\u202e": y}}', "f.yaml"), KINDS)
+    assert str(error.value).splitlines()[0] == "f.yaml:2:22: unknown key '\ufffd[2J\ufffd'"
+
+
 def test_top_level_keys_with_x_are_ignored_and_may_hold_anchors() -> None:
     assert problems("x-a: &a {run: x}\nx-b: [1]\nname: a\nstages: {s: *a}") == []
 

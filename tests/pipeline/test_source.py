@@ -1,6 +1,8 @@
 """YAML as a tree with places: what each text becomes, and that no bytes make the loader crash or dawdle."""
 
 import string
+import subprocess
+import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -12,7 +14,7 @@ from hypothesis import strategies as st
 from pipeline.errors import InvalidPipeline, PipeError
 from pipeline.model import read
 from pipeline.source import List, Map, Text, load, plain
-from tests.pipeline.fakes import KINDS, worded
+from tests.pipeline.fakes import KINDS, plan, worded
 
 
 def values(text: str) -> object:
@@ -173,6 +175,16 @@ def test_a_missing_file_is_the_callers_mistake(tmp_path: Path) -> None:
         load(tmp_path / "none.yaml", "none.yaml")
 
 
+def test_a_valid_file_without_conditions_loads_neither_networkx_nor_cel() -> None:
+    code = (
+        "import sys\nfrom tests.pipeline.fakes import plan\n"
+        "plan('name: a\\nstages: {t: {run: x}, s: {run: x, needs: t}}')\n"
+        "print([name for name in ('networkx', 'cel_expr_python', 'asyncio') if name in sys.modules])"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "[]"
+
+
 # -- fuzz ------------------------------------------------------------------------------------------
 
 WORDS = ["name", "stages", "uses", "run", "needs", "each", "when", "with", "env", "params", "vars", "finally", "a", "b"]
@@ -201,8 +213,10 @@ SIGNS = [
 
 
 def readable(content: bytes | str) -> None:
+    """It is read and resolved, or refused; anything else that happens is a bug."""
     with suppress(InvalidPipeline):
-        read(load(content, "f.yaml"), KINDS)
+        for name in read(load(content, "f.yaml"), KINDS).pipelines:
+            plan(content, pipeline=name, unset="placeholder")
 
 
 @settings(max_examples=150, deadline=2000)
