@@ -197,5 +197,6 @@ def _plain_words(message: str) -> str:
 
 
 def _first_line(said: str) -> str:
-    line = said.partition("\n")[0].partition("ERROR: ")[2] or said.partition("\n")[0]
-    return re.sub(r"^[A-Z_]+: ", "", line)
+    """CEL's own words without its marks: `INVALID_ARGUMENT: ERROR: <input>:1:5: what [INVALID_ARGUMENT]`."""
+    line = said.partition("\n")[0]
+    return re.sub(r"^(?:[A-Z_]+: )*(?:<input>:-?\d+:-?\d+: )?|\.? \[[A-Z_]+\]$|\.$", "", line)

@@ -1,7 +1,7 @@
 """JSON schema of a pipeline file, from the models that check it and the installed kinds: what an editor offers."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 from pydantic import BaseModel
@@ -9,10 +9,11 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
 from pipeline.draft import APPROVAL, SHELL, Kinds
-from pipeline.spec import INHERITED, Approval, PipelineSpec, StageSpec, not_built
+from pipeline.spec import INHERITED, Approval, Defaults, PipelineSpec, StageSpec, not_built
 
 __all__ = ["schema"]
 
+TITLE: Final = "pipeline file"
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 _REFERENCE: Final = {"type": "string", "pattern": r"\$\{"}
 _SCALAR: Final = ["string", "number", "boolean"]
@@ -20,6 +21,8 @@ _FIXED: Final = frozenset({"uses", "run", "needs", "when", "takes"})
 """Keys of a stage that take no `${…}`, so their schema stays as narrow as it is."""
 _PLAIN: Final = frozenset({"enum", "const", "required", "type"})
 """Words of JSON schema that hold no schemas."""
+_UNFILLED: Final = frozenset({"name", "params", "secrets"})
+"""Keys of a pipeline that take none either."""
 _LITERAL: Final = frozenset({"ParamSpec", "SecretSpec"})
 
 Schema = dict[str, Any]
@@ -27,27 +30,17 @@ Schema = dict[str, Any]
 
 def schema(kinds: Kinds) -> Schema:
     """The schema of a file whose stages may be of these kinds, for `# yaml-language-server: $schema=…`."""
-    found: Schema = PipelineSpec.model_json_schema(schema_generator=_Generator)
-    definitions: Schema = found.pop("$defs")
-    pipeline = {key: value for key, value in found.items() if key != "title"}
-    for model in _specs():
-        target = pipeline if model is PipelineSpec else definitions.get(model.__name__)
-        if target:
-            _mark_not_built(target, model)
-    for name in definitions.keys() - _LITERAL:
-        fixed = {key: item for key, item in definitions[name].get("properties", {}).items() if key in _FIXED}
-        definitions[name] = _opened(definitions[name])
-        definitions[name].get("properties", {}).update(fixed)
+    pipeline: Schema = PipelineSpec.model_json_schema(schema_generator=_Generator)
+    models: Schema = pipeline.pop("$defs")
+    for model in (StageSpec, Defaults):
+        _mark_not_built(models[model.__name__], model)
+    _mark_not_built(pipeline, PipelineSpec)
+    pipeline = _filled_in(pipeline, _UNFILLED)
+    definitions = {name: item if name in _LITERAL else _filled_in(item, _FIXED) for name, item in models.items()}
     definitions["Stage"] = _stage(definitions.pop("StageSpec"), kinds, definitions)
     definitions["Pipeline"] = _without_name(pipeline)
-    definitions = _closed_maps(definitions)
-    pipeline = _closed_maps(pipeline)
-    document: Schema = _renamed({"title": "pipeline file", "$defs": definitions, **_file(pipeline)})
-    return {"$schema": DIALECT, **document}
-
-
-def _specs() -> Iterator[type[BaseModel]]:
-    yield from (PipelineSpec, StageSpec, *StageSpec.__bases__)
+    document: Schema = _closed_maps({"title": TITLE, "$defs": definitions, **_file(pipeline)})
+    return {"$schema": DIALECT, **_renamed(document)}
 
 
 class _Generator(GenerateJsonSchema):
@@ -79,6 +72,12 @@ def _opened(value: Any) -> Any:
         return inner
     description = {"description": inner.pop("description")} if "description" in inner else {}
     return {"anyOf": [inner, _REFERENCE], **description}
+
+
+def _filled_in(model: Schema, fixed: frozenset[str]) -> Schema:
+    """The schema of a model whose values, but for the fixed ones, may be a `${…}`."""
+    properties = model["properties"].items()
+    return {**model, "properties": {key: item if key in fixed else _opened(item) for key, item in properties}}
 
 
 def _closed_maps(value: Any) -> Any:
@@ -194,4 +193,4 @@ def _word(name: str) -> str:
 
 
 def _is_title(key: str, value: Any) -> bool:
-    return key == "title" and isinstance(value, str) and value != "pipeline file"
+    return key == "title" and isinstance(value, str) and value != TITLE

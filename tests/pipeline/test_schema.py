@@ -141,6 +141,8 @@ def test_a_bad_stage_does_not_fit(stage: str) -> None:
         ("name: x\npipelines: {a: {stages: {s: {run: x}}}}", False),
         ("pipelines: {a: {name: x, stages: {s: {run: x}}}}", False),
         ("secrets: {s: text, t: {kind: login, env: [A, B]}}\nname: a\nstages: {s: {run: x}}", True),
+        ("limits: {p: '${params.n}'}\nname: a\nstages: {s: {run: x}}", True),
+        ("limits: {p: many}\nname: a\nstages: {s: {run: x}}", False),
         ("secrets: {s: txt}\nname: a\nstages: {s: {run: x}}", False),
     ],
 )
