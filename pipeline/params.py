@@ -16,7 +16,7 @@ from pipeline.values import Report, entries, read_value
 __all__ = ["Offered", "Unset", "check_defaults", "gather"]
 
 Unset: TypeAlias = Literal["error", "placeholder"]
-_INT: Final = re.compile(r"-?(0|[1-9][0-9]*)")
+_INT: Final = re.compile(r"-?(0|[1-9][0-9]{0,17})")
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ ROUNDS: Final = 8
 MOST: Final = 100
 """Complaints of one round that are worded; nobody reads more."""
 _HERE: Final = -1
-_INT = re.compile(r"-?(0|[1-9][0-9]*)")
+_INT = re.compile(r"-?(0|[1-9][0-9]{0,17})")
 
 
 @dataclass(frozen=True, slots=True)

@@ -261,6 +261,8 @@ class _Builder:
             built = _Built(Null(place))
         else:
             built = _Built(Text(event.value, place))
+            if "\0" in event.value:
+                self._report("no text can hold the character U+0000", place)
         self._anchor(event.anchor, built)
         self._add(built)
 

@@ -4,6 +4,7 @@ The models take what YAML says as texts, lists and maps. JSON schema and documen
 """
 
 import re
+import warnings
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from functools import cache
@@ -63,7 +64,7 @@ def _is_bool(value: object) -> object:
 def _is_int(value: object) -> object:
     if isinstance(value, int) and not isinstance(value, bool):
         return value
-    if isinstance(value, str) and re.fullmatch(r"-?(0|[1-9][0-9]*)", value):
+    if isinstance(value, str) and re.fullmatch(r"-?(0|[1-9][0-9]{0,17})", value):
         return int(value)
     raise ValueError(f"'{value}' is not a whole number" if isinstance(value, str) else "it must be a whole number")
 
@@ -191,8 +192,9 @@ class ParamSpec(_Spec):
     @classmethod
     def _compiles(cls, pattern: str | None) -> str | None:
         try:
-            re.compile(pattern or "")
-        except re.error as error:
+            with warnings.catch_warnings(action="error"):
+                re.compile(pattern or "")
+        except (re.error, FutureWarning, OverflowError, RecursionError) as error:
             raise ValueError(f"'{pattern}' is no regular expression: {error}") from None
         return pattern
 

@@ -118,7 +118,10 @@ def parse_duration(text: object) -> timedelta:
     if match is None:
         raise ValueError(f"{text!r} is no duration: write 90s, 5m, 1h30m, 7d or 500ms, larger units first")
     parts = zip(match.groups(), _UNITS.values(), strict=True)
-    return timedelta(seconds=sum(int(count) * unit for count, unit in parts if count))
+    try:
+        return timedelta(seconds=sum(int(count) * unit for count, unit in parts if count))
+    except (OverflowError, ValueError):  # int() refuses thousands of digits
+        raise ValueError(f"{text!r} is longer than anybody can wait") from None
 
 
 def _duration_text(value: timedelta) -> str:

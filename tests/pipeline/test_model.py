@@ -50,6 +50,10 @@ FILES: list[tuple[str, list[str]]] = [
         "2:57 the default of 'p': 'v' does not match 'v[0-9]+'",
         "2:107 `pattern:` '(' is no regular expression: missing ), unterminated subpattern at position 0",
     ]),
+    ("name: a\nparams: {p: {pattern: '[a--b]'}, q: {pattern: 'a{99999999999}'}}\nstages: {s: {run: x}}", [
+        "2:23 `pattern:` '[a--b]' is no regular expression: Possible set difference at position 2",
+        "2:47 `pattern:` 'a{99999999999}' is no regular expression: the repetition number is too large",
+    ]),
     ("name: a\nparams: {p: {default: '${run.id}'}}\nstages: {s: {run: x}}", [
         "2:24 a default is fixed: it cannot use `run.id` (combine values in `vars:`)"
     ]),
@@ -158,6 +162,10 @@ STAGES: list[tuple[str, list[str]]] = [
     ]),
     ("s: {uses: push, with: {image: x}, outputs: [y]}", [
         "6:37 a stage of kind 'push' has no `outputs:` (it is for `run:`; kinds declare their own outputs)"
+    ]),
+    (f"s: {{run: x, timeout: {'9' * 30}d, retry: {'9' * 5000}}}", [
+        f"6:24 `timeout:` '{'9' * 30}d' is longer than anybody can wait",
+        f"6:64 `retry:` '{'9' * 5000}' is not a whole number",
     ]),
     # secrets
     ("s: {run: x, secrets: {A: l, B: t.username, C: nope, D: f, E: l.password}}", [

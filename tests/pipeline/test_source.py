@@ -89,6 +89,7 @@ PROBLEMS: list[tuple[str | bytes, list[str]]] = [
             '2:4 a `!` in front of a value would be dropped by YAML (put it in quotes: "!d")',
         ],
     ),
+    ('a: "x\\0y"', ["1:4 no text can hold the character U+0000"]),
     ("a: *b", ["1:4 '*b' names no anchor above it (put it in quotes if it is not meant to be an alias)"]),
     ("a: &nam b\nc: *name", ["2:4 '*name' names no anchor above it (did you mean 'nam'?)"]),
     ("a: &b [*b]", ["1:8 '*b' stands inside of what it names"]),
