@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydantic import JsonValue, ValidationError
 
-from pipeline.expressions import fill
+from pipeline.expressions import ExpressionError, fill, scalar_text
 from pipeline.plan import Leaf, Plan
 from pipeline.stage import (
     Cause,
@@ -75,7 +75,10 @@ async def attempt(
 
     A cancel of the leaf passes through; everything else becomes a Result.
     """
-    log = StageLog(world.journal.folder.log(leaf.name, number), world.masker)
+    try:
+        log = StageLog(world.journal.folder.log(leaf.name, number), world.masker)
+    except OSError as error:
+        return _of_host(error)
     limit = leaf.timeout.total_seconds()
     result = Result(Outcome.TIMED_OUT, Cause(CauseKind.TIMEOUT, f"not done after {limit:g} s, its timeout"))
     try:
@@ -96,6 +99,8 @@ async def _result(work: Awaitable[dict[str, JsonValue]]) -> Result:
         return Result(Outcome.FAILED, failure.cause)
     except StageErrored as error:
         return Result(Outcome.ERRORED, error.cause)
+    except OSError as error:
+        return _of_host(error)
     except ExceptionGroup as group:
         return _of_group(group)
     except Exception as error:  # noqa: BLE001 - whatever a kind lets through is a bug that must not take siblings along
@@ -111,7 +116,16 @@ def _of_group(group: "ExceptionGroup[Exception]") -> Result:
     for error in leaves:
         if isinstance(error, StageErrored):
             return Result(Outcome.ERRORED, error.cause)
+    for error in leaves:
+        if isinstance(error, OSError):
+            return _of_host(error)
     return _bug(group)
+
+
+def _of_host(error: OSError) -> Result:
+    """A full disk or a place that cannot be written is the host's trouble, not ours."""
+    place = f"{error.filename}: " if error.filename else ""
+    return Result(Outcome.ERRORED, Cause(CauseKind.INFRA, f"{place}{error.strerror or error}"))
 
 
 def _flat(error: Exception) -> Iterator[Exception]:
@@ -141,16 +155,25 @@ async def _run(
     exports: Mapping[str, str],
 ) -> dict[str, JsonValue]:
     stage = _stage(world, leaf, lookup)
-    given = {name: _text(fill(value, lookup)) for name, value in leaf.env.items()}
+    given = _variables(leaf, lookup)
     async with _context(world, leaf, number, control, log, {**exports, **given}) as ctx:
         await _settle(stage, ctx)
         outputs = await stage.run(ctx)
         found = outputs.model_dump(mode="json")
         if leaf.outputs:
             found |= await ctx.call(_written, ctx, leaf)
+    _check_outputs(found, world.masker)
+    return found
+
+
+def _check_outputs(found: Mapping[str, JsonValue], masker: Masker) -> None:
+    """Outputs are stored and shown in clear, and a masked one would be a wrong one."""
+    for name, value in found.items():
+        text = json.dumps(value, ensure_ascii=False)
+        if masker.mask_text(text) != text:
+            raise StageFailed(f"the output '{name}' holds a secret: outputs are stored and shown in clear")
     if len(json.dumps(found)) > OUTPUT_LIMIT:
         raise StageFailed("the outputs are larger than 64 KiB: write a file and name its path instead")
-    return found
 
 
 async def _settle(stage: "Stage[Outputs]", ctx: Context) -> None:
@@ -167,9 +190,10 @@ async def _settle(stage: "Stage[Outputs]", ctx: Context) -> None:
 
 
 def _stage(world: World, leaf: Leaf, lookup: Lookup) -> "Stage[Outputs]":
-    fields = fill(leaf.fields, lookup)
     try:
-        return world.kind(leaf.uses).model_validate(fields)
+        return world.kind(leaf.uses).model_validate(fill(leaf.fields, lookup))
+    except ExpressionError as error:
+        raise StageFailed(str(error), kind=CauseKind.CONFIG) from error
     except ValidationError as error:
         lines = [f"with.{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()]
         raise StageFailed("; ".join(lines), kind=CauseKind.CONFIG) from error
@@ -211,7 +235,9 @@ def _cache(world: World, leaf: Leaf) -> Path:
 
 
 def _bound(ctx: Context, reference: str) -> str:
-    name, _, part = reference.partition(".")
+    name, _, part = reference.rpartition(".")
+    if part not in ("username", "password"):
+        name = reference
     match ctx.secret(name):
         case SecretText(value):
             return value
@@ -221,8 +247,12 @@ def _bound(ctx: Context, reference: str) -> str:
             return str(path)
 
 
-def _text(value: JsonValue) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+def _variables(leaf: Leaf, lookup: Lookup) -> dict[str, str]:
+    try:
+        filled = {name: fill(value, lookup) for name, value in leaf.env.items()}
+        return {name: scalar_text(value, name) for name, value in filled.items()}
+    except ExpressionError as error:
+        raise StageFailed(f"env: {error}", kind=CauseKind.CONFIG) from error
 
 
 def _written(ctx: Context, leaf: Leaf) -> dict[str, JsonValue]:
@@ -235,7 +265,5 @@ def _written(ctx: Context, leaf: Leaf) -> dict[str, JsonValue]:
             raise StageFailed(f"the output '{name}' was not written to $PIPE_OUTPUT/{name}") from None
         except UnicodeDecodeError:
             raise StageFailed(f"the output '{name}' is not UTF-8") from None
-        if ctx.stage_log.masker.mask_text(text) != text:
-            raise StageFailed(f"the output '{name}' holds a secret: outputs are stored and shown in clear")
         found[name] = text.removesuffix("\n")
     return found

@@ -53,7 +53,7 @@ class Facts:
 class _Effect:
     def __init__(self, proven: Mapping[str, JsonValue] | None) -> None:
         self.proven = proven
-        self.value: Mapping[str, JsonValue] = proven or {}
+        self.value: Mapping[str, JsonValue] | None = None
 
     def proof(self, value: Mapping[str, JsonValue]) -> None:
         self.value = value
@@ -109,7 +109,7 @@ class Context:
         def keep(data: bytes) -> None:
             captured.extend(data[: CAPTURE_LIMIT - len(captured)])
 
-        shown = output or self.stage_log.write
+        shown = output or self.stage_log.stream()
         streams = {"stdout": keep, "stderr": shown} if capture else {"stdout": shown}
         try:
             ended = await execute(
@@ -145,18 +145,19 @@ class Context:
     @asynccontextmanager
     async def _effect(self, key: str, intent: Mapping[str, JsonValue]) -> AsyncIterator[Effect]:
         await anyio.lowlevel.checkpoint()
-        known = self.journal.state.effects.get((self.run.stage, key))
-        effect = _Effect(known.proof if known else None)
         self.journal.append(events.EffectIntended(self.run.stage, self.run.attempt, key, intent))
         await self.journal.force()
+        await anyio.lowlevel.checkpoint()  # a cancel that came meanwhile ends it before it begins
+        effect = _Effect(self.journal.state.effects[self.run.stage, key].earlier)
         with self.control.effect() as scope:
             yield effect
+            if effect.value is None:
+                raise RuntimeError(f"the kind gave no proof of its effect '{key}'")
             self.journal.append(events.EffectProven(self.run.stage, self.run.attempt, key, effect.value))
             await self.journal.force()
         if scope.cancelled_caught:
             self._warn(f"'{key}' was cut short: nobody can say whether it took place")
-            await anyio.lowlevel.checkpoint()
-            raise StageFailed(f"'{key}' was cut short", kind=CauseKind.TIMEOUT)
+            await anyio.lowlevel.checkpoint()  # the cancel or time-out that ended it
 
     async def once(self, key: str, find: Callable[[], Awaitable[JsonValue]]) -> JsonValue:
         """A fact found once a run."""

@@ -30,6 +30,7 @@ class Control:
         self.scope = anyio.CancelScope()
         self.interrupt: Interrupt | None = None
         self._deadline = math.inf
+        self._effect_deadline = math.inf
         self._effects: set[anyio.CancelScope] = set()
 
     def stop(self, interrupt: Interrupt) -> None:
@@ -52,7 +53,8 @@ class Control:
     @contextmanager
     def effect(self) -> Iterator[anyio.CancelScope]:
         """Hold off a cancel or time-out, for `EFFECT_TIME` at most."""
-        with anyio.CancelScope(shield=True, deadline=self._deadline + EFFECT_TIME) as scope:
+        deadline = min(self._deadline + EFFECT_TIME, self._effect_deadline)
+        with anyio.CancelScope(shield=True, deadline=deadline) as scope:
             self._effects.add(scope)
             try:
                 yield scope
@@ -60,5 +62,6 @@ class Control:
                 self._effects.discard(scope)
 
     def _bound_effects(self, seconds: float) -> None:
+        self._effect_deadline = min(self._effect_deadline, anyio.current_time() + seconds)
         for scope in self._effects:
-            scope.deadline = min(scope.deadline, anyio.current_time() + seconds)
+            scope.deadline = min(scope.deadline, self._effect_deadline)

@@ -1,5 +1,6 @@
 """Executing a plan: every leaf starts the moment its own needs are met, and ends with an outcome and a cause."""
 
+import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from contextlib import AsyncExitStack
@@ -8,6 +9,7 @@ from functools import partial
 
 import anyio
 import anyio.abc
+import anyio.lowlevel
 from pydantic import JsonValue
 
 from pipeline import __version__
@@ -79,6 +81,8 @@ class Engine:
         self._ends: dict[str, End] = {}
         self._wave = _Wave(Schedule(()))
         self._cancelled_by = ""
+        self._cancelled_at = 0.0
+        self._cancelled = anyio.Event()
         self._given: dict[str, dict[str, set[str]]] = {}
         """Leaf → variable → the values that it and the leaves upstream of it export."""
 
@@ -103,8 +107,11 @@ class Engine:
         if self._cancelled_by:
             return
         self._cancelled_by = by
+        self._cancelled_at = anyio.current_time()
         self.journal.append(events.CancelRequested(by))
-        self._stop_all(Interrupt(Outcome.CANCELLED, Cause(CauseKind.CANCELLED_BY, f"cancelled by {by}", (by,))))
+        self._cancelled.set()
+        if not self._wave.last:
+            self._stop_all(Interrupt(Outcome.CANCELLED, Cause(CauseKind.CANCELLED_BY, f"cancelled by {by}", (by,))))
 
     def cut(self) -> None:
         """After a cancel: end even effects that have begun; the journal then cannot say what became of them."""
@@ -113,9 +120,12 @@ class Engine:
 
     def abandon(self) -> None:
         """Write down that stages did not stop in time; the process is about to end with them."""
-        cause = Cause(CauseKind.CANCELLED_BY, "did not stop in time; what it was doing is unknown")
-        for name in self._running():
-            self._finish(self._wave.schedule.leaves[name], Result(Outcome.CANCELLED, cause))
+        stuck = Cause(CauseKind.CANCELLED_BY, "did not stop in time; what it was doing is unknown")
+        never = Cause(CauseKind.CANCELLED_BY, "no time was left for it")
+        running = self._running()
+        for leaf in (*self.world.plan.leaves, *self.world.plan.finally_):
+            if leaf.name not in self._ends:
+                self._finish(leaf, Result(Outcome.CANCELLED, stuck if leaf.name in running else never))
         self._close(Outcome.CANCELLED)
 
     # -- waves -------------------------------------------------------------------------------------
@@ -129,6 +139,7 @@ class Engine:
                 number=plan.run.number,
                 pipeline=plan.pipeline,
                 host=self.world.host.name,
+                pid=os.getpid(),
                 trigger=plan.trigger.kind,
                 version=__version__,
             )
@@ -144,16 +155,23 @@ class Engine:
             self._advance(tasks)
 
     async def _run_finally(self, wave: _Wave) -> None:
-        """After a cancel the stages of `finally` share eight seconds; what fails there is a warning."""
-        with anyio.move_on_after(FINALLY_AFTER_CANCEL if self._cancelled_by else None):
+        """After a cancel the stages of `finally` share what time is left; what fails there is a warning."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._bound_finally, wave)
             await self._run_wave(wave)
+            tasks.cancel_scope.cancel()
         for leaf in self.world.plan.finally_:
-            if leaf.name not in self._ends:
-                cause = Cause(CauseKind.TIMEOUT, f"not done {FINALLY_AFTER_CANCEL:g} s after the cancel")
-                self._finish(leaf, Result(Outcome.CANCELLED, cause))
             end = self._ends[leaf.name]
             if end.outcome not in (Outcome.SUCCEEDED, Outcome.SKIPPED) and end.cause:
                 self.journal.append(events.RunWarned(f"{end.outcome} in finally: {end.cause.message}", leaf.name))
+
+    async def _bound_finally(self, wave: _Wave) -> None:
+        await self._cancelled.wait()
+        used = anyio.current_time() - self._cancelled_at
+        await anyio.sleep(max(1.0, min(FINALLY_AFTER_CANCEL, STOP_WITHIN - 1 - used)))
+        wave.stop = Interrupt(Outcome.CANCELLED, Cause(CauseKind.TIMEOUT, "no time was left after the cancel"))
+        wave.halt(self._running(), wave.stop)
+        self.cut()
 
     def _advance(self, tasks: anyio.abc.TaskGroup) -> None:
         """Start what can start and end what never will."""
@@ -166,14 +184,15 @@ class Engine:
             elif cause:
                 self._finish(leaf, Result(Outcome.SKIPPED, cause))
             else:
-                tasks.start_soon(self._run_leaf, leaf, tasks)
+                control = wave.controls[leaf.name] = Control()
+                tasks.start_soon(self._run_leaf, leaf, control, tasks)
 
     # -- one leaf ----------------------------------------------------------------------------------
 
-    async def _run_leaf(self, leaf: Leaf, tasks: anyio.abc.TaskGroup) -> None:
-        control = self._wave.controls[leaf.name] = Control()
+    async def _run_leaf(self, leaf: Leaf, control: Control, tasks: anyio.abc.TaskGroup) -> None:
         result = None
         with control.scope:
+            await anyio.lowlevel.checkpoint()  # it may have been stopped before it began
             result = self._kept_from_starting(leaf)
             number = 0
             while result is None:
@@ -251,16 +270,20 @@ class Engine:
     # -- values that stages gave -------------------------------------------------------------------
 
     def _value(self, leaf: Leaf, reference: str) -> JsonValue:
-        """What an open reference stands for now; in `finally` a value that nobody gave is empty."""
+        """What an open reference stands for now."""
+        return self._given_by(*leaf.references[reference])
+
+    def _given_by(self, source: str, output: str) -> JsonValue:
+        """An output; in `finally` one that nobody gave is empty."""
         try:
-            return self._output(*leaf.references[reference])
+            return self._output(source, output)
         except _MissingError:
             if self._wave.last:
                 return ""
             raise
 
     def _names(self, leaf: Leaf) -> dict[str, JsonValue]:
-        waited = {name: self._output(source, output) for name, (source, output) in leaf.when_references.items()}
+        waited = {name: self._given_by(*source) for name, source in leaf.when_references.items()}
         return {**leaf.when_values, **waited}
 
     def _output(self, source: str, output: str) -> JsonValue:

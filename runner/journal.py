@@ -30,9 +30,11 @@ class Journal:
         self._seq = 0
         self._lock = threading.Lock()
         self._unforced = False
+        self._forcing = anyio.CapacityLimiter(1)
         self._readers: list[Callable[[Record], None]] = []
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
         self._file = os.open(folder.events, flags, 0o644)
+        self._size = os.fstat(self._file).st_size
 
     def subscribe(self, reader: Callable[[Record], None]) -> None:
         """Tell this reader of every further record; it must not block."""
@@ -44,18 +46,34 @@ class Journal:
         with self._lock:
             self._seq += 1
             record = Record(self._seq, round(time.time(), 3), clean)
-            os.write(self._file, encode(record))
+            self._write(encode(record))
             self._unforced = True
             self.state.apply(record)
             for reader in self._readers:
                 reader(record)
         return record
 
+    def _write(self, line: bytes) -> None:
+        """Write a whole line or none: half of one would spoil the next."""
+        written = 0
+        try:
+            while written < len(line):
+                written += os.write(self._file, line[written:])
+        except OSError:
+            os.ftruncate(self._file, self._size)
+            raise
+        self._size += len(line)
+
     async def force(self) -> None:
         """Return when everything appended so far is on disk."""
-        if self._unforced:
-            self._unforced = False
-            await anyio.to_thread.run_sync(_force, self._file)
+        if not self._unforced:
+            return
+        self._unforced = False
+        try:
+            await anyio.to_thread.run_sync(_force, self._file, limiter=self._forcing)
+        except BaseException:
+            self._unforced = True
+            raise
 
     async def keep_forced(self) -> None:
         """Force the file every 50 ms while there is something to force; runs until cancelled."""

@@ -3,7 +3,8 @@
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from runner.mask import MaskedStream, Masker
@@ -22,7 +23,8 @@ class StageLog:
     def __init__(self, path: Path, masker: Masker) -> None:
         self.masker = masker
         self._lock = threading.Lock()
-        self._stream = MaskedStream(masker)
+        self._streams = [MaskedStream(masker)]
+        self._at_line_start = True
         self._size = 0
         self._indexed = 0.0
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
@@ -31,22 +33,33 @@ class StageLog:
 
     def write(self, data: bytes) -> None:
         """Add bytes; what could be the beginning of a secret waits for the next ones."""
-        with self._lock:
-            if self._file >= 0:
-                self._put(self._stream.feed(data))
+        self._write(self._streams[0], data)
+
+    def stream(self) -> Callable[[bytes], None]:
+        """A writer for one process: what it holds back is not mixed with what others write meanwhile."""
+        stream = MaskedStream(self.masker)
+        self._streams.append(stream)
+        return partial(self._write, stream)
 
     def line(self, text: str) -> None:
         """Add a line of our own, whole even while a process writes."""
+        masked = self.masker.mask(text.encode("utf-8", "replace"))
         with self._lock:
             if self._file >= 0:
-                self._put(self._stream.end() + self._stream.feed(text.encode("utf-8", "replace") + b"\n"))
+                self._put((b"" if self._at_line_start else b"\n") + masked + b"\n")
+
+    def _write(self, stream: MaskedStream, data: bytes) -> None:
+        with self._lock:
+            if self._file >= 0:
+                self._put(stream.feed(data))
 
     def close(self) -> None:
         """Write what was held back; further writes are dropped (a thread left behind may still try)."""
         with self._lock:
             if self._file < 0:
                 return
-            self._put(self._stream.end())
+            for stream in self._streams:
+                self._put(stream.end())
             os.close(self._file)
             os.close(self._index)
             self._file = -1
@@ -54,6 +67,7 @@ class StageLog:
     def _put(self, data: bytes) -> None:
         if not data:
             return
+        self._at_line_start = data.endswith(b"\n")
         now = time.time()
         if now - self._indexed >= INDEX_EVERY:
             os.write(self._index, f"{self._size} {now:.3f}\n".encode())

@@ -1,6 +1,7 @@
 """Taking secrets out of streams of bytes, whatever way the bytes are cut."""
 
 import base64
+import html
 import json
 import re
 import shlex
@@ -38,8 +39,11 @@ def _forms(value: str) -> set[bytes]:
         json.dumps(value, ensure_ascii=False)[1:-1],
         shlex.quote(value).strip("'"),
         value.replace("$", "$$"),
-        value.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;"),
+        html.escape(value, quote=False),
+        html.escape(value),
+        json.dumps(json.dumps(value))[3:-3],
         raw.hex(),
+        raw.hex().upper(),
     }
     texts.update(line.strip() for line in value.splitlines() if len(line.strip()) >= 8 and "-----" not in line)
     return {text.encode() for text in texts} | set(_base64_forms(raw))
@@ -52,7 +56,9 @@ class Masker:
         self._lock = threading.Lock()
         self._needles: frozenset[bytes] = frozenset()
         self._pattern: re.Pattern[bytes] | None = None
-        self.hold = 0
+        self._heads: dict[bytes, list[bytes]] = {}
+        self._head: re.Pattern[bytes] | None = None
+        self._hold = 0
 
     def add(self, value: str) -> bool:
         """Mask this value and its usual encodings; False when it is too short to be masked."""
@@ -62,7 +68,11 @@ class Masker:
             self._needles |= {form for form in _forms(value) if len(form) >= MINIMUM}
             longest_first = sorted(self._needles, key=len, reverse=True)
             self._pattern = re.compile(b"|".join(map(re.escape, longest_first)))
-            self.hold = len(longest_first[0]) - 1
+            self._hold = len(longest_first[0]) - 1
+            self._heads = {}
+            for needle in self._needles:
+                self._heads.setdefault(needle[:MINIMUM], []).append(needle)
+            self._head = re.compile(b"(?=(" + b"|".join(map(re.escape, self._heads)) + b"))")
         return True
 
     def mask(self, data: bytes) -> bytes:
@@ -81,9 +91,18 @@ class Masker:
             yield match.span()
             position = match.start() + 1
 
-    def may_begin(self, tail: bytes) -> bool:
-        """Whether a secret could begin with these bytes."""
-        return any(needle.startswith(tail) for needle in self._needles)
+    def settled(self, data: bytes) -> int:
+        """The length of the data in which no secret can begin that is not whole yet."""
+        if self._head is None:
+            return len(data)
+        for match in self._head.finditer(data, max(0, len(data) - self._hold)):
+            tail = data[match.start() :]
+            if any(needle.startswith(tail) for needle in self._heads[match[1]]):
+                return match.start()
+        for start in range(max(0, len(data) - MINIMUM + 1), len(data)):
+            if any(head.startswith(data[start:]) for head in self._heads):
+                return start
+        return len(data)
 
 
 class MaskedStream:
@@ -98,7 +117,7 @@ class MaskedStream:
     def feed(self, data: bytes) -> bytes:
         """Masked bytes that can be shown now."""
         data = self._carry + data
-        return self._show(data, self._settled(data))
+        return self._show(data, self._masker.settled(data))
 
     def end(self) -> bytes:
         """What was held back."""
@@ -117,10 +136,3 @@ class MaskedStream:
             out.append(data[shown:settled])
         self._carry, self._covered = data[settled:], max(0, shown - settled)
         return b"".join(out)
-
-    def _settled(self, data: bytes) -> int:
-        """The length of the data in which no secret can begin that is not whole yet."""
-        for start in range(max(0, len(data) - self._masker.hold), len(data)):
-            if self._masker.may_begin(data[start:]):
-                return start
-        return len(data)

@@ -62,7 +62,9 @@ async def execute(
         left_behind = await _carry(child, [(pipe.fileno(), sink) for pipe, sink in streams if pipe and sink])
     except BaseException:
         with anyio.CancelScope(shield=True):
-            await anyio.to_thread.run_sync(end_tree, child, env.get(MARK, ""))
+            # a thread of its own: trees end at once, however many there are
+            own = anyio.CapacityLimiter(1)
+            await anyio.to_thread.run_sync(end_tree, child, env.get(MARK, ""), limiter=own)
         raise
     finally:
         for pipe, _ in streams:

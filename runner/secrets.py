@@ -13,8 +13,15 @@ from pipeline.stage import Login, Secret, SecretFile, SecretText
 
 __all__ = ["Secrets", "find_secrets"]
 
-_KEY_MATERIAL = re.compile(r"[A-Za-z0-9+/=_-]{24,}")
-"""What is secret in a file: keys and tokens. Masking its every line would mask `apiVersion: v1` in all logs."""
+_KEY_MATERIAL = re.compile(
+    r"[A-Za-z0-9+/=_-]{24,}"
+    r"|(?<=-----\n)[^-\n]{8,}"
+    r"|(?i:(?<=password)|(?<=token)|(?<=secret)|(?<=passwd))[\"']?\s*[:=>]\s*[\"']?([^\s\"'<]{4,})"
+)
+"""What is secret in a file: keys, and what stands behind `password`, `token` or `secret`.
+
+Masking its every line would mask `apiVersion: v1` in all logs.
+"""
 
 _PARTS = {"text": ("",), "login": ("_USERNAME", "_PASSWORD"), "file": ("_FILE",), "ssh": ("_FILE",)}
 
@@ -40,7 +47,8 @@ class Secrets:
                 case Login():
                     yield value.password
                 case SecretFile():
-                    yield from _KEY_MATERIAL.findall(value.path.read_text(errors="replace"))
+                    text = value.path.read_text(errors="replace")
+                    yield from (match[1] or match[0] for match in _KEY_MATERIAL.finditer(text))
 
 
 def find_secrets(plan: Plan, environ: Mapping[str, str], store: Path) -> Secrets:

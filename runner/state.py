@@ -24,11 +24,12 @@ _WORST_FIRST = (
 
 @dataclass(slots=True)
 class EffectState:
-    """An intended change and, once it is made, its proof."""
+    """The last intent of a change and, once it is made, its proof; `earlier` is the proof of an attempt before."""
 
     stage: str
     intent: Mapping[str, JsonValue]
     proof: Mapping[str, JsonValue] | None = None
+    earlier: Mapping[str, JsonValue] | None = None
 
 
 @dataclass(slots=True)
@@ -119,7 +120,9 @@ class RunState:
 
     @_take.register
     def _(self, event: events.EffectIntended, time: float) -> None:  # noqa: ARG002
-        self.effects.setdefault((event.stage, event.key), EffectState(event.stage, event.intent))
+        before = self.effects.get((event.stage, event.key))
+        earlier = (before.proof or before.earlier) if before else None
+        self.effects[event.stage, event.key] = EffectState(event.stage, event.intent, earlier=earlier)
 
     @_take.register
     def _(self, event: events.EffectProven, time: float) -> None:  # noqa: ARG002

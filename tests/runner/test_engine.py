@@ -10,7 +10,7 @@ import pytest
 from pipeline.stage import CauseKind, Outcome
 from runner import events
 from runner.state import fold
-from tests.support.runs import need, probe, run, shell, started, until_started
+from tests.support.runs import need, probe, run, shell, started, until_inside_an_effect, until_started
 
 pytestmark = pytest.mark.anyio
 
@@ -191,14 +191,29 @@ async def test_fail_fast_does_not_cut_an_effect_in_half(tmp_path: Path) -> None:
 
 async def test_a_cut_ends_even_an_effect_and_says_that_its_end_is_unknown(tmp_path: Path) -> None:
     async with started(tmp_path, probe("push", effects=1, effect_sleep="20s")) as under_way:
-        while not under_way.state.effects:
-            await anyio.sleep(0.01)
+        await until_inside_an_effect(under_way, "push")
         under_way.engine.cancel("SIGINT")
         await anyio.sleep(0.1)
         assert not under_way.state.leaf("push").outcome
         under_way.engine.cut()
     assert under_way.state.effects["push", "probe 1"].proof is None
     assert "nobody can say whether it took place" in under_way.state.warnings[0]
+
+
+async def test_a_leaf_that_was_about_to_start_when_another_failed_does_not_start(tmp_path: Path) -> None:
+    done = await run(
+        tmp_path, probe("a"), probe("b", fail="no"), probe("c", needs=["a"], sleep="300ms"), fail_fast=True
+    )
+    assert done["c"].outcome is Outcome.CANCELLED
+
+
+async def test_a_cancel_while_an_intent_goes_to_disk_ends_the_effect_before_it_begins(tmp_path: Path) -> None:
+    async with started(tmp_path, probe("push", effects=1, effect_sleep="20s", effect_file="made")) as under_way:
+        while not under_way.state.effects:
+            await anyio.sleep(0)
+        under_way.engine.cancel("SIGINT")
+    assert under_way.outcome is Outcome.CANCELLED
+    assert not (under_way.workspace / "made").exists()
 
 
 # -- effects ---------------------------------------------------------------------------------------
@@ -319,6 +334,47 @@ async def test_finally_runs_after_a_cancel(tmp_path: Path) -> None:
         await until_started(under_way, "a")
         under_way.engine.cancel("SIGTERM")
     assert under_way.outcomes() == {"a": "cancelled", "mail": "succeeded"}
+
+
+async def test_a_condition_in_finally_reads_a_value_that_nobody_gave_as_empty(tmp_path: Path) -> None:
+    notify = probe(
+        "notify",
+        options={"when": "stages.a.value == ''", "when_references": {"stages.a.value": ("a", "value")}},
+    )
+    done = await run(tmp_path, probe("a", fail="no"), finally_=[notify])
+    assert done["notify"].outcome is Outcome.SUCCEEDED
+
+
+async def test_finally_after_a_cancel_ends_within_its_time_even_inside_an_effect(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("runner.engine.FINALLY_AFTER_CANCEL", 0.5)
+    mail = probe("mail", effects=1, effect_sleep="20s")
+    async with started(tmp_path, probe("a", sleep="20s"), finally_=[mail]) as under_way:
+        await until_started(under_way, "a")
+        under_way.engine.cancel("SIGTERM")
+    assert under_way["mail"].finished - under_way["a"].finished < 5
+
+
+# -- trouble ---------------------------------------------------------------------------------------
+
+
+async def test_an_output_of_a_kind_that_holds_a_secret_fails_instead_of_being_masked(tmp_path: Path) -> None:
+    done = await run(
+        tmp_path,
+        probe("a", output="registry/admin/app:1", secret="token", options={"secret_names": ("token",)}),
+        secrets={"token": {"kind": "text"}},
+        environ={"PIPE_SECRET_TOKEN": "admin"},
+    )
+    assert done.outcome is Outcome.FAILED
+
+
+async def test_a_place_that_cannot_be_written_is_the_hosts_trouble_and_takes_no_sibling_along(tmp_path: Path) -> None:
+    async with started(tmp_path, probe("gate", sleep="300ms"), probe("a", needs=["gate"]), probe("b")) as under_way:
+        await until_started(under_way, "gate")
+        under_way.folder.log("a", 1).mkdir()
+    assert under_way["a"].cause is not None
+    assert (under_way["a"].cause.kind, under_way["b"].outcome) == (CauseKind.INFRA, Outcome.SUCCEEDED)
 
 
 # -- the journal -----------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from runner.settings import RunFolder, Store, read_records
 from runner.state import LeafState, RunState
 from stages.catalog import kind
 
-__all__ = ["Run", "leaf", "need", "probe", "run", "shell", "started", "until_started"]
+__all__ = ["Run", "leaf", "need", "probe", "run", "shell", "started", "until_inside_an_effect", "until_started"]
 
 _LOADED = [kind("probe"), kind("shell")]  # as resolve does before an event loop runs
 
@@ -146,6 +146,12 @@ async def started(tmp_path: Path, *leaves: Leaf, **options: object) -> AsyncIter
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(work)
             yield made
+
+
+async def until_inside_an_effect(run: Run, name: str) -> None:
+    """Return when the body of a leaf's effect is running."""
+    while name not in run.engine._wave.controls or not run.engine._wave.controls[name]._effects:
+        await anyio.sleep(0.01)
 
 
 async def until_started(run: Run, name: str) -> None:
