@@ -10,7 +10,7 @@ export UV_PYTHON_DOWNLOADS := never
 # Without byte code every start of pipe would compile its modules anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run test check up down status format bench clean help
+.PHONY: run test check up down status format bench help
 
 run: .venv/.ready  ## Set everything up and release both pipelines of the example
 	@$(PYTHON) -m sandbox.release
@@ -38,6 +38,11 @@ down: .venv/.ready  ## End the sandbox and leave nothing behind
 
 status: .venv/.ready  ## Say how the sandbox is
 	$(PYTHON) -m sandbox status
+
+bench: .venv/.ready  ## Measure: the engine's own cost, parallel builds, a release against a shell script
+	$(PYTHON) -m bench.overhead
+	$(PYTHON) -m bench.parallel
+	$(PYTHON) -m bench.release
 
 format: .venv/.ready
 	$(PYTHON) -m ruff check --fix .

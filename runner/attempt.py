@@ -55,6 +55,8 @@ class World:
     cache: Path
     kind: Callable[[str], Kind]
     facts: Facts
+    private: Path | None = None
+    """Where attempts keep files with secrets; removed with the run whatever happens to this process."""
     source: Mapping[str, str] = field(default_factory=dict)
     """`PIPE_SOURCE` and, with `--source`, `PIPE_SOURCE_DIR`: what `checkout` takes when it has no url."""
 
@@ -206,7 +208,7 @@ async def _context(
     run = world.plan.run
     info = RunInfo(run.id, run.number, world.plan.pipeline, leaf.name, number)
     async with leaf_folder(leaf, world.workspace) as (root, folder):
-        with attempt_folder() as private:
+        with attempt_folder(world.private) as private:
             said = {**environment.of_run(info, world.plan.trigger, root), **given}
             ctx = Context(
                 run=info,

@@ -8,6 +8,7 @@ import click
 
 from pipeline import __version__
 from pipeline.errors import PipeError
+from runner.guardian import Guardian
 
 __all__ = ["main"]
 
@@ -43,7 +44,7 @@ params_option = click.option(
     help="A live tree, whole lines, or the events as JSON lines.",
 )
 @click.pass_obj
-def run(guardian: int | None, /, file: str, **words: Any) -> int:
+def run(guardian: Guardian | None, /, file: str, **words: Any) -> int:
     """Run the pipelines of FILE, or those named, side by side."""
     from runner.commands.run import Options
     from runner.commands.run import run as run_command
@@ -98,7 +99,7 @@ def schema() -> int:
     return print_schema()
 
 
-def main(guardian: int | None = None) -> int:
+def main(guardian: Guardian | None = None) -> int:
     """Run the command line; the exit code: 0 green, 1 red, 2 the file or the call is wrong, 3 a bug of ours."""
     try:
         return pipe.main(obj=guardian, prog_name="pipe", standalone_mode=False) or 0

@@ -1,11 +1,11 @@
 """Where runs are kept and what the host sets: the store, its numbers, its folders."""
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
 import socket
-import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -18,6 +18,7 @@ __all__ = ["RunFolder", "Store", "cache_folder", "default_jobs", "read_records"]
 
 EPOCH = 1
 WORKSPACES_KEPT = 5
+LONGEST_NAME = 180
 
 
 def default_jobs() -> int:
@@ -55,13 +56,30 @@ class RunFolder:
         return self.path / "work"
 
     def log(self, leaf: str, attempt: int) -> Path:
-        """The log of one attempt; the leaf's name with `/` made safe."""
-        return self.path / "logs" / f"{leaf.replace('/', '%2F')}.{attempt}.log"
+        """The log of one attempt; a leaf's name too long for a file is cut, and told apart by its hash."""
+        name = leaf.replace("/", "%2F")
+        if len(name.encode()) > LONGEST_NAME:
+            digest = hashlib.sha256(name.encode()).hexdigest()[:16]
+            name = f"{name.encode()[:LONGEST_NAME].decode(errors='ignore')}~{digest}"
+        return self.path / "logs" / f"{name}.{attempt}.log"
+
+    def write_plan(self, text: str) -> None:
+        """Put the plan on disk, whole or not at all, and the folders that lead to it."""
+        part = self.path / "plan.part"
+        with part.open("w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        part.rename(self.plan)
+        for folder in (self.path, self.path.parent):
+            descriptor = os.open(folder, os.O_RDONLY)
+            os.fsync(descriptor)
+            os.close(descriptor)
 
     def own(self) -> None:
         """Say which process writes here."""
         owner = {"pid": os.getpid(), "started": _started(os.getpid()), "host": socket.gethostname(), "epoch": EPOCH}
-        self._owner.write_text(json.dumps(owner | {"heartbeat": time.time()}))
+        self._owner.write_text(json.dumps(owner))
 
     def owned(self) -> bool:
         """Whether the process that took the run is alive; on another host nobody can say, so it counts as alive."""
@@ -114,7 +132,10 @@ class Store:
         if not before:
             return ""
         folder = RunFolder(self.path / pipeline / str(max(before)))
-        last = deque(read_records(folder.events), maxlen=1)
+        try:
+            last = deque(read_records(folder.events), maxlen=1)
+        except ValueError:  # a journal that something spoiled does not stop the next run
+            return ""
         ended = last[0].event if last else None
         return ended.outcome.value if isinstance(ended, RunFinished) else ""
 

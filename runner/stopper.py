@@ -13,7 +13,7 @@ from runner.sinks.sink import Sink
 
 __all__ = ["Stopper"]
 
-_OBEYED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_OBEYED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
 class Stopper:

@@ -66,14 +66,9 @@ def _inside(leaf: Leaf, workspace: Path) -> Path:
 
 
 @contextmanager
-def attempt_folder() -> Iterator[Path]:
-    """A private folder (0700) for the files of one attempt, in memory where the host has such a place."""
-    memory = Path("/dev/shm")  # noqa: S108 - mkdtemp makes it private
-    place = memory if memory.is_dir() else None
-    try:
-        folder = tempfile.mkdtemp(prefix="pipe-", dir=place)
-    except OSError:
-        folder = tempfile.mkdtemp(prefix="pipe-")
+def attempt_folder(place: Path | None) -> Iterator[Path]:
+    """A private folder (0700) for the files of one attempt, in `place` if that is given."""
+    folder = tempfile.mkdtemp(prefix="pipe-", dir=place)
     try:
         yield Path(folder)
     finally:

@@ -48,3 +48,14 @@ def test_help_imports_no_client_and_no_graph_library(words: list[str]) -> None:
 
 def test_the_examples_describe_ten_services_in_at_most_seventy_lines() -> None:
     assert len((ROOT / "examples" / "backend.yaml").read_text().splitlines()) <= 70
+
+
+PAGES = ["README.md", "CONTRIBUTING.md", *(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_between_pages_lead_somewhere(page: str) -> None:
+    place = ROOT / page
+    for target in re.findall(r"\]\(([^)#]+)", place.read_text()):
+        if "://" not in target:
+            assert (place.parent / target).exists(), target

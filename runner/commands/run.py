@@ -3,7 +3,8 @@
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from io import TextIOWrapper
 from pathlib import Path
 
 import anyio
@@ -16,6 +17,7 @@ from runner.attempt import World
 from runner.commands.load import Call, open_call
 from runner.context import Facts
 from runner.engine import Engine, Pools
+from runner.guardian import Guardian
 from runner.hosts import Host, detect
 from runner.journal import Journal
 from runner.mask import MINIMUM, Masker
@@ -42,8 +44,7 @@ class Options:
     source: str = ""
     allow_dirty: bool = False
     output: str = "auto"
-    guardian: int | None = None
-    """The pipe by which the guardian passes signals on."""
+    guardian: Guardian | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +66,17 @@ def run(options: Options) -> int:
     prepared = _prepare(call, store, host, options)
     sink = Sink(_renderer(options.output, host.environ))
     engines = [_engine(item, call, options, sink, several=len(prepared) > 1) for item in prepared]
-    sizes = {name: size for item in prepared for name, size in item.plan.pools.items()}
+    sizes: dict[str, int] = {}
+    for item in prepared:
+        for name, size in item.plan.pools.items():
+            sizes[name] = min(size, sizes.get(name, size))
     pools = Pools(options.jobs or default_jobs(), sizes)
-    return anyio.run(_run_all, [make(pools) for make in engines], sink, options.guardian)
+    try:
+        return anyio.run(_run_all, [make(pools) for make in engines], sink, options.guardian)
+    finally:
+        sink.stop()
+        if sink.failure and not isinstance(sink.failure, BrokenPipeError):
+            sys.stderr.write(f"pipe: the console failed, the run did not: {sink.failure!r}\n")
 
 
 # -- before anything starts ------------------------------------------------------------------------
@@ -77,6 +86,8 @@ def _prepare(call: Call, store: Store, host: Host, options: Options) -> list[_Pr
     """Check everything that can be checked, for all pipelines at once; only then take numbers."""
     problems: list[PipeError] = []
     found: list[tuple[str, Secrets]] = []
+    if options.source and not Path(options.source).is_dir():
+        raise PipeError(f"--source {options.source}: no such folder")
     for name in call.pipelines:
         try:
             plan = call.plan(name, _identity(store, name, store.next_number(name)))
@@ -86,7 +97,8 @@ def _prepare(call: Call, store: Store, host: Host, options: Options) -> list[_Pr
             problems.append(error)
     if problems:
         raise PipeError("\n".join(dict.fromkeys(map(str, problems))))
-    return [_take(call, store, host, name, secrets) for name, secrets in found]
+    hidden = frozenset[str]().union(*(secrets.variables for _, secrets in found))
+    return [_take(call, store, host, name, replace(secrets, variables=hidden)) for name, secrets in found]
 
 
 def _check_source(plan: Plan, options: Options) -> None:
@@ -115,7 +127,7 @@ def _take(call: Call, store: Store, host: Host, name: str, secrets: Secrets) -> 
     number, folder = store.take(name, host.number)
     store.sweep(name)
     plan = call.plan(name, _identity(store, name, number))
-    folder.plan.write_text(plan.model_dump_json(by_alias=True, exclude_defaults=True))
+    folder.write_plan(plan.model_dump_json(by_alias=True, exclude_defaults=True))
     return _Prepared(plan, folder, secrets)
 
 
@@ -136,6 +148,7 @@ def _engine(item: _Prepared, call: Call, options: Options, sink: Sink, *, severa
         cache=cache_folder(call.host.environ),
         kind=kind,
         facts=Facts(journal),
+        private=Path(options.guardian.private) if options.guardian and options.guardian.private else None,
         source=_source(call.path, options.source),
     )
     return lambda pools: Engine(world, pools, fail_fast=options.fail_fast)
@@ -144,13 +157,13 @@ def _engine(item: _Prepared, call: Call, options: Options, sink: Sink, *, severa
 def _source(file: Path, folder: str) -> Mapping[str, str]:
     named = {"PIPE_SOURCE": str(file.absolute().parent)}
     if folder:
-        if not Path(folder).is_dir():
-            raise PipeError(f"--source {folder}: no such folder")
         named["PIPE_SOURCE_DIR"] = str(Path(folder).absolute())
     return named
 
 
 def _renderer(output: str, environ: Mapping[str, str]) -> Renderer:
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
     if output == "auto":
         on_screen = sys.stdout.isatty() and environ.get("TERM") != "dumb" and not environ.get("CI")
         output = "tty" if on_screen else "plain"
@@ -170,7 +183,7 @@ def _renderer(output: str, environ: Mapping[str, str]) -> Renderer:
 # -- running ---------------------------------------------------------------------------------------
 
 
-async def _run_all(engines: Sequence[Engine], sink: Sink, guardian: int | None) -> int:
+async def _run_all(engines: Sequence[Engine], sink: Sink, guardian: Guardian | None) -> int:
     outcomes: list[Outcome] = []
     stopper = Stopper(engines, sink)
     sink.start()
@@ -182,10 +195,9 @@ async def _run_all(engines: Sequence[Engine], sink: Sink, guardian: int | None) 
         tasks.start_soon(stopper.obey_signals)
         tasks.start_soon(stopper.last_resort)
         if guardian is not None:
-            tasks.start_soon(stopper.obey_guardian, guardian)
+            tasks.start_soon(stopper.obey_guardian, guardian.pipe)
         async with anyio.create_task_group() as runs:
             for engine in engines:
                 runs.start_soon(one, engine)
         tasks.cancel_scope.cancel()
-    await anyio.to_thread.run_sync(sink.stop)
     return stopper.exit_code or int(any(outcome is not Outcome.SUCCEEDED for outcome in outcomes))

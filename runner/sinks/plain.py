@@ -11,7 +11,7 @@ from runner.events import Record
 from runner.logs import tail
 from runner.sinks.sink import Renderer
 from runner.sinks.tree import Row, clock, rows
-from runner.sinks.view import LogReader, RunView, clean
+from runner.sinks.view import LogReader, RunView, plain_text
 from runner.state import LeafState
 
 __all__ = ["LAST_LINES", "Plain", "closing"]
@@ -85,7 +85,8 @@ class Plain(Renderer):
     def _unfollow(self, view: RunView, stage: str) -> None:
         followed = self._followed.pop((view.name, stage), None)
         if followed:
-            self._lines(followed.prefix, followed.reader.end())
+            for lines in followed.reader.end():
+                self._lines(followed.prefix, lines)
 
     def _lines(self, prefix: str, lines: Iterable[str]) -> bool:
         text = "".join(f"{prefix}{line}\n" for line in lines)
@@ -102,7 +103,7 @@ class Plain(Renderer):
             self._say(f"{followed.prefix}running for {clock(leaf.seconds(time.time()))}{doing}")
 
     def _say(self, line: str) -> None:
-        self._out.write(line + "\n")
+        self._out.write(plain_text(line) + "\n")
 
 
 def _end(leaf: LeafState) -> str:
@@ -120,7 +121,7 @@ def closing(view: RunView, paint: Callable[[Row], str]) -> Iterator[str]:
     yield ""
     yield from map(paint, rows(view, time.time()))
     for warning in view.state.warnings:
-        yield f"  warning: {warning}"
+        yield f"  warning: {plain_text(warning)}"
     yield f"  logs: {view.folder.path / 'logs'}"
 
 
@@ -128,9 +129,9 @@ def _failure(view: RunView, leaf: LeafState) -> Iterator[str]:
     cause = leaf.cause
     lines = cause.evidence if cause and cause.evidence else tail(view.log(leaf.name), LAST_LINES)
     yield ""
-    yield f"---- {leaf.name} {leaf.outcome}: {cause.message if cause else ''}"
+    yield f"---- {leaf.name} {leaf.outcome}: {plain_text(cause.message) if cause else ''}"
     for line in lines[-LAST_LINES:]:
-        yield f"  {clean(line.encode())}"
+        yield f"  {plain_text(line)}"
 
 
 def _plain_row(row: Row) -> str:

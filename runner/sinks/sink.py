@@ -32,6 +32,9 @@ class Renderer(ABC):
     def finish(self) -> None:
         """All runs have ended."""
 
+    def restore(self) -> None:  # noqa: B027 - most have nothing to give back
+        """Give the terminal back as it was, also after a failure."""
+
 
 class Sink:
     """Feeds a renderer from a queue in a thread of its own."""
@@ -53,7 +56,8 @@ class Sink:
     def stop(self) -> None:
         """Wait, bounded, until everything is shown."""
         self._queue.put(None)
-        self._thread.join(LAST_WORDS)
+        if self._thread.is_alive():
+            self._thread.join(LAST_WORDS)
 
     def _work(self) -> None:
         try:
@@ -62,6 +66,8 @@ class Sink:
             self._renderer.finish()
         except Exception as error:  # noqa: BLE001 - a closed pipe or a full disk ends the sink, never the run
             self.failure = error
+        finally:
+            self._renderer.restore()
 
     def _batch(self) -> bool:
         """Take what comes within one period; False when there will be no more."""

@@ -6,7 +6,7 @@ from itertools import groupby
 
 from pipeline.plan import Leaf
 from pipeline.stage import Cause, Outcome
-from runner.sinks.view import RunView
+from runner.sinks.view import RunView, plain_text
 from runner.state import LeafState, worst
 
 __all__ = ["Row", "clock", "rows"]
@@ -66,7 +66,9 @@ def _leaf(leaf: Leaf, state: LeafState, now: float) -> Row:
     mark = MARKS[state.outcome] if state.outcome else RUNNING if state.running else WAITING
     time = clock(state.seconds(now)) if state.started else ""
     name = f"{leaf.name}  {leaf.title}" if leaf.title else leaf.name
-    return Row(2 if leaf.key else 1, mark, name, _note(state), time, state.outcome, state.running)
+    return Row(
+        2 if leaf.key else 1, mark, plain_text(name), plain_text(_note(state)), time, state.outcome, state.running
+    )
 
 
 def _note(state: LeafState) -> str:

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from itertools import islice
 from typing import TextIO
 
@@ -55,8 +56,13 @@ class Tty(Renderer):
         for view in self._views.values():
             for line in closing(view, lambda row: self._line(row, width)):
                 self._out.write(line + "\n")
-        self._out.write(SHOW)
         self._out.flush()
+
+    def restore(self) -> None:
+        """Show the cursor again."""
+        with suppress(OSError, ValueError):
+            self._out.write(SHOW)
+            self._out.flush()
 
     def _rows(self, now: float) -> Iterator[Row]:
         for view in self._views.values():

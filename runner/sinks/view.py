@@ -10,13 +10,18 @@ from pipeline.plan import Plan
 from runner.settings import RunFolder
 from runner.state import RunState
 
-__all__ = ["LogReader", "RunView", "clean"]
+__all__ = ["LogReader", "RunView", "clean", "plain_text"]
 
 BLOCK = 1 << 20
 LONGEST_LINE = 1 << 16
 
 _ESCAPES = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_]?)")
 _CONTROLS = re.compile(rb"[\x00-\x08\x0b-\x1a\x1c-\x1f\x7f]|\xc2[\x80-\x9f]")
+
+
+def plain_text(text: str) -> str:
+    """A message of ours with words from outside in it: one line, and inert like `clean`."""
+    return " ⏎ ".join(clean(part.encode()) for part in text.splitlines()) if text else ""
 
 
 def clean(line: bytes) -> str:
@@ -33,20 +38,20 @@ class LogReader:
         self._file = -1
         self._rest = b""
 
-    def lines(self) -> Iterator[str]:
-        """Lines that are whole by now; one that never ends is cut at 64 KiB."""
-        while data := self._read():
-            *whole, self._rest = (self._rest + data).split(b"\n")
-            yield from map(clean, whole)
-            if len(self._rest) > LONGEST_LINE:
-                yield clean(self._rest)
-                self._rest = b""
+    def lines(self) -> list[str]:
+        """Whole lines of the next block, at most 1 MiB of them; one that never ends is cut at 64 KiB."""
+        *whole, self._rest = (self._rest + self._read()).split(b"\n")
+        if len(self._rest) > LONGEST_LINE:
+            whole.append(self._rest)
+            self._rest = b""
+        return [clean(line) for line in whole]
 
-    def end(self) -> Iterator[str]:
-        """The last lines, and one without a newline."""
-        yield from self.lines()
+    def end(self) -> Iterator[list[str]]:
+        """The rest, block by block, and a last line without a newline."""
+        while lines := self.lines():
+            yield lines
         if self._rest:
-            yield clean(self._rest)
+            yield [clean(self._rest)]
         self._rest = b""
         if self._file >= 0:
             os.close(self._file)

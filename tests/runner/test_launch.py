@@ -168,7 +168,9 @@ def start(folder: Path) -> subprocess.Popen[bytes]:
     return run
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 143), (signal.SIGQUIT, 143)]
+)
 def test_a_signal_ends_everything_of_the_run_within_ten_seconds(
     tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
@@ -212,6 +214,41 @@ def test_a_stage_that_ignores_every_cancel_is_left_behind_and_that_is_written_do
     run.send_signal(signal.SIGTERM)
     assert run.wait(15) == 143
     assert b"did not stop in time" in (tmp_path / ".pipe/demo/1/events.1.jsonl").read_bytes()
+
+
+def test_no_file_with_a_secret_outlives_kill_9_of_the_engine(tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    key.write_text("correct-horse-battery-staple")
+    (tmp_path / "pipeline.yaml").write_text(
+        "name: demo\nsecrets: {key: file}\nstages:\n  one: {secrets: {KEY: key}, run: 'echo $KEY > where; sleep 300'}\n"
+    )
+    env = environment(PIPE_SECRET_KEY_FILE=str(key))
+    run = subprocess.Popen([PIPE, "run", "pipeline.yaml", "-o", "plain"], cwd=tmp_path, env=env, stdout=-3)
+    until(lambda: (tmp_path / "where").exists() and (tmp_path / "where").read_text().strip())
+    copy = Path((tmp_path / "where").read_text().strip())
+    assert copy.stat().st_mode & 0o777 == 0o600
+    engine = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()[0]
+    os.kill(int(engine), signal.SIGKILL)
+    run.wait(10)
+    assert not copy.exists()
+
+
+def test_a_signal_before_anything_has_started_ends_quietly(tmp_path: Path) -> None:
+    write(tmp_path, script("sleep 300"))
+    run = subprocess.Popen([PIPE, "run", "pipeline.yaml"], cwd=tmp_path, env=environment(), stdout=-3, stderr=-1)
+    until(lambda: Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text())
+    run.send_signal(signal.SIGINT)
+    _, said = run.communicate(timeout=15)
+    assert run.returncode == 130
+    assert b"Traceback" not in said
+
+
+def test_a_spoiled_journal_does_not_stop_the_next_run(tmp_path: Path) -> None:
+    write(tmp_path, script("true"))
+    pipe(tmp_path, "run", "pipeline.yaml")
+    with (tmp_path / ".pipe/demo/1/events.1.jsonl").open("a") as journal:
+        journal.write('{"v":1,"se{"v":1}\n')
+    assert pipe(tmp_path, "run", "pipeline.yaml").returncode == 0
 
 
 # -- output ----------------------------------------------------------------------------------------
@@ -282,6 +319,12 @@ def test_source_does_not_deploy_unless_that_is_said(tmp_path: Path) -> None:
     done = pipe(tmp_path, "run", "pipeline.yaml", "--source", ".")
     assert (done.returncode, (tmp_path / ".pipe" / "demo").exists()) == (2, False)
     assert "--allow-dirty" in done.stderr
+
+
+def test_a_source_that_is_not_there_takes_no_number(tmp_path: Path) -> None:
+    write(tmp_path, f"name: demo\nstages:\n{CHECKOUT}")
+    done = pipe(tmp_path, "run", "pipeline.yaml", "--source", "/nope")
+    assert (done.returncode, (tmp_path / ".pipe").exists()) == (2, False)
 
 
 def test_source_stands_for_one_checkout_only(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from runner.settings import RunFolder
 from runner.sinks.sink import Renderer, Sink
 from runner.sinks.tree import clock, rows
 from runner.sinks.tty import Tty, fitting
-from runner.sinks.view import LogReader, RunView, clean
+from runner.sinks.view import LogReader, RunView, clean, plain_text
 
 
 def plan(*names: str) -> Plan:
@@ -69,7 +69,7 @@ def test_lines_are_shown_when_they_are_whole_and_the_last_one_at_the_end(tmp_pat
     with log.open("ab") as file:
         file.write(b"o\nthree")
     assert list(reader.lines()) == ["two"]
-    assert list(reader.end()) == ["three"]
+    assert list(reader.end()) == [["three"]]
 
 
 def test_a_line_that_never_ends_is_cut_and_not_kept_in_memory(tmp_path: Path) -> None:
@@ -77,6 +77,18 @@ def test_a_line_that_never_ends_is_cut_and_not_kept_in_memory(tmp_path: Path) ->
     log.write_bytes(b"x" * 300_000)
     reader = LogReader(log)
     assert sum(map(len, reader.lines())) == 300_000
+
+
+def test_a_backlog_is_read_in_blocks_not_at_once(tmp_path: Path) -> None:
+    log = tmp_path / "x.log"
+    log.write_bytes(b"x" * 999 + b"\n" + b"y\n" * 3_000_000)
+    blocks = list(LogReader(log).end())
+    assert max(sum(map(len, block)) for block in blocks) <= 1 << 20
+    assert sum(map(len, blocks)) == 3_000_001
+
+
+def test_words_from_outside_cannot_forge_a_line_or_drive_the_terminal() -> None:
+    assert plain_text("no\x1b[2J\n[two] succeeded") == "no ⏎ [two] succeeded"
 
 
 @pytest.mark.parametrize(
