@@ -1,7 +1,7 @@
 """What the user already has and wants to be used."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sandbox.layout import Layout, SandboxError
@@ -31,6 +31,8 @@ class Given:
         given = cls(*(variables.get(name, "") for name in names))
         if given.registry and not (given.registry_user and given.registry_password):
             raise SandboxError("PIPE_REGISTRY is set, so PIPE_REGISTRY_USER and PIPE_REGISTRY_PASSWORD must be, too")
+        if not given.registry:  # a login without its registry is not ours to use
+            given = replace(given, registry_user="", registry_password="")
         if given.kubeconfig and not Path(given.kubeconfig).is_file():
             raise SandboxError(f"PIPE_KUBECONFIG is set to {given.kubeconfig}, which is no file")
         return given

@@ -15,7 +15,7 @@ from sandbox import cgroups, network, probes, world
 from sandbox.layout import CHECKOUT, Layout
 from sandbox.lifecycle import read_env
 
-BRINGING_OWN = ("DOCKER_HOST", "PIPE_KUBECONFIG", "PIPE_REGISTRY")
+BRINGING_OWN = ("DOCKER_HOST", "PIPE_KUBECONFIG", "PIPE_REGISTRY", "PIPE_REGISTRY_USER", "PIPE_REGISTRY_PASSWORD")
 
 
 @dataclass(frozen=True)

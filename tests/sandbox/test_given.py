@@ -109,3 +109,8 @@ def test_the_package_lists_are_fetched_only_when_they_are_too_old(
     monkeypatch.setattr(needs, "say", lambda line: None)
     needs.install(["containerd"])
     assert calls == ["install", "update", "install"]
+
+
+def test_a_login_without_its_registry_is_not_taken_for_the_sandboxes_own(tmp_path: Path) -> None:
+    given = Given.read({"PIPE_REGISTRY_USER": "u", "PIPE_REGISTRY_PASSWORD": "p"}, Layout(tmp_path))
+    assert given == Given()
