@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sandbox import network, probes, world
-from tests.sandbox.conftest import Copy, clean, copy_into, leftovers, pid_namespace, within
+from tests.sandbox.conftest import Copy, clean, leftovers, pid_namespace, within
 
 pytestmark = [pytest.mark.sandbox, pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -70,8 +70,7 @@ def test_a_part_that_cannot_start_is_named_with_its_log_and_nothing_stays(copy: 
     assert leftovers(copy.layout) == []
 
 
-def test_with_everything_brought_only_the_small_servers_run_without_namespaces(tmp_path: Path) -> None:
-    copy = copy_into(tmp_path)
+def test_with_everything_brought_only_the_small_servers_run_without_namespaces(copy: Copy, tmp_path: Path) -> None:
     kubeconfig = tmp_path / "kubeconfig"
     kubeconfig.touch()
     own = {"DOCKER_HOST": "unix:///own.sock", "PIPE_KUBECONFIG": str(kubeconfig), "PIPE_REGISTRY": "registry.invalid"}
