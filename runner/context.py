@@ -77,6 +77,7 @@ class Context:
     control: Control
     _threads: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(THREADS))
     _progressed: float = 0.0
+    _said: tuple[str, float | None] = ("", None)
 
     def log(self, text: str | bytes) -> None:
         """Add to the stage's log."""
@@ -88,8 +89,8 @@ class Context:
     def progress(self, text: str, fraction: float | None = None) -> None:
         """Say what is going on, at most twice a second."""
         now = time.monotonic()
-        if now - self._progressed >= PROGRESS_EVERY:
-            self._progressed = now
+        if now - self._progressed >= PROGRESS_EVERY and (text, fraction) != self._said:
+            self._progressed, self._said = now, (text, fraction)
             self.journal.append(events.StageProgressed(self.run.stage, text, fraction))
 
     async def exec(
