@@ -82,13 +82,12 @@ async def attempt(
     except OSError as error:
         return _of_host(error)
     limit = leaf.timeout.total_seconds()
-    result = Result(Outcome.TIMED_OUT, Cause(CauseKind.TIMEOUT, f"not done after {limit:g} s, its timeout"))
     try:
-        with control.attempt(limit):
-            result = await _result(_run(world, leaf, number, control, log, lookup, exports))
-        if result.cause:
-            log.line(f"{result.outcome}: {result.cause.message}")
-        return result
+        with control.attempt(limit) as scope:
+            ended = await _result(_run(world, leaf, number, control, log, lookup, exports))
+        if not scope.cancelled_caught:
+            return ended
+        return Result(Outcome.TIMED_OUT, Cause(CauseKind.TIMEOUT, f"not done after {limit:g} s, its timeout"))
     finally:
         log.close()
 

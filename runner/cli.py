@@ -33,7 +33,7 @@ params_option = click.option(
 @pipelines_argument
 @params_option
 @click.option("-j", "--jobs", type=click.IntRange(min=1), help="How many stages compute at once (default: cores).")
-@click.option("--fail-fast", is_flag=True, help="Cancel all other stages when one fails.")
+@click.option("--fail-fast", is_flag=True, help="When a stage fails, cancel all others of its pipeline.")
 @click.option("--source", default="", metavar="DIR", help="Build a copy of this working tree instead of a checkout.")
 @click.option("--allow-dirty", is_flag=True, help="Let a run with --source deploy.")
 @click.option(

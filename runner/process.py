@@ -98,7 +98,7 @@ def _start(
         except FileNotFoundError as error:
             raise NoProgramError(_missing(argv[0], cwd)) from error
         except (PermissionError, NotADirectoryError) as error:
-            raise NoProgramError(f"cannot start {argv[0]}: {error.strerror}: {error.filename}") from error
+            raise NoProgramError(f"cannot start {argv[0]}: {error.strerror}; is it executable (chmod +x)?") from error
         except OSError as error:
             raise NoProgramError(f"cannot start {argv[0]}: {error.strerror}") from error
 
@@ -106,6 +106,10 @@ def _start(
 def _missing(program: str, cwd: Path) -> str:
     if not cwd.is_dir():
         return f"the folder {cwd} does not exist"
+    if "/" in program:
+        return f"there is no file {program} in {cwd}"
+    if " " in program:
+        return f"there is no program '{program}': a list is a program and its arguments, one by one"
     return f"there is no program '{program}': install it, or put its folder on PATH"
 
 

@@ -16,9 +16,9 @@ __all__ = ["Secrets", "find_secrets"]
 _KEY_MATERIAL = re.compile(
     r"[A-Za-z0-9+/=_-]{24,}"
     r"|(?<=-----\n)[^-\n]{8,}"
-    r"|(?i:(?<=password)|(?<=token)|(?<=secret)|(?<=passwd))[\"']?\s*[:=>]\s*[\"']?([^\s\"'<]{4,})"
+    r"|(?i:(?<=password)|(?<=token)|(?<=secret)|(?<=passwd)|(?<=pass)|(?<=pwd)|(?<=key))[\"']?\s*[:=>]\s*[\"']?([^\s\"'<]{4,})"
 )
-"""What is secret in a file: keys, and what stands behind `password`, `token` or `secret`.
+"""What is secret in a file of several lines: keys, and what stands behind `password`, `token`, `secret` or `key`.
 
 Masking its every line would mask `apiVersion: v1` in all logs.
 """
@@ -47,7 +47,9 @@ class Secrets:
                 case Login():
                     yield value.password
                 case SecretFile():
-                    text = value.path.read_text(errors="replace")
+                    text = value.path.read_text(errors="replace").strip()
+                    if len(text.splitlines()) == 1:
+                        yield text
                     yield from (match[1] or match[0] for match in _KEY_MATERIAL.finditer(text))
 
 
@@ -123,7 +125,11 @@ def _read(file: Path) -> dict[str, str]:
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         name, equals, value = line.partition("=")
-        if not equals:
+        name, value = name.strip().removeprefix("export ").strip(), value.strip()
+        if not equals or not re.fullmatch(r"[A-Za-z_]\w*", name):
             raise PipeError(f"{file}:{number}: write NAME=value")
-        values[name.strip()] = re.sub(r"""^(['"])(.*)\1$""", r"\2", value.strip())
+        quoted = re.fullmatch(r"""(['"])(.*)\1""", value)
+        if value[:1] in ("'", '"') and not quoted:
+            raise PipeError(f"{file}:{number}: the value of {name} begins with a quote and does not end with it")
+        values[name] = quoted[2] if quoted else value
     return values

@@ -1,6 +1,7 @@
 """`pipe init`: a first pipeline for the repository that somebody stands in."""
 
 import json
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -39,6 +40,8 @@ def init(folder: str) -> int:
         PipeError: there is one already, or nothing was found that could be built.
     """
     root = Path(folder).resolve()
+    if not root.is_dir():
+        raise PipeError(f"there is no folder {root}")
     target = root / FILE
     if target.exists():
         raise PipeError(f"{target} is there already; it was left as it is")
@@ -48,7 +51,7 @@ def init(folder: str) -> int:
             f"{root} has no pom.xml, package.json or Dockerfile: write {FILE} by hand, see docs/language.md"
         )
     target.write_text("\n".join(_text(found)) + "\n")
-    click.echo(f"wrote {target}: {', '.join(_what(found))}\nnext: pipe plan {FILE}")
+    click.echo(f"wrote {target}: {', '.join(_what(found))}\nnext: pipe plan {os.path.relpath(target)}")
     return 0
 
 
@@ -56,7 +59,7 @@ def _look(root: Path) -> _Found:
     files = list(_files(root, 0))
     contexts = sorted({_relative(f.parent, root) for f in files if f.name == "Dockerfile"})
     packages = sorted((f for f in files if f.name == "package.json"), key=lambda f: len(f.parts))
-    scripts = json.loads(packages[0].read_text()).get("scripts", {}) if packages else {}
+    scripts = _scripts(packages[0]) if packages else {}
     return _Found(
         name=re.sub(r"[^A-Za-z0-9._-]", "-", root.name).lstrip("._-") or "pipeline",
         maven=(root / "pom.xml").is_file(),
@@ -65,6 +68,15 @@ def _look(root: Path) -> _Found:
         contexts=tuple(contexts),
         manifests=bool(contexts) and all((root / context / "deploy").is_dir() for context in contexts),
     )
+
+
+def _scripts(package: Path) -> dict[str, object]:
+    try:
+        found = json.loads(package.read_text())
+    except ValueError as error:
+        raise PipeError(f"{package}: no valid JSON: {error}") from error
+    scripts = found.get("scripts", {}) if isinstance(found, dict) else {}
+    return scripts if isinstance(scripts, dict) else {}
 
 
 def _files(folder: Path, depth: int) -> Iterator[Path]:

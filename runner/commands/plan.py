@@ -1,11 +1,13 @@
 """`pipe plan` and `pipe check`: what a file says, without a network and without starting anything."""
 
+import json
 import os
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 
 import click
+from pydantic import JsonValue
 from rich.cells import cell_len, set_cell_size
 
 from pipeline.errors import PipeError
@@ -53,7 +55,7 @@ def check(files: Sequence[str]) -> int:
 def _tree(plan: Plan) -> Iterator[str]:
     yield f"{plan.pipeline}  {plan.file}"
     for name, value in plan.params.items():
-        yield f"  {name} = {value}"
+        yield f"  {name} = {_value(value)}"
     yield ""
     lines = [*_stages(plan.leaves), *(["finally"] if plan.finally_ else []), *_stages(plan.finally_)]
     widths = [max((cell_len(cells[i]) for cells in lines if isinstance(cells, tuple)), default=0) for i in range(2)]
@@ -63,11 +65,21 @@ def _tree(plan: Plan) -> Iterator[str]:
     yield _count((*plan.leaves, *plan.finally_))
 
 
+def _value(value: JsonValue) -> str:
+    """As `-p` takes it."""
+    if isinstance(value, list):
+        return ",".join(map(str, value))
+    return value if isinstance(value, str) else json.dumps(value)
+
+
 def _count(leaves: Sequence[Leaf]) -> str:
     stages = len({leaf.stage for leaf in leaves})
     parallel = sum(bool(leaf.key) for leaf in leaves)
     skipped = sum(bool(leaf.skipped) for leaf in leaves)
-    return f"{stages} stages, {parallel} parallel leaves" + (f", {skipped} skipped" if skipped else "")
+    words = [f"{stages} stage{'s' if stages != 1 else ''}"]
+    words += [f"{parallel} parallel leaves"] if parallel else []
+    words += [f"{skipped} skipped"] if skipped else []
+    return ", ".join(words)
 
 
 def _aligned(cells: Sequence[str], widths: list[int]) -> str:

@@ -1,6 +1,7 @@
 """`pipe run`: load, resolve, run, report."""
 
 import os
+import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -75,6 +76,8 @@ def run(options: Options) -> int:
         return anyio.run(_run_all, [make(pools) for make in engines], sink, options.guardian)
     finally:
         sink.stop()
+        if options.guardian and options.guardian.private:  # the guardian may be dead
+            shutil.rmtree(options.guardian.private, ignore_errors=True)
         if sink.failure and not isinstance(sink.failure, BrokenPipeError):
             sys.stderr.write(f"pipe: the console failed, the run did not: {sink.failure!r}\n")
 

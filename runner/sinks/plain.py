@@ -129,7 +129,8 @@ def _failure(view: RunView, leaf: LeafState) -> Iterator[str]:
     cause = leaf.cause
     lines = cause.evidence if cause and cause.evidence else tail(view.log(leaf.name), LAST_LINES)
     yield ""
-    yield f"---- {leaf.name} {leaf.outcome}: {plain_text(cause.message) if cause else ''}"
+    name = f"{view.label}/{leaf.name}" if view.label else leaf.name
+    yield f"---- {name} {leaf.outcome}: {plain_text(cause.message) if cause else ''}"
     for line in lines[-LAST_LINES:]:
         yield f"  {plain_text(line)}"
 

@@ -94,6 +94,13 @@ def test_init_leaves_an_existing_file_alone_and_refuses_an_empty_folder(tmp_path
     assert (done.returncode, (tmp_path / "pipeline.yaml").read_text()) == (2, "mine")
 
 
+def test_init_tells_what_it_cannot_read_in_a_line(tmp_path: Path) -> None:
+    assert pipe(tmp_path, "init", "nowhere").returncode == 2
+    (tmp_path / "package.json").write_text("{bad")
+    done = pipe(tmp_path, "init")
+    assert (done.returncode, "no valid JSON" in done.stderr, "BUG" in done.stderr) == (2, True, False)
+
+
 def test_kinds_are_listed_with_what_they_do_and_each_with_its_fields(tmp_path: Path) -> None:
     listed = pipe(tmp_path, "kinds").stdout
     assert {line.split()[0] for line in listed.splitlines()} >= {"checkout", "deploy", "image", "push", "shell"}

@@ -127,6 +127,28 @@ def test_secrets_env_is_read_and_refused_when_others_can_read_it(tmp_path: Path)
     assert pipe(tmp_path, "run", "pipeline.yaml").returncode == 0
 
 
+def test_a_line_of_secrets_env_that_could_be_misread_is_refused_with_its_place(tmp_path: Path) -> None:
+    write(tmp_path, "name: demo\nsecrets: {token: text}\nstages:\n  one: {run: 'true', secrets: {T: token}}\n")
+    (tmp_path / ".pipe").mkdir()
+    file = tmp_path / ".pipe" / "secrets.env"
+    file.touch(mode=0o600)
+    file.write_text("# comment\nPIPE_SECRET_TOKEN='ab cd' # c\n")
+    assert (
+        "secrets.env:2: the value of PIPE_SECRET_TOKEN begins with a quote"
+        in pipe(tmp_path, "run", "pipeline.yaml").stderr
+    )
+    file.write_text("export PIPE_SECRET_TOKEN='ab cd'\n")
+    assert pipe(tmp_path, "run", "pipeline.yaml").returncode == 0
+
+
+def test_a_file_with_one_line_is_masked_whole(tmp_path: Path) -> None:
+    write(tmp_path, "name: demo\nsecrets: {kc: file}\nstages:\n  one: {run: cat $K, secrets: {K: kc}}\n")
+    (tmp_path / "token").write_text("MyDatabasePassword!\n")
+    done = pipe(tmp_path, "run", "pipeline.yaml", env=environment(PIPE_SECRET_KC_FILE=str(tmp_path / "token")))
+    assert "MyDatabase" not in done.stdout
+    assert "[one] ****" in done.stdout
+
+
 # -- numbers ---------------------------------------------------------------------------------------
 
 
