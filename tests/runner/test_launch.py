@@ -7,32 +7,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-PIPE = Path(sys.executable).with_name("pipe")
+from tests.support.program import PIPE, pipe
+from tests.support.program import host as environment
+
 DEADLINE = 20.0
 
 ESCAPING = "setsid sleep 300 & (setsid sh -c 'sleep 300 & sleep 300' &) ; touch started; sleep 300"
-
-
-def environment(**more: str) -> dict[str, str]:
-    kept = {name: os.environ[name] for name in ("PATH", "HOME", "PYTHONPATH") if name in os.environ}
-    return {**kept, **more}
-
-
-def pipe(folder: Path, *words: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [PIPE, *words],
-        cwd=folder,
-        env=env or environment(),
-        capture_output=True,
-        text=True,
-        timeout=DEADLINE,
-        check=False,
-    )
 
 
 def write(folder: Path, text: str) -> Path:
