@@ -11,7 +11,7 @@ from pipeline.expressions import Form
 from pipeline.fanout import SINGLE, FanOutError, Item, items
 from pipeline.scope import output_types
 from pipeline.shape import judge, keys, marks
-from pipeline.source import Entry, List, Map, Text, plain
+from pipeline.source import Entry, List, Map, Node, Text, plain
 from pipeline.spec import Approval, StageSpec, not_built
 from pipeline.stage import Outputs, ScriptMark, Stage
 from pipeline.values import Report, Value, entries, literal, place_at, read_value
@@ -50,6 +50,12 @@ class Draft:
     values: dict[str, Value] = field(default_factory=dict)
     fields_node: Map | None = None
     """The `with:` block with what `run:` adds to it."""
+
+    @property
+    def scripts(self) -> Mapping[str, Node]:
+        """The fields that hold scripts, in which a `${` is just that."""
+        found = _scripts(self.kind)
+        return {key: entry.value for key, entry in entries(self.fields_node) if key in found}
 
     def entry(self, key: str) -> Entry | None:
         """A key of the stage with its value."""

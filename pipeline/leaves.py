@@ -1,6 +1,7 @@
 """One leaf of a stage: its names resolved, its fields judged by its kind, its condition decided if it can be."""
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Final
@@ -19,7 +20,7 @@ from pipeline.shape import Complaint, judge, open_in
 from pipeline.source import Map, Text
 from pipeline.spec import PipelineSpec, StageSpec
 from pipeline.stage import SecretRef
-from pipeline.values import Report, Use, Value, entries, misplaced, place_at
+from pipeline.values import Report, Use, Value, entries, misplaced, place_at, read_value
 
 __all__ = ["Leaves"]
 
@@ -70,6 +71,7 @@ class Leaves:
         """The leaf for one item of `each`; without an item as much of it is checked as does not depend on one."""
         found = _Found()
         forms = {key: self._bound(draft, item, key, value, found) for key, value in draft.values.items()}
+        self._check_scripts(draft, item)
         spec = self._settled(draft, forms)
         condition = self._condition(draft, item)
         fields = as_map(forms.get("with", {}))
@@ -143,6 +145,19 @@ class Leaves:
             self.report.add(use.place, message, "values of other stages can go into `with:` and `env:`")
         else:
             found.take(use.name, binding, target)
+
+    def _check_scripts(self, draft: Draft, item: Item | None) -> None:
+        """A script is never filled in; one that names what there is expects to be."""
+        uses = [use for node in draft.scripts.values() for use in read_value(node, Report()).uses]
+        for use in uses:
+            with suppress(UnknownName):
+                self.resolve(draft, item, use.name)
+                variable = use.name.rpartition(".")[2].upper()
+                self.report.add(
+                    use.place,
+                    f"a script is not filled in: `${{{use.name}}}` would reach it as it stands here",
+                    f'write `env: {{{variable}: "${{{use.name}}}"}}` and in the script `${variable}`',
+                )
 
     # -- the stage's own keys ----------------------------------------------------------------------
 

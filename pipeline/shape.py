@@ -245,7 +245,7 @@ def _words(details: ErrorDetails) -> tuple[str, str]:
     if kind == "too_short":
         return "must not be empty", ""
     message = details["msg"].removeprefix("Input ")
-    return f"{message}, not {_described(given)}" if isinstance(given, str) else message, ""
+    return f"{message}, not {_described(given)}" if isinstance(given, str | int) else message, ""
 
 
 def _close(given: object, choices: Sequence[str]) -> str:

@@ -4,7 +4,7 @@ Scalars stay the text that the author wrote: what a value means is decided by th
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -36,10 +36,18 @@ class Text:
 
     value: str
     place: Place
+    block: Sequence[str] = ()
+    """The lines of a text that is written as a block (`|`), one for each of its own."""
 
     def at(self, start: int, length: int) -> Place:
-        """The place of a part of the text, if the text stands in one line as it is; else that of the whole."""
+        """The place of a part of the text, if it stands in the file as it is; else that of the whole."""
         place = self.place
+        number, begin = self.value.count("\n", 0, start), self.value.rfind("\n", 0, start) + 1
+        if number < len(self.block):
+            line = self.value[begin:].partition("\n")[0]
+            indent = self.block[number].rfind(line)
+            column = max(indent, 0) + 1 + start - begin
+            return Place(place.file, place.line + 1 + number, column, max(1, length), self.block[number])
         offset = place.text.find(self.value, place.column - 1) if self.value else -1
         if offset < 0:
             return place
@@ -260,11 +268,17 @@ class _Builder:
             place = self._null(place)
             built = _Built(Null(place))
         else:
-            built = _Built(Text(event.value, place))
+            built = _Built(Text(event.value, place, self._block(event)))
             if "\0" in event.value:
                 self._report("no text can hold the character U+0000", place)
         self._anchor(event.anchor, built)
         self._add(built)
+
+    def _block(self, event: "yaml.ScalarEvent") -> Sequence[str]:
+        if event.style != "|":
+            return ()
+        first, last = _position(event.start_mark)[0] + 1, _position(event.end_mark)[0]
+        return self._lines.lines[first:last]
 
     def _null(self, place: Place) -> Place:
         """Report a missing value, at its key if it has one."""

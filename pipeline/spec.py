@@ -229,13 +229,18 @@ def _retry(value: object) -> object:
     return {"times": value} if isinstance(value, str | int) else value
 
 
+Retried: TypeAlias = Literal["infra", "timeout", "user"]
+
+
 class RetrySpec(_Spec):
     """Further attempts after one that failed."""
 
-    times: Annotated[Int, Field(ge=0, le=20)]
+    times: Annotated[int, Field(ge=0, le=20), BeforeValidator(_is_int)]
     """How many."""
-    on: tuple[Literal["infra", "timeout", "user"], ...] = ("infra",)
-    """After which causes."""
+    on: Annotated[
+        tuple[Retried, ...], BeforeValidator(_one_or_more, json_schema_input_type=Retried | tuple[Retried, ...])
+    ] = ("infra",)
+    """After which cause or causes."""
     wait: Duration = timedelta(seconds=5)
     """The first pause; it doubles up to two minutes."""
 
@@ -258,7 +263,7 @@ class ServiceSpec(_Spec):
 
     image: Text
     """The image that it starts from."""
-    port: Annotated[Int, Field(ge=1, le=65535)] | None = None
+    port: Annotated[int, Field(ge=1, le=65535), BeforeValidator(_is_int)] | None = None
     """The port that it listens on."""
     env: dict[Variable, Text] = {}
     """Its variables."""
@@ -312,6 +317,9 @@ def _no_outcome(name: str) -> str:
     return name
 
 
+OutputName: TypeAlias = Annotated[Word, AfterValidator(_no_outcome)]
+
+
 class StageSpec(Defaults):
     """A node of the pipeline: one kind at work, or as many leaves of it as `each` has entries."""
 
@@ -339,8 +347,11 @@ class StageSpec(Defaults):
     """A failure counts as met, and makes no run red."""
     fail_fast: Bool = False
     """The first leaf that fails cancels the others."""
-    outputs: tuple[Annotated[Word, AfterValidator(_no_outcome)], ...] = ()
-    """For `run`: the names that it writes, each to a file `$PIPE_OUTPUT/NAME`."""
+    outputs: Annotated[
+        tuple[OutputName, ...],
+        BeforeValidator(_one_or_more, json_schema_input_type=OutputName | tuple[OutputName, ...]),
+    ] = ()
+    """For `run`: the name or names that it writes, each to a file `$PIPE_OUTPUT/NAME`."""
     services: Annotated[dict[Word, ServiceSpec], NOT_BUILT] = {}
     """What runs beside the stage."""
     artifacts: Annotated[tuple[Glob, ...], NOT_BUILT] = ()

@@ -23,9 +23,10 @@ class _Found:
     """What a repository has that a pipeline can build."""
 
     name: str
-    maven: bool
+    maven: str
+    """The folder of pom.xml, `.` for the root of the repository, empty if there is none."""
     npm: str
-    """The folder of package.json, `.` for the root, empty if there is none."""
+    """The folder of package.json in the same way."""
     npm_builds: bool
     contexts: tuple[str, ...]
     """Folders with a Dockerfile."""
@@ -45,7 +46,7 @@ def init(folder: str) -> int:
     target = root / FILE
     if target.exists():
         raise PipeError(f"{target} is there already; it was left as it is")
-    found = _look(root)
+    found = _look(root, _repository(root))
     if not (found.maven or found.npm or found.contexts):
         raise PipeError(
             f"{root} has no pom.xml, package.json or Dockerfile: write {FILE} by hand, see docs/language.md"
@@ -55,14 +56,19 @@ def init(folder: str) -> int:
     return 0
 
 
-def _look(root: Path) -> _Found:
-    files = list(_files(root, 0))
+def _repository(folder: Path) -> Path:
+    """The root of the git repository that a folder is in: what a checkout brings, and paths are counted from."""
+    return next((place for place in (folder, *folder.parents) if (place / ".git").exists()), folder)
+
+
+def _look(folder: Path, root: Path) -> _Found:
+    files = list(_files(folder, 0))
     contexts = sorted({_relative(f.parent, root) for f in files if f.name == "Dockerfile"})
     packages = sorted((f for f in files if f.name == "package.json"), key=lambda f: len(f.parts))
     scripts = _scripts(packages[0]) if packages else {}
     return _Found(
-        name=re.sub(r"[^A-Za-z0-9._-]", "-", root.name).lstrip("._-") or "pipeline",
-        maven=(root / "pom.xml").is_file(),
+        name=re.sub(r"[^A-Za-z0-9._-]", "-", folder.name).lstrip("._-") or "pipeline",
+        maven=_relative(folder, root) if (folder / "pom.xml").is_file() else "",
         npm=_relative(packages[0].parent, root) if packages else "",
         npm_builds="build" in scripts,
         contexts=tuple(contexts),
@@ -131,6 +137,8 @@ def _builds(found: _Found) -> Iterator[str]:
         yield "  compile:"
         yield "    needs: checkout"
         yield "    uses: maven"
+        if found.maven != ".":
+            yield f"    dir: {found.maven}"
         yield "    with: {goals: clean package}"
     if found.npm:
         yield "  site:"

@@ -136,7 +136,7 @@ STAGES: list[tuple[str, list[str]]] = [
         "6:37 `silence:` it must be longer than nothing",
     ]),
     ("s: {run: x, retry: {times: 99, on: [infa], wait: 5}}", [
-        "6:30 `times:` should be less than or equal to 20, not '99'",
+        "6:30 `times:` should be less than or equal to 20, not 99",
         "6:39 `on:` 'infa' is none of infra, timeout, user (did you mean 'infra'?)",
         "6:52 `wait:` '5' is no duration: write 90s, 5m, 1h30m, 7d or 500ms, larger units first",
     ]),

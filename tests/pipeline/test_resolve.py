@@ -141,6 +141,11 @@ def test_everything_that_is_known_is_fixed_in_the_plan() -> None:
     assert not s.references
 
 
+def test_one_word_stands_for_a_list_of_it() -> None:
+    s = plan(stages("s: {run: x, outputs: v, retry: {times: 1, on: timeout}, limits: p}", "limits: {p: 1}\n")).leaf("s")
+    assert (s.outputs, s.retry.on, s.pools) == (("v",), ("timeout",), ("p",))
+
+
 def test_values_of_stages_stay_open_with_the_leaf_that_has_them() -> None:
     made = leaf(
         stages(

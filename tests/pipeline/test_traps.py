@@ -52,6 +52,31 @@ def test_a_name_in_a_condition_is_declared_with_its_type(when: str, expected: li
     )
 
 
+def test_a_script_that_expects_to_be_filled_in_is_told_at_its_line_that_it_is_not() -> None:
+    text = """name: a
+stages:
+  s: {run: x, outputs: v}
+  t:
+    needs: s
+    each: [k]
+    run: |
+
+      a
+        b ${each.name} ${HOME} ${vars.no}
+      c ${stages.s.v}
+"""
+    assert problems(text) == [
+        '10:11 a script is not filled in: `${each.name}` would reach it as it stands here (write `env: {NAME: "${each.name}"}` and in the script `$NAME`)',
+        '11:9 a script is not filled in: `${stages.s.v}` would reach it as it stands here (write `env: {V: "${stages.s.v}"}` and in the script `$V`)',
+    ]
+
+
+def test_a_program_with_arguments_is_a_script_too() -> None:
+    assert [text.partition(" (")[0] for text in problems(stages('s: {run: [echo, "${run.number}"]}'))] == [
+        "3:20 a script is not filled in: `${run.number}` would reach it as it stands here"
+    ]
+
+
 # -- not built yet ---------------------------------------------------------------------------------
 
 UNBUILT: list[tuple[str, list[str]]] = [
@@ -98,7 +123,7 @@ KEYS: list[tuple[str, list[str]]] = [
     ("executor: {image: x, memry: 2Gi}", ["3:36 unknown key 'memry' (did you mean 'memory'?)"]),
     ("services: {db: {image: '${params.q}', port: 99999}}", [
         "3:39 unknown name `params.q` (there is no parameter)",
-        "3:59 `port:` should be less than or equal to 65535, not '99999'",
+        "3:59 `port:` should be less than or equal to 65535, not 99999",
     ]),
     ("artifacts: ['*.jar']", []),
     ("takes: t", ["3:22 `takes:` names 't', which is no need of 's' (add 't' to `needs:`)"]),

@@ -87,6 +87,19 @@ def test_init_writes_a_file_that_pipe_itself_can_plan(tmp_path: Path, source: st
     assert found == stages
 
 
+def test_init_in_a_folder_of_a_repository_counts_paths_from_where_a_checkout_puts_them(tmp_path: Path) -> None:
+    (tmp_path / ".git").mkdir()
+    service = tmp_path / "services" / "web"
+    service.mkdir(parents=True)
+    for name, text in (("pom.xml", ""), ("Dockerfile", ""), ("package.json", "{}")):
+        (service / name).write_text(text)
+    assert pipe(service, "init").returncode == 0
+    plan = json.loads(pipe(service, "plan", "--json", "pipeline.yaml").stdout)
+    by_name = {leaf["stage"]: leaf for leaf in plan["leaves"]}
+    assert (by_name["compile"]["dir"], by_name["site"]["dir"]) == ("services/web", "services/web")
+    assert by_name["image"]["fields"]["context"] == "services/web"
+
+
 def test_init_leaves_an_existing_file_alone_and_refuses_an_empty_folder(tmp_path: Path) -> None:
     assert "no pom.xml, package.json or Dockerfile" in pipe(tmp_path, "init").stderr
     (tmp_path / "pipeline.yaml").write_text("mine")
