@@ -71,12 +71,14 @@ class Engine:
             self._give_logins(client)
             yield client
         except (DockerException, RequestException, HTTPError, OSError) as error:
-            if client is None:
-                raise _unreachable(self.host, error) from error
-            raise _broken(self.host, error) from error
+            trouble = _broken(self.host, error) if client else _unreachable(self.host, error)
+        else:
+            return
         finally:
             if client is not None:
                 client.close()
+        # out here, where the SDK's error and with it the socket that it does not close are gone
+        raise trouble
 
     def _give_logins(self, client: "APIClient") -> None:
         if self.logins is None:
