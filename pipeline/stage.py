@@ -357,6 +357,8 @@ class Stage(BaseModel, ABC, Generic[OutputsT]):
     """It works on this machine's cores and takes one of `--jobs`; other kinds wait for somebody else's."""
     pool: ClassVar[tuple[str, int] | None] = None
     """A pool that every stage of this kind holds, and how many may hold it at once."""
+    heavy: ClassVar[tuple[str, ...]] = ()
+    """Modules that `run` imports and that take long to load: an engine loads them while other stages work."""
     default_timeout: ClassVar[timedelta] = timedelta(hours=1)
     """The limit of an attempt when the file names none."""
     starts_processes: ClassVar[bool] = False

@@ -71,6 +71,7 @@ class Deploy(Stage[DeployOutputs]):
 
     computes: ClassVar[bool] = False
     pool: ClassVar[tuple[str, int] | None] = ("deploy", 50)
+    heavy: ClassVar[tuple[str, ...]] = ("kubernetes.aio.client", "kubernetes.aio.config")
 
     async def run(self, ctx: StageContext) -> DeployOutputs:
         """Read and check everything, then write, then wait."""

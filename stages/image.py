@@ -31,6 +31,7 @@ class Image(Stage[ImageOutputs]):
     """Build an image from a Dockerfile, in the docker engine that DOCKER_HOST names."""
 
     computes: ClassVar[bool] = True
+    heavy: ClassVar[tuple[str, ...]] = ("docker",)
 
     image: str
     """Name without a tag, with its registry: `registry.example:5000/team/app`."""
@@ -78,7 +79,7 @@ class Image(Stage[ImageOutputs]):
             dockerfile=dockerfile,
             reference=reference,
             args=self.args,
-            labels=self.labels | _labels(ctx),
+            labels=self.labels | _labels(ctx, self.image),
             target=self.target,
             platform=self.platform,
             pull=self.pull,
@@ -106,7 +107,7 @@ class Image(Stage[ImageOutputs]):
         if not self.keep:
             return
         try:
-            count = await ctx.call(prune, ctx.env, ctx.run.pipeline, self.image, self.keep)
+            count = await ctx.call(prune, ctx.env, ctx.run, self.image, self.keep)
         except StageErrored as error:
             ctx.log(f"warning: images of older runs stay: {error}")
             return
@@ -114,13 +115,14 @@ class Image(Stage[ImageOutputs]):
             ctx.log(f"removed {count} images of {self.image}, older than the last {self.keep} runs")
 
 
-def _labels(ctx: StageContext) -> dict[str, str]:
+def _labels(ctx: StageContext, repository: str) -> dict[str, str]:
     run, commit = ctx.run, ctx.env.get("GIT_COMMIT", "")
     labels = {
         "pipe.run": run.id,
         "pipe.pipeline": run.pipeline,
         "pipe.number": str(run.number),
         "pipe.stage": run.stage,
+        "pipe.image": repository,
     }
     return labels | ({"pipe.commit": commit, "org.opencontainers.image.revision": commit} if commit else {})
 

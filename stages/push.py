@@ -44,6 +44,7 @@ class Push(Stage[PushOutputs]):
     """Push an image, and prove by digest that the registry has it."""
 
     pool: ClassVar[tuple[str, int] | None] = ("push", 10)
+    heavy: ClassVar[tuple[str, ...]] = ("docker", "aiohttp")
 
     image: str
     """`repository:tag` or `repository:tag@sha256:…` of an image in the docker engine."""

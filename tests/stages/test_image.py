@@ -354,11 +354,6 @@ def test_a_denied_push_without_a_login_says_where_to_name_one() -> None:
 # -- no engine -------------------------------------------------------------------------------------
 
 
-LEAKING = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
-"""docker-py does not close a socket that it could not connect."""
-
-
-@LEAKING
 async def test_without_an_engine_it_names_the_address_and_the_way_out(ctx: FakeContext, tmp_path: Path) -> None:
     (ctx.workspace / "Dockerfile").touch()
     ctx.env["DOCKER_HOST"] = f"unix://{tmp_path}/none.sock"
@@ -371,7 +366,6 @@ async def test_without_an_engine_it_names_the_address_and_the_way_out(ctx: FakeC
         await push().run(FakeContext(tmp_path, env=ctx.env, secrets={"reg": Login("a", "b")}))
 
 
-@LEAKING
 async def test_a_socket_that_nobody_listens_on_is_told(ctx: FakeContext, tmp_path: Path) -> None:
     (ctx.workspace / "Dockerfile").touch()
     with socket.socket(socket.AF_UNIX) as listener:
@@ -381,7 +375,6 @@ async def test_a_socket_that_nobody_listens_on_is_told(ctx: FakeContext, tmp_pat
         await image().run(ctx)
 
 
-@LEAKING
 async def test_no_permission_on_the_socket_says_what_to_do(ctx: FakeContext, monkeypatch: pytest.MonkeyPatch) -> None:
     (ctx.workspace / "Dockerfile").touch()
     ctx.env["DOCKER_HOST"] = "unix:///run/some.sock"
@@ -429,12 +422,13 @@ def kept(*runs: str, **more: str) -> list[Kept]:
         ("12345", 0, (), "1234"),
         ("12345", 2, (f"{NAME}:1",), "23"),
         ("12345", 2, ("sha256:2",), "13"),
-        ("11222", 1, (), "11"),
+        ("44555", 1, (), "44"),
         ("", 3, (), ""),
+        ("1234", 2, (), "123"),
     ],
 )
 def test_images_of_the_newest_runs_stay(runs: str, keep: int, protect: tuple[str, ...], expected: str) -> None:
-    assert [image.run for image in outdated(kept(*runs), keep, protect)] == list(expected)
+    assert [image.run for image in outdated(kept(*runs), "5", keep, protect)] == list(expected)
 
 
 def test_a_reference_is_a_name_with_a_tag() -> None:

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 import time
 from dataclasses import replace
 from http.client import HTTPConnection
@@ -227,7 +228,7 @@ async def test_images_of_older_runs_go_unless_somebody_uses_them(real: FakeConte
     docker.tag(f"{name}:r0", name, "alias")
     protected = docker.inspect_image(f"{name}:r1")["Id"]
     try:
-        removed = prune(real.env, real.run.pipeline, name, keep=2, protect=[protected])
+        removed = prune(real.env, real.run, name, keep=2, protect=[protected])
         left = sorted(tag for found in docker.images(name) for tag in found["RepoTags"])
         assert left == [f"{name}:{tag}" for tag in ("alias", "r0", "r1", "r4", "r5")]
         assert removed == 2
@@ -354,8 +355,17 @@ async def test_a_push_whose_proof_is_missing_is_settled_by_the_registry(real: Fa
 # -- engines ---------------------------------------------------------------------------------------
 
 
+def test_a_user_without_permission_on_the_socket_is_told_what_to_do(world: Sandbox) -> None:
+    os.seteuid(65534)
+    try:
+        with pytest.raises(StageErrored, match=r"no permission on .*: add this user to the group 'docker'"):
+            Engine({"DOCKER_HOST": world.docker_host}).image("none")
+    finally:
+        os.seteuid(0)
+
+
 def test_the_engine_says_which_registries_it_does_not_ask_for_a_certificate(world: Sandbox) -> None:
-    insecure = Engine({"DOCKER_HOST": world.docker_host}).insecure()
+    insecure = Engine({"DOCKER_HOST": world.docker_host}).image("none")
     assert insecure.allows(world.registry)
     assert insecure.allows("127.0.0.1:5000")
     assert not insecure.allows("registry.example:5000")

@@ -2,6 +2,8 @@
 
 import contextlib
 import re
+import socket
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
@@ -33,6 +35,12 @@ TEMPORARY = re.compile(
 DENIED = re.compile(r"unauthorized|denied|no basic auth credentials|authentication required|forbidden", re.IGNORECASE)
 
 
+# What an engine says of itself does not change while a process lives, and ten pushes at once would ask ten times.
+_VERSIONS: dict[str, str] = {}
+_INSECURE: dict[str, Insecure] = {}
+_ASKING = threading.Lock()
+
+
 class Engine:
     """The engine that an environment names, and the logins that it is given with each request."""
 
@@ -57,28 +65,28 @@ class Engine:
 
         client: APIClient | None = None
         try:
+            _knock(self.host)
             # not empty: docker-py would take this process's own environment instead
             tls = kwargs_from_env({"DOCKER_HOST": self.host, **self._env}).get("tls", False)
             ssh = self.host.startswith("ssh://")
             client = APIClient(
                 base_url=self.host,
-                version="auto",
+                version=_VERSIONS.get(self.host, "auto"),
                 timeout=CONNECT_LIMIT,
                 tls=cast("TLSConfig", tls),
                 use_ssh_client=ssh,
             )
             client.timeout = ANSWER_LIMIT
+            _VERSIONS[self.host] = client.api_version
             self._give_logins(client)
             yield client
         except (DockerException, RequestException, HTTPError, OSError) as error:
-            trouble = _broken(self.host, error) if client else _unreachable(self.host, error)
-        else:
-            return
+            if client is None:
+                raise _unreachable(self.host, error) from error
+            raise _broken(self.host, error) from error
         finally:
             if client is not None:
                 client.close()
-        # out here, where the SDK's error and with it the socket that it does not close are gone
-        raise trouble
 
     def _give_logins(self, client: "APIClient") -> None:
         if self.logins is None:
@@ -90,7 +98,13 @@ class Engine:
         vars(client)["_auth_configs"] = AuthConfig({"auths": auths})
 
     def insecure(self) -> Insecure:
-        """Which registries this engine speaks to without a trusted certificate."""
+        """Which registries this engine speaks to without a trusted certificate; asked once a process."""
+        with _ASKING:
+            if self.host not in _INSECURE:
+                _INSECURE[self.host] = self._insecure()
+            return _INSECURE[self.host]
+
+    def _insecure(self) -> Insecure:
         with self.connect() as client:
             found = client.info().get("RegistryConfig") or {}
         hosts = (name for name, index in (found.get("IndexConfigs") or {}).items() if not index.get("Secure", True))
@@ -124,6 +138,14 @@ class Engine:
         """Give an image another name."""
         with self.connect() as client:
             client.tag(image, reference.repository, reference.tag)
+
+
+def _knock(host: str) -> None:
+    """Raise OSError when nobody listens on a Unix socket: docker-py would leave its own one open."""
+    if host.startswith("unix://"):
+        with socket.socket(socket.AF_UNIX) as door:
+            door.settimeout(CONNECT_LIMIT)
+            door.connect(host.removeprefix("unix://"))
 
 
 def _key(registry: str) -> str:
