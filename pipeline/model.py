@@ -35,6 +35,8 @@ class PipelineFile:
 
     name: str
     pipelines: Mapping[str, Pipeline]
+    digest: str = ""
+    """SHA-256 of the file's bytes, in hex."""
 
 
 def read(source: Source, kinds: Kinds) -> PipelineFile:
@@ -55,7 +57,7 @@ def read(source: Source, kinds: Kinds) -> PipelineFile:
             Layout(name, node, spec, kinds, Given(), report)
     if report.problems:
         raise InvalidPipeline(report.problems)
-    return PipelineFile(source.name, found)
+    return PipelineFile(source.name, found, source.digest)
 
 
 # -- one or several --------------------------------------------------------------------------------

@@ -130,6 +130,8 @@ class Plan(_Frozen):
     version: Literal[1] = 1
     pipeline: str
     file: str
+    digest: str = ""
+    """SHA-256 of the file's bytes when the plan was made."""
     run: RunIdentity
     trigger: Trigger = Trigger()
     params: dict[str, JsonValue] = {}

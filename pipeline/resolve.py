@@ -43,6 +43,7 @@ def resolve(  # noqa: PLR0913 - a plan holds all of its inputs, and each has its
     return Plan(
         pipeline=pipeline.name,
         file=file.name,
+        digest=file.digest,
         run=run,
         trigger=trigger,
         params=values,

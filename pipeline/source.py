@@ -3,9 +3,10 @@
 Scalars stay the text that the author wrote: what a value means is decided by the place that takes it.
 """
 
+import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -110,6 +111,8 @@ class Source:
     name: str
     root: Map | None
     problems: tuple[Problem, ...] = ()
+    digest: str = ""
+    """SHA-256 of the file's bytes, in hex."""
 
 
 def plain(node: Node) -> JsonValue:
@@ -139,7 +142,7 @@ def load(path_or_text: Path | str | bytes, name: str) -> Source:
         before = data[: error.start].decode("utf-8", "replace")
         message = f"this is not a UTF-8 text: byte 0x{data[error.start]:02x}"
         return Source(name, None, (Problem(message, _Lines(name, before).at(len(before))),))
-    return _parse(name, text)
+    return replace(_parse(name, text), digest=hashlib.sha256(data).hexdigest())
 
 
 def _read(path: Path) -> bytes:

@@ -149,6 +149,7 @@ class Context:
         self.journal.append(events.EffectIntended(self.run.stage, self.run.attempt, key, intent))
         await self.journal.force()
         await anyio.lowlevel.checkpoint()  # a cancel that came meanwhile ends it before it begins
+        self.journal.check()
         effect = _Effect(self.journal.state.effects[self.run.stage, key].earlier)
         with self.control.effect() as scope:
             yield effect

@@ -1,11 +1,13 @@
 """Executing a plan: every leaf starts the moment its own needs are met, and ends with an outcome and a cause."""
 
 import os
+import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
+from importlib import import_module
 
 import anyio
 import anyio.abc
@@ -22,7 +24,7 @@ from runner.control import Control, Interrupt
 from runner.schedule import End, Schedule
 from runner.state import run_outcome, worst
 
-__all__ = ["STOP_WITHIN", "Engine", "Pools"]
+__all__ = ["STOP_WITHIN", "Engine", "Pools", "Request"]
 
 LONGEST_PAUSE = 120.0
 FINALLY_AFTER_CANCEL = 8.0
@@ -43,6 +45,19 @@ class Pools:
         """The limiters a leaf must hold, in one order for all, so that no two leaves wait for each other."""
         pools = [(name, self._limiters[name]) for name in sorted(leaf.pools)]
         return [*pools, ("jobs", self._jobs)] if leaf.computes else pools
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What somebody wants of an engine beside the plan."""
+
+    fail_fast: bool = False
+    jobs: int = 0
+    again: Mapping[str, str] | None = None
+    """Leaves that are to be run although they have ended, and why; None when the run just goes on."""
+
+
+FIRST = Request()
 
 
 @dataclass(frozen=True)
@@ -73,11 +88,11 @@ class _Wave:
 class Engine:
     """Runs one plan in its folder: `run` once, `cancel` at any time."""
 
-    def __init__(self, world: World, pools: Pools, *, fail_fast: bool = False) -> None:
+    def __init__(self, world: World, pools: Pools, request: Request = FIRST) -> None:
         self.world = world
         self.journal = world.journal
         self._pools = pools
-        self._fail_fast = fail_fast
+        self._request = request
         self._ends: dict[str, End] = {}
         self._wave = _Wave(Schedule(()))
         self._cancelled_by = ""
@@ -94,7 +109,8 @@ class Engine:
         self._take_run()
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self.journal.keep_forced)
-            await self._run_wave(_Wave(Schedule(plan.leaves)))
+            tasks.start_soon(self._load_heavy_modules)
+            await self._run_wave(_Wave(Schedule(plan.leaves), stop=self._cancelled_before()))
             outcome = Outcome.CANCELLED if self._cancelled_by else run_outcome(self.journal.state.leaves.values())
             self._ends[""] = End(outcome)
             await self._run_finally(_Wave(Schedule(plan.finally_), last=True))
@@ -106,12 +122,21 @@ class Engine:
         """End the run: running stages stop, waiting ones never start, `finally` gets eight seconds."""
         if self._cancelled_by:
             return
+        self.journal.append(events.CancelRequested(by))
+        interrupt = self._begin_cancel(by)
+        if not self._wave.last:
+            self._stop_all(interrupt)
+
+    def _begin_cancel(self, by: str) -> Interrupt:
         self._cancelled_by = by
         self._cancelled_at = anyio.current_time()
-        self.journal.append(events.CancelRequested(by))
         self._cancelled.set()
-        if not self._wave.last:
-            self._stop_all(Interrupt(Outcome.CANCELLED, Cause(CauseKind.CANCELLED_BY, f"cancelled by {by}", (by,))))
+        return Interrupt(Outcome.CANCELLED, Cause(CauseKind.CANCELLED_BY, f"cancelled by {by}", (by,)))
+
+    def _cancelled_before(self) -> Interrupt | None:
+        """A cancel that an engine before this one had not finished with."""
+        by = self.journal.state.cancelled_by
+        return self._begin_cancel(by) if by else None
 
     def cut(self) -> None:
         """After a cancel: end even effects that have begun; the journal then cannot say what became of them."""
@@ -128,11 +153,31 @@ class Engine:
                 self._finish(leaf, Result(Outcome.CANCELLED, stuck if leaf.name in running else never))
         self._close(Outcome.CANCELLED)
 
+    async def _load_heavy_modules(self) -> None:
+        """What later stages import is loaded while the first ones work; a failure is told by who needs it."""
+        kinds = {leaf.uses: self.world.kind(leaf.uses) for leaf in self.world.plan.leaves if not leaf.skipped}
+        for name in dict.fromkeys(module for kind in kinds.values() for module in kind.heavy):
+            with suppress(ImportError):
+                await anyio.to_thread.run_sync(import_module, name, abandon_on_cancel=True)
+
     # -- waves -------------------------------------------------------------------------------------
 
     def _take_run(self) -> None:
+        state, epoch = self.journal.state, self.journal.epoch
+        if epoch > 1:
+            again = self._request.again
+            taken = events.RunResumed(
+                epoch, state.seq, again is not None, self.world.host.name, os.getpid(), __version__
+            )
+            self.journal.append(taken)
+            self._lose_attempts()
+            for name, reason in (again or {}).items():
+                self.journal.append(events.StageReopened(name, reason))
+        if not state.id:
+            self._begin_run()
+
+    def _begin_run(self) -> None:
         plan = self.world.plan
-        self.journal.folder.own()
         self.journal.append(
             events.RunStarted(
                 id=plan.run.id,
@@ -142,8 +187,19 @@ class Engine:
                 pid=os.getpid(),
                 trigger=plan.trigger.kind,
                 version=__version__,
+                jobs=self._request.jobs,
+                fail_fast=self._request.fail_fast,
+                folder=str(self.world.workspace),
+                source=dict(self.world.source),
             )
         )
+
+    def _lose_attempts(self) -> None:
+        """Attempts that were under way died with their engine."""
+        cause = Cause(CauseKind.INFRA, "the engine died while it was running")
+        for leaf in list(self.journal.state.leaves.values()):
+            if leaf.running and not leaf.again_at:
+                self.journal.append(events.StageLost(leaf.name, leaf.attempt, cause))
 
     def _close(self, outcome: Outcome) -> None:
         self.journal.append(events.RunFinished(outcome))
@@ -151,8 +207,18 @@ class Engine:
 
     async def _run_wave(self, wave: _Wave) -> None:
         self._wave = wave
+        self._restore(wave)
         async with anyio.create_task_group() as tasks:
             self._advance(tasks)
+
+    def _restore(self, wave: _Wave) -> None:
+        """Take in how leaves ended before this engine took the run."""
+        leaves = self.journal.state.leaves
+        known = [leaves[name] for name in wave.schedule.leaves if name in leaves and leaves[name].outcome]
+        for state in sorted(known, key=lambda state: state.ended):
+            end = self._ends[state.name] = End(state.outcome or Outcome.ERRORED, state.cause, state.allowed)
+            self._give(wave.schedule.leaves[state.name], state.outputs)
+            wave.schedule.ended(state.name, end)
 
     async def _run_finally(self, wave: _Wave) -> None:
         """After a cancel the stages of `finally` share what time is left; what fails there is a warning."""
@@ -194,7 +260,9 @@ class Engine:
         with control.scope:
             await anyio.lowlevel.checkpoint()  # it may have been stopped before it began
             result = self._kept_from_starting(leaf)
-            number = 0
+            state = self.journal.state.leaf(leaf.name)
+            await anyio.sleep(max(0.0, state.again_at - time.time()))
+            number = state.attempt
             while result is None:
                 number += 1
                 result = await self._attempt(leaf, number, control)
@@ -229,15 +297,19 @@ class Engine:
             self.journal.append(events.StageStarted(leaf.name, number))
             lookup = partial(self._value, leaf)
             result = await attempt(self.world, leaf, number, control, lookup, self._exports(leaf))
-        if result.cause is None or number > leaf.retry.times or not leaf.retry.repeats(result.cause.kind):
+        tries = self.journal.state.leaf(leaf.name).tries
+        if result.cause is None or tries >= leaf.retry.times or not leaf.retry.repeats(result.cause.kind):
             return result
-        pause = min(LONGEST_PAUSE, leaf.retry.wait.total_seconds() * 2 ** (number - 1))
+        pause = min(LONGEST_PAUSE, leaf.retry.wait.total_seconds() * 2**tries)
         self.journal.append(events.StageRetrying(leaf.name, number, result.outcome, result.cause, pause))
         await anyio.sleep(pause)
         return None
 
     def _finish(self, leaf: Leaf, result: Result) -> None:
-        number = self.journal.state.leaf(leaf.name).attempt
+        state = self.journal.state.leaf(leaf.name)
+        number = state.attempt
+        if state.lost:
+            self._warn_of_unproven(leaf)
         bad = result.outcome in _BAD
         end = self._ends[leaf.name] = End(result.outcome, result.cause, bad and leaf.allow_failure)
         self.journal.append(
@@ -248,12 +320,18 @@ class Engine:
         if bad and not end.allowed and not self._wave.last:
             self._failed(leaf)
 
+    def _warn_of_unproven(self, leaf: Leaf) -> None:
+        """Its engine died within an effect, and nobody will ask any more what became of that."""
+        for (name, key), effect in list(self.journal.state.effects.items()):
+            if name == leaf.name and effect.proof is None:
+                self.journal.append(events.RunWarned(f"nobody can say whether '{key}' took place", leaf.name))
+
     # -- ending others -----------------------------------------------------------------------------
 
     def _failed(self, leaf: Leaf) -> None:
         cause = Cause(CauseKind.CANCELLED_BY, f"cancelled because {leaf.name} failed", (leaf.name,))
         interrupt = Interrupt(Outcome.CANCELLED, cause)
-        if self._fail_fast:
+        if self._request.fail_fast:
             self._stop_all(interrupt)
         elif leaf.fail_fast:
             wave = self._wave

@@ -22,11 +22,14 @@ __all__ = [
     "Record",
     "ReportPublished",
     "RunFinished",
+    "RunResumed",
     "RunStarted",
     "RunWarned",
     "StageFinished",
+    "StageLost",
     "StageProgressed",
     "StageQueued",
+    "StageReopened",
     "StageRetrying",
     "StageStarted",
     "decode",
@@ -94,6 +97,25 @@ class RunStarted(Event):
     host: str = ""
     pid: int = 0
     trigger: str = "manual"
+    version: str = ""
+    jobs: int = 0
+    fail_fast: bool = False
+    folder: str = ""
+    """Where it was called: the workspace of a run that checks nothing out."""
+    source: Mapping[str, str] = field(default_factory=dict)
+    """What `checkout` takes when it has no url."""
+
+
+@_named("run.resumed")
+class RunResumed(Event):
+    """Another engine took the run over; the first record of its epoch. What stands behind `after` is void."""
+
+    epoch: int
+    after: int
+    reopened: bool = False
+    """It had ended, and somebody wants some of it again: a cancel of then means nothing now."""
+    host: str = ""
+    pid: int = 0
     version: str = ""
 
 
@@ -173,6 +195,24 @@ class StageRetrying(Event):
     outcome: Outcome
     cause: Cause
     delay: float
+
+
+@_named("stage.lost")
+class StageLost(Event):
+    """An attempt that had no end when its engine died; another one follows."""
+
+    stage: str
+    attempt: int
+    cause: Cause
+
+
+@_named("stage.reopened")
+class StageReopened(Event):
+    """A leaf that had ended is to be run again, and why. What it did before stays readable."""
+
+    free = ("reason",)
+    stage: str
+    reason: str
 
 
 @_named("stage.finished")

@@ -8,11 +8,11 @@ from collections.abc import Callable
 import anyio
 
 from runner.events import Event, Record, encode
+from runner.folder import HEARTBEAT, RunFolder
 from runner.mask import Masker
-from runner.settings import RunFolder
-from runner.state import RunState
+from runner.state import RunState, fold
 
-__all__ = ["Journal"]
+__all__ = ["EpochLost", "Journal"]
 
 FORCED_EVERY = 0.05
 """Seconds after which an event is on disk at the latest, so that power loss costs no more than that."""
@@ -20,20 +20,32 @@ FORCED_EVERY = 0.05
 _force = getattr(os, "fdatasync", os.fsync)  # macOS has the latter alone
 
 
-class Journal:
-    """Appends the events of one run and keeps the state that they fold to. Any thread may append."""
+class EpochLost(Exception):
+    """Another engine has taken the run meanwhile; this one may write and do nothing more."""
 
-    def __init__(self, folder: RunFolder, masker: Masker) -> None:
+    def __init__(self, folder: RunFolder) -> None:
+        super().__init__(f"{folder.owner()} has taken over the run in {folder.path}; this process lets go of it")
+
+
+class Journal:
+    """Appends the events of one run and keeps the state that they fold to. Any thread may append.
+
+    `epoch` is what `RunFolder.claim` gave; the state begins with what earlier epochs wrote.
+    """
+
+    def __init__(self, folder: RunFolder, masker: Masker, epoch: int = 1) -> None:
         self.folder = folder
+        self.epoch = epoch
         self._masker = masker
-        self.state = RunState()
-        self._seq = 0
+        self.state: RunState = fold(folder.records()) if epoch > 1 else RunState()
+        self._seq = self.state.seq
+        self._beaten = time.monotonic()
         self._lock = threading.Lock()
         self._unforced = False
         self._forcing = anyio.CapacityLimiter(1)
         self._readers: list[Callable[[Record], None]] = []
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-        self._file = os.open(folder.events, flags, 0o644)
+        self._file = os.open(folder.events(epoch), flags, 0o644)
         self._size = os.fstat(self._file).st_size
 
     def subscribe(self, reader: Callable[[Record], None]) -> None:
@@ -41,9 +53,14 @@ class Journal:
         self._readers.append(reader)
 
     def append(self, event: Event) -> Record:
-        """Write an event so that it survives the death of this process, then fold it and tell the readers."""
+        """Write an event so that it survives the death of this process, then fold it and tell the readers.
+
+        Raises:
+            EpochLost: the run is another engine's by now; nothing was written.
+        """
         clean = event.masked(self._masker.mask_text)
         with self._lock:
+            self.check()
             self._seq += 1
             record = Record(self._seq, round(time.time(), 3), clean)
             self._write(encode(record))
@@ -52,6 +69,11 @@ class Journal:
             for reader in self._readers:
                 reader(record)
         return record
+
+    def check(self) -> None:
+        """Raise EpochLost if the run is another engine's by now."""
+        if self.folder.lost(self.epoch):
+            raise EpochLost(self.folder)
 
     def _write(self, line: bytes) -> None:
         """Write a whole line or none: half of one would spoil the next."""
@@ -76,10 +98,13 @@ class Journal:
             raise
 
     async def keep_forced(self) -> None:
-        """Force the file every 50 ms while there is something to force; runs until cancelled."""
+        """Force the file every 50 ms while there is something to force, and say that we live; runs until cancelled."""
         while True:
             await anyio.sleep(FORCED_EVERY)
             await self.force()
+            if time.monotonic() - self._beaten > HEARTBEAT:
+                self._beaten = time.monotonic()
+                await anyio.to_thread.run_sync(self.folder.beat, self.epoch, limiter=self._forcing)
 
     def close(self) -> None:
         """Force the rest and let go of the file; what is appended later raises OSError."""

@@ -47,6 +47,14 @@ class LeafState:
     outputs: Mapping[str, JsonValue] = field(default_factory=dict)
     progress: str = ""
     fraction: float | None = None
+    tries: int = 0
+    """Attempts that ended badly and were followed by another, since it was opened last."""
+    again_at: float = 0.0
+    """When the next attempt may start; 0 unless the last one ended badly."""
+    lost: bool = False
+    """Its engine died with it, and it has not been started again."""
+    ended: int = 0
+    """The number of the record that ended it: leaves in the order of their ends."""
 
     @property
     def running(self) -> bool:
@@ -74,6 +82,9 @@ class RunState:
         self.facts: dict[str, JsonValue] = {}
         self.effects: dict[tuple[str, str], EffectState] = {}
         self.warnings: list[str] = []
+        self.epoch = 1
+        self.begun = events.RunStarted()
+        """The words of the call."""
 
     def leaf(self, name: str) -> LeafState:
         """The state of a leaf, made when it is first heard of."""
@@ -92,6 +103,13 @@ class RunState:
     def _(self, event: events.RunStarted, time: float) -> None:
         self.id, self.number, self.pipeline = event.id, event.number, event.pipeline
         self.started = self.started or time
+        self.begun = event
+
+    @_take.register
+    def _(self, event: events.RunResumed, time: float) -> None:  # noqa: ARG002
+        self.epoch, self.outcome, self.finished = event.epoch, None, 0.0
+        if event.reopened:
+            self.cancelled_by, self.warnings = "", []
 
     @_take.register
     def _(self, event: events.StageQueued, time: float) -> None:  # noqa: ARG002
@@ -101,7 +119,7 @@ class RunState:
     def _(self, event: events.StageStarted, time: float) -> None:
         leaf = self.leaf(event.stage)
         leaf.attempt, leaf.queued_for, leaf.progress, leaf.fraction = event.attempt, "", "", None
-        leaf.started = leaf.started or time
+        leaf.started, leaf.again_at, leaf.lost = leaf.started or time, 0.0, False
 
     @_take.register
     def _(self, event: events.StageProgressed, time: float) -> None:  # noqa: ARG002
@@ -109,13 +127,25 @@ class RunState:
         leaf.progress, leaf.fraction = event.text, event.fraction
 
     @_take.register
-    def _(self, event: events.StageRetrying, time: float) -> None:  # noqa: ARG002
-        self.leaf(event.stage).progress = f"attempt {event.attempt} {event.outcome}: {event.cause.message}"
+    def _(self, event: events.StageRetrying, time: float) -> None:
+        leaf = self.leaf(event.stage)
+        leaf.progress = f"attempt {event.attempt} {event.outcome}: {event.cause.message}"
+        leaf.tries, leaf.again_at = leaf.tries + 1, time + event.delay
+
+    @_take.register
+    def _(self, event: events.StageLost, time: float) -> None:  # noqa: ARG002
+        leaf = self.leaf(event.stage)
+        leaf.started, leaf.progress, leaf.fraction, leaf.queued_for, leaf.lost = 0.0, "", None, "", True
+
+    @_take.register
+    def _(self, event: events.StageReopened, time: float) -> None:  # noqa: ARG002
+        before = self.leaf(event.stage)
+        self.leaves[event.stage] = LeafState(event.stage, before.attempt)
 
     @_take.register
     def _(self, event: events.StageFinished, time: float) -> None:
         leaf = self.leaf(event.stage)
-        leaf.attempt, leaf.finished, leaf.queued_for = event.attempt, time, ""
+        leaf.attempt, leaf.finished, leaf.queued_for, leaf.ended = event.attempt, time, "", self.seq
         leaf.outcome, leaf.cause, leaf.allowed, leaf.outputs = event.outcome, event.cause, event.allowed, event.outputs
 
     @_take.register

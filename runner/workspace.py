@@ -12,7 +12,7 @@ import anyio
 from pipeline.errors import PipeError
 from pipeline.plan import Leaf, Plan
 from pipeline.stage import CauseKind, StageFailed
-from runner.settings import RunFolder
+from runner.folder import RunFolder
 
 __all__ = ["attempt_folder", "leaf_folder", "run_workspace"]
 

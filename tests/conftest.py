@@ -11,7 +11,8 @@ _SHORT_BY_DESIGN = (
     "runner/journal.py",
     "runner/logs.py",
     "runner/process.py",
-    "runner/settings.py",
+    "runner/folder.py",
+    "runner/store.py",
     "runner/stopper.py",
 )
 """The engine writes its own events and logs and reads its pipes on the loop."""

@@ -14,7 +14,7 @@ from pipeline.errors import PipeError
 from pipeline.plan import Leaf, Need, Plan, RunIdentity
 from runner.commands.load import open_call
 from runner.hosts import detect
-from runner.settings import Store
+from runner.store import Store
 
 __all__ = ["check", "show"]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.plan import Plan
-from runner.settings import RunFolder
+from runner.folder import RunFolder
 from runner.state import RunState
 
 __all__ = ["LogReader", "RunView", "clean", "plain_text"]

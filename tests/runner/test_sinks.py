@@ -11,7 +11,7 @@ from pipeline.plan import Leaf, Plan, RunIdentity
 from pipeline.stage import Cause, CauseKind, Outcome
 from runner import events
 from runner.events import Event, Record
-from runner.settings import RunFolder
+from runner.folder import RunFolder
 from runner.sinks.sink import Renderer, Sink
 from runner.sinks.tree import clock, rows
 from runner.sinks.tty import Tty, fitting

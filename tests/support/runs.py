@@ -13,14 +13,15 @@ from pipeline.plan import Leaf, Need, NeedWord, Plan, RunIdentity
 from pipeline.stage import Outcome
 from runner.attempt import World
 from runner.context import Facts
-from runner.engine import Engine, Pools
+from runner.engine import Engine, Pools, Request
 from runner.events import Record
+from runner.folder import RunFolder
 from runner.hosts import Host
 from runner.journal import Journal
 from runner.mask import Masker
 from runner.secrets import find_secrets
-from runner.settings import RunFolder, Store, read_records
 from runner.state import LeafState, RunState
+from runner.store import Store
 from stages.catalog import kind
 
 __all__ = ["Run", "leaf", "need", "probe", "run", "shell", "started", "until_inside_an_effect", "until_started"]
@@ -79,7 +80,7 @@ class Run:
 
     @property
     def records(self) -> list[Record]:
-        return list(read_records(self.folder.events))
+        return list(self.folder.records())
 
     def __getitem__(self, name: str) -> LeafState:
         return self.state.leaves[name]
@@ -123,7 +124,7 @@ def _engine(
         masker.add(text)
     journal = Journal(folder, masker)
     world = World(plan, journal, masker, secrets, host, workspace, tmp_path / "cache", kind, Facts(journal))
-    return Run(Engine(world, Pools(jobs, plan.pools), fail_fast=fail_fast), folder, workspace)
+    return Run(Engine(world, Pools(jobs, plan.pools), Request(fail_fast=fail_fast)), folder, workspace)
 
 
 async def run(tmp_path: Path, *leaves: Leaf, **options: object) -> Run:
