@@ -381,3 +381,10 @@ class Stage(BaseModel, ABC, Generic[OutputsT]):
     async def settle(self, ctx: StageContext, key: str, intent: Mapping[str, JsonValue]) -> Settled:  # noqa: ARG002
         """Ask the outside whether an intended effect took place, after the attempt that intended it died."""
         return Settled("unknown", message=f"nobody can say whether '{key}' took place")
+
+    async def gone(self, ctx: StageContext, outputs: Outputs) -> str:  # noqa: ARG002
+        """Before an earlier result is used again: what of it is not there any more, in a few words; empty if all is.
+
+        `outputs` is what `run` returned then. Raise `StageErrored` when it cannot be found out.
+        """
+        return ""

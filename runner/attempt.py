@@ -35,7 +35,7 @@ from runner.mask import Masker
 from runner.secrets import Secrets
 from runner.workspace import attempt_folder, leaf_folder
 
-__all__ = ["Result", "World", "attempt"]
+__all__ = ["Result", "World", "attempt", "gone"]
 
 OUTPUT_LIMIT = 65536
 Lookup = Callable[[str], JsonValue]
@@ -88,6 +88,29 @@ async def attempt(
         if not scope.cancelled_caught:
             return ended
         return Result(Outcome.TIMED_OUT, Cause(CauseKind.TIMEOUT, f"not done after {limit:g} s, its timeout"))
+    finally:
+        log.close()
+
+
+async def gone(world: World, leaf: Leaf, outputs: Mapping[str, JsonValue], lookup: Lookup) -> str:
+    """What is not there any more of an earlier result, in a few words; empty if all is.
+
+    Raises:
+        StageErrored: it cannot be found out.
+    """
+    kind = world.kind(leaf.uses)
+    if kind.gone is Stage.gone:
+        return ""
+    declared = {name: value for name, value in outputs.items() if name in kind.outputs_model().model_fields}
+    log = StageLog(world.journal.folder.log(leaf.name, 0), world.masker)
+    try:
+        stage = _stage(world, leaf, lookup)
+        async with _context(world, leaf, 0, Control(), log, _variables(leaf, lookup)) as ctx:
+            return await stage.gone(ctx, kind.outputs_model().model_validate(declared))
+    except StageFailed as failure:
+        return failure.cause.message
+    except OSError as error:
+        raise StageErrored(str(error)) from error
     finally:
         log.close()
 

@@ -28,21 +28,28 @@ params_option = click.option(
 )
 
 
-@pipe.command()
-@file_argument
-@pipelines_argument
-@params_option
-@click.option("-j", "--jobs", type=click.IntRange(min=1), help="How many stages compute at once (default: cores).")
-@click.option("--fail-fast", is_flag=True, help="When a stage fails, cancel all others of its pipeline.")
-@click.option("--source", default="", metavar="DIR", help="Build a copy of this working tree instead of a checkout.")
-@click.option("--allow-dirty", is_flag=True, help="Let a run with --source deploy.")
-@click.option(
+jobs_option = click.option(
+    "-j", "--jobs", type=click.IntRange(min=1), help="How many stages compute at once (default: cores)."
+)
+output_option = click.option(
     "-o",
     "--output",
     type=click.Choice(["auto", "tty", "plain", "json"]),
     default="auto",
     help="A live tree, whole lines, or the events as JSON lines.",
 )
+
+
+@pipe.command()
+@file_argument
+@pipelines_argument
+@params_option
+@jobs_option
+@click.option("--fail-fast", is_flag=True, help="When a stage fails, cancel all others of its pipeline.")
+@click.option("--source", default="", metavar="DIR", help="Build a copy of this working tree instead of a checkout.")
+@click.option("--allow-dirty", is_flag=True, help="Let a run with --source deploy.")
+@click.option("--resume", is_flag=True, help="Go on with runs whose engine died instead of beginning new ones.")
+@output_option
 @click.pass_obj
 def run(guardian: Guardian | None, /, file: str, **words: Any) -> int:
     """Run the pipelines of FILE, or those named, side by side."""
@@ -50,6 +57,36 @@ def run(guardian: Guardian | None, /, file: str, **words: Any) -> int:
     from runner.commands.run import run as run_command
 
     return run_command(Options(file, guardian=guardian, **words))
+
+
+@pipe.command()
+@click.argument("run", default="")
+@jobs_option
+@output_option
+@click.pass_obj
+def resume(guardian: Guardian | None, /, **words: Any) -> int:
+    """Go on with RUN (`backend#12`; else the newest) whose engine died: what has ended is not done again."""
+    from runner.commands.resume import Options
+    from runner.commands.resume import resume as resume_command
+
+    return resume_command(Options(guardian=guardian, **words))
+
+
+@pipe.command()
+@click.argument("run")
+@click.option("--from", "stages", multiple=True, metavar="STAGE", help="Only this stage or leaf, and what needs it.")
+@click.option("--failed", is_flag=True, help="Only what did not succeed, and what needs it.")
+@jobs_option
+@output_option
+@click.pass_obj
+def rerun(guardian: Guardian | None, /, *, stages: tuple[str, ...], failed: bool, **words: Any) -> int:
+    """Run RUN again under its number, by its own plan: all of it, or a part. Old attempts and their logs stay."""
+    from runner.commands.resume import Again, Options
+    from runner.commands.resume import resume as resume_command
+
+    if stages and failed:
+        raise click.UsageError("--from and --failed exclude each other")
+    return resume_command(Options(again=Again(stages, failed), guardian=guardian, **words))
 
 
 @pipe.command()

@@ -17,10 +17,11 @@ from pydantic import JsonValue
 from pipeline import __version__
 from pipeline.conditions import ConditionError, evaluate
 from pipeline.plan import Leaf
-from pipeline.stage import Cause, CauseKind, Outcome
+from pipeline.stage import Cause, CauseKind, Outcome, StageErrored
 from runner import environment, events
-from runner.attempt import Result, World, attempt
+from runner.attempt import Result, World, attempt, gone
 from runner.control import Control, Interrupt
+from runner.reopen import above, below
 from runner.schedule import End, Schedule
 from runner.state import run_outcome, worst
 
@@ -28,6 +29,9 @@ __all__ = ["STOP_WITHIN", "Engine", "Pools", "Request"]
 
 LONGEST_PAUSE = 120.0
 FINALLY_AFTER_CANCEL = 8.0
+CHECKS_AT_ONCE = 10
+CHECK_WITHIN = 30.0
+"""Seconds that the question may take whether an earlier result is still there."""
 STOP_WITHIN = 10.0
 """Seconds after a cancel when nobody waits any longer for stages that do not stop."""
 
@@ -98,6 +102,7 @@ class Engine:
         self._cancelled_by = ""
         self._cancelled_at = 0.0
         self._cancelled = anyio.Event()
+        self._checks = anyio.CapacityLimiter(CHECKS_AT_ONCE)
         self._given: dict[str, dict[str, set[str]]] = {}
         """Leaf → variable → the values that it and the leaves upstream of it export."""
 
@@ -110,6 +115,8 @@ class Engine:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self.journal.keep_forced)
             tasks.start_soon(self._load_heavy_modules)
+            if self.journal.epoch > 1 and not self.journal.state.cancelled_by:
+                await self._reopen_what_is_gone()
             await self._run_wave(_Wave(Schedule(plan.leaves), stop=self._cancelled_before()))
             outcome = Outcome.CANCELLED if self._cancelled_by else run_outcome(self.journal.state.leaves.values())
             self._ends[""] = End(outcome)
@@ -204,6 +211,36 @@ class Engine:
     def _close(self, outcome: Outcome) -> None:
         self.journal.append(events.RunFinished(outcome))
         self.journal.close()
+
+    async def _reopen_what_is_gone(self) -> None:
+        """An earlier result is used again only if what it left is still there; else it and what needs it run again."""
+        plan, leaves = self.world.plan, self.journal.state.leaves
+        ended = {name for name, leaf in leaves.items() if leaf.outcome}
+        used = above(plan, [leaf.name for leaf in plan.leaves if leaf.name not in ended])
+        found: dict[str, str] = {}
+
+        async def look(leaf: Leaf) -> None:
+            async with self._checks:
+                if reason := await self._gone(leaf):
+                    found[leaf.name] = reason
+
+        async with anyio.create_task_group() as tasks:
+            for leaf in plan.leaves:
+                if leaf.name in used and leaves[leaf.name].outcome is Outcome.SUCCEEDED:
+                    tasks.start_soon(look, leaf)
+        for name, reason in below(plan, found).items():
+            if name in ended:
+                self.journal.append(events.StageReopened(name, reason))
+
+    async def _gone(self, leaf: Leaf) -> str:
+        outputs = self.journal.state.leaves[leaf.name].outputs
+        try:
+            with anyio.fail_after(CHECK_WITHIN):
+                return await gone(self.world, leaf, outputs, partial(self._value, leaf))
+        except (StageErrored, TimeoutError, _MissingError) as error:
+            reason = str(error) or f"no answer within {CHECK_WITHIN:g} s"
+            self.journal.append(events.RunWarned(f"used again without a look: {reason}", leaf.name))
+            return ""
 
     async def _run_wave(self, wave: _Wave) -> None:
         self._wave = wave
@@ -374,10 +411,14 @@ class Engine:
 
     def _outcome_of(self, source: str) -> Outcome:
         """A leaf's outcome, the run's ("", in `finally`), or the worst of a fan-out."""
-        if source in self._ends:
+        if not source:
             return self._ends[source].outcome
-        leaves = [leaf.name for leaf in self.world.plan.leaves if leaf.stage == source]
-        return worst(self._ends[name].outcome for name in leaves if name in self._ends)
+        leaves = (self.journal.state.leaves.get(name) for name in self._names_of(source))
+        return worst(leaf.outcome for leaf in leaves if leaf and leaf.outcome)
+
+    def _names_of(self, source: str) -> list[str]:
+        """A leaf's own name, or the leaves of a stage."""
+        return [leaf.name for leaf in self.world.plan.leaves if source in (leaf.name, leaf.stage)]
 
     def _exports(self, leaf: Leaf) -> dict[str, str]:
         """Variables from the outputs of all leaves upstream; one that two of them give differently is unset."""

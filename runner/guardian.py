@@ -83,7 +83,9 @@ def _wait_for(engine: int) -> int:
             code = os.waitstatus_to_exitcode(status)
             if code < 0:
                 name = signal.Signals(-code).name
-                sys.stderr.write(f"pipe: the engine was ended by {name}; its processes are ended\n")
+                sys.stderr.write(
+                    f"pipe: the engine was ended by {name}; its processes are ended, `pipe resume` goes on\n"
+                )
                 return 1
             return code
 

@@ -8,7 +8,7 @@ from runner.guardian import Guardian, guard
 
 __all__ = ["main"]
 
-_GUARDED = frozenset({"run"})
+_GUARDED = frozenset({"run", "resume", "rerun"})
 
 
 def main() -> NoReturn:

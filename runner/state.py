@@ -24,7 +24,7 @@ _WORST_FIRST = (
 
 @dataclass(slots=True)
 class EffectState:
-    """The last intent of a change and, once it is made, its proof; `earlier` is the proof of an attempt before."""
+    """The last intent of a change and, once it is made, its proof; `earlier` is an older proof of the same intent."""
 
     stage: str
     intent: Mapping[str, JsonValue]
@@ -151,7 +151,8 @@ class RunState:
     @_take.register
     def _(self, event: events.EffectIntended, time: float) -> None:  # noqa: ARG002
         before = self.effects.get((event.stage, event.key))
-        earlier = (before.proof or before.earlier) if before else None
+        same = before is not None and before.intent == event.intent
+        earlier = (before.proof or before.earlier) if before and same else None
         self.effects[event.stage, event.key] = EffectState(event.stage, event.intent, earlier=earlier)
 
     @_take.register

@@ -74,6 +74,18 @@ class Checkout(Stage[CheckoutOutputs]):
         subject = await ctx.call(local.subject, folder)
         return CheckoutOutputs(commit=found.commit, branch=found.branch, tag=found.tag, subject=subject)
 
+    async def gone(self, ctx: StageContext, outputs: Outputs) -> str:
+        """Whether the folder still stands at the commit."""
+        if not isinstance(outputs, CheckoutOutputs):
+            return ""
+        folder = await ctx.call(_within, ctx.root, ctx.workspace / self.into)
+        if outputs.dirty:
+            return "" if await ctx.call(folder.is_dir) else f"there is no folder {self.into} in the workspace"
+        head = await ctx.call(local.head, folder) if await ctx.call((folder / ".git").exists) else None
+        if head is None:
+            return f"the checkout in {self.into} is gone from the workspace"
+        return "" if head.commit == outputs.commit else f"{self.into} stands at {head.commit}, not at {outputs.commit}"
+
     async def _address(self, ctx: StageContext) -> Address:
         url = self.url or await _own_source(ctx)
         try:

@@ -89,6 +89,14 @@ class Image(Stage[ImageOutputs]):
         await self._tidy(ctx)
         return ImageOutputs(ref=str(reference), id=image, repository=self.image, tag=self.tag)
 
+    async def gone(self, ctx: StageContext, outputs: Outputs) -> str:
+        """Whether the engine still has the image."""
+        if not isinstance(outputs, ImageOutputs):
+            return ""
+        engine = Engine(ctx.env, {})
+        found = await ctx.call(engine.image, outputs.id)
+        return "" if found else f"the docker engine at {engine.host} has no image {outputs.ref} any more"
+
     def _reference(self) -> Reference:
         try:
             check_repository(self.image)

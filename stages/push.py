@@ -95,6 +95,15 @@ class Push(Stage[PushOutputs]):
             return Settled("done", {"digest": there})
         return Settled("absent")
 
+    async def gone(self, ctx: StageContext, outputs: Outputs) -> str:
+        """Whether the registry still has what was pushed, by its digest."""
+        if not isinstance(outputs, PushOutputs):
+            return ""
+        target = parse_reference(outputs.ref)
+        registry = await self._registry(ctx, self._engine(ctx, target), target)
+        there = await registry.digest(target.path, outputs.digest)
+        return "" if there else f"the registry {registry.name} has no {outputs.digest_ref} any more"
+
     def _source(self) -> Reference:
         try:
             return parse_reference(self.image)

@@ -11,7 +11,9 @@ from pipeline.errors import PipeError
 from pipeline.plan import Plan, RunIdentity
 from runner.commands.drive import Ready, drive
 from runner.commands.load import Call, open_call
+from runner.commands.resume import read_run, resumable, take_over
 from runner.engine import Request
+from runner.folder import RunFolder
 from runner.guardian import Guardian
 from runner.hosts import Host, detect
 from runner.secrets import Secrets, find_secrets
@@ -31,6 +33,7 @@ class Options:
     fail_fast: bool = False
     source: str = ""
     allow_dirty: bool = False
+    resume: bool = False
     output: str = "auto"
     guardian: Guardian | None = None
 
@@ -44,12 +47,23 @@ def run(options: Options) -> int:
     host = detect(dict(os.environ))
     call = open_call(options.file, options.pipelines, options.params, host)
     store = Store(host.environ, Path.cwd())
-    prepared = _prepare(call, store, host, options)
+    ongoing = _ongoing(call, store) if options.resume else {}
+    call = replace(call, pipelines=tuple(name for name in call.pipelines if name not in ongoing))
+    prepared = [take_over(folder, *read_run(folder), host, store) for folder in ongoing.values()]
+    prepared += _prepare(call, store, host, options)
     request = Request(fail_fast=options.fail_fast, jobs=options.jobs or 0)
     return drive(prepared, host, request, options.output, options.guardian)
 
 
 # -- before anything starts ------------------------------------------------------------------------
+
+
+def _ongoing(call: Call, store: Store) -> dict[str, RunFolder]:
+    """The newest run of each pipeline, where it has no end and nobody works on it."""
+    newest: dict[str, RunFolder] = {}
+    for name, _, folder in store.runs():
+        newest.setdefault(name, folder)
+    return {name: newest[name] for name in call.pipelines if name in newest and resumable(newest[name])}
 
 
 def _prepare(call: Call, store: Store, host: Host, options: Options) -> list[Ready]:

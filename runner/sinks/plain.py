@@ -40,21 +40,13 @@ class Plain(Renderer):
         """Tell what happened."""
         self._views[view.name] = view
         match record.event:
-            case events.RunStarted():
-                self._say(f"{view.name} started, {view.folder.path}")
             case events.StageStarted(stage, attempt):
                 self._follow(view, stage, attempt)
-            case events.StageRetrying(stage, attempt, outcome, cause, delay):
+            case events.StageRetrying(stage) | events.StageFinished(stage):
                 self._unfollow(view, stage)
-                text = f"attempt {attempt} {outcome}: {cause.message}; the next one in {clock(delay)}"
-                self._say(self._prefix(view, stage) + text)
-            case events.StageFinished(stage):
-                self._unfollow(view, stage)
-                self._say(self._prefix(view, stage) + _end(view.state.leaf(stage)))
-            case events.RunWarned(message, stage):
-                self._say(f"{self._prefix(view, stage) if stage else ''}warning: {message}")
-            case events.CancelRequested(by):
-                self._say(f"{view.name} cancelling: {by}")
+        if line := _told(view, record.event):
+            stage = getattr(record.event, "stage", "")
+            self._say((self._prefix(view, stage) if stage else "") + line)
 
     def frame(self, now: float) -> None:  # noqa: ARG002
         """Show what the logs got since the last frame."""
@@ -104,6 +96,33 @@ class Plain(Renderer):
 
     def _say(self, line: str) -> None:
         self._out.write(plain_text(line) + "\n")
+
+
+def _told(view: RunView, event: events.Event) -> str:
+    """What is said of an event, empty if nothing is."""
+    match event:
+        case events.RunStarted():
+            return f"{view.name} started, {view.folder.path}"
+        case events.RunResumed():
+            return f"{view.name} goes on, {view.folder.path}"
+        case events.StageLost(attempt=attempt, cause=cause):
+            return f"attempt {attempt} is lost: {cause.message}"
+        case events.StageReopened(reason=reason):
+            return f"runs again: {reason}"
+        case events.StageRetrying(_, attempt, outcome, cause, delay):
+            return f"attempt {attempt} {outcome}: {cause.message}; the next one in {clock(delay)}"
+    return _told_of_ends(view, event)
+
+
+def _told_of_ends(view: RunView, event: events.Event) -> str:
+    match event:
+        case events.StageFinished(stage):
+            return _end(view.state.leaf(stage))
+        case events.RunWarned(message):
+            return f"warning: {message}"
+        case events.CancelRequested(by):
+            return f"{view.name} cancelling: {by}"
+    return ""
 
 
 def _end(leaf: LeafState) -> str:

@@ -1,0 +1,138 @@
+"""Driving runs to their ends: an engine for each, one console, signals, and the exit code."""
+
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from io import TextIOWrapper
+from pathlib import Path
+
+import anyio
+
+from pipeline.plan import Plan
+from pipeline.stage import Outcome
+from runner.attempt import World
+from runner.context import Facts
+from runner.engine import Engine, Pools, Request
+from runner.folder import RunFolder
+from runner.guardian import Guardian
+from runner.hosts import Host
+from runner.journal import EpochLost, Journal
+from runner.mask import MINIMUM, Masker
+from runner.secrets import Secrets
+from runner.settings import cache_folder, default_jobs
+from runner.sinks.sink import Renderer, Sink
+from runner.sinks.view import RunView
+from runner.state import fold
+from runner.stopper import Stopper
+from runner.workspace import run_workspace
+from stages.catalog import kind
+
+__all__ = ["Ready", "drive"]
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A run that this process has taken and can go on with."""
+
+    plan: Plan
+    folder: RunFolder
+    secrets: Secrets
+    epoch: int = 1
+    caller: Path = Path()
+    """The workspace of a run that checks nothing out."""
+    source: Mapping[str, str] = field(default_factory=dict)
+    """`PIPE_SOURCE` and `PIPE_SOURCE_DIR`, for checkouts without a url."""
+
+
+def drive(runs: Sequence[Ready], host: Host, request: Request, output: str, guardian: Guardian | None) -> int:
+    """Drive the runs side by side and return the exit code: that of a signal, else 1 if one is not green."""
+    sink = Sink(_renderer(output, host.environ))
+    pools = Pools(request.jobs or default_jobs(), _sizes(runs))
+    engines = [_engine(item, host, sink, guardian, pools, request, several=len(runs) > 1) for item in runs]
+    try:
+        return anyio.run(_run_all, engines, sink, guardian)
+    finally:
+        sink.stop()
+        if guardian and guardian.private:  # the guardian may be dead
+            shutil.rmtree(guardian.private, ignore_errors=True)
+        if sink.failure and not isinstance(sink.failure, BrokenPipeError):
+            sys.stderr.write(f"pipe: the console failed, the run did not: {sink.failure!r}\n")
+
+
+def _sizes(runs: Sequence[Ready]) -> dict[str, int]:
+    """Pools are shared by all pipelines of a process; of two sizes the smaller one holds."""
+    sizes: dict[str, int] = {}
+    for item in runs:
+        for name, size in item.plan.pools.items():
+            sizes[name] = min(size, sizes.get(name, size))
+    return sizes
+
+
+def _engine(
+    item: Ready, host: Host, sink: Sink, guardian: Guardian | None, pools: Pools, request: Request, *, several: bool
+) -> Engine:
+    masker = Masker()
+    short = [text for text in item.secrets.texts() if not masker.add(text)]
+    journal = Journal(item.folder, masker, item.epoch)
+    view = RunView(item.plan, item.folder, item.plan.pipeline if several else "", fold(item.folder.records()))
+    journal.subscribe(sink.reader(view))
+    if short:
+        sys.stderr.write(f"pipe: {len(short)} secret(s) of fewer than {MINIMUM} characters cannot be masked in logs\n")
+    world = World(
+        plan=item.plan,
+        journal=journal,
+        masker=masker,
+        secrets=item.secrets,
+        host=host,
+        workspace=run_workspace(item.plan, item.folder, item.caller),
+        cache=cache_folder(host.environ),
+        kind=kind,
+        facts=Facts(journal),
+        private=Path(guardian.private) if guardian and guardian.private else None,
+        source=item.source,
+    )
+    return Engine(world, pools, request)
+
+
+def _renderer(output: str, environ: Mapping[str, str]) -> Renderer:
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+    if output == "auto":
+        on_screen = sys.stdout.isatty() and environ.get("TERM") != "dumb" and not environ.get("CI")
+        output = "tty" if on_screen else "plain"
+    if output == "json":
+        from runner.sinks.json_lines import JsonLines
+
+        return JsonLines(sys.stdout.buffer)
+    if output == "tty":
+        from runner.sinks.tty import Tty
+
+        return Tty(sys.stdout, colour="NO_COLOR" not in environ)
+    from runner.sinks.plain import Plain
+
+    return Plain(sys.stdout)
+
+
+async def _run_all(engines: Sequence[Engine], sink: Sink, guardian: Guardian | None) -> int:
+    outcomes: list[Outcome] = []
+    stopper = Stopper(engines, sink)
+    sink.start()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(stopper.obey_signals)
+        tasks.start_soon(stopper.last_resort)
+        if guardian is not None:
+            tasks.start_soon(stopper.obey_guardian, guardian.pipe)
+        async with anyio.create_task_group() as runs:
+            for engine in engines:
+                runs.start_soon(_run, engine, outcomes)
+        tasks.cancel_scope.cancel()
+    return stopper.exit_code or int(any(outcome is not Outcome.SUCCEEDED for outcome in outcomes))
+
+
+async def _run(engine: Engine, outcomes: list[Outcome]) -> None:
+    try:
+        outcomes.append(await engine.run())
+    except* EpochLost:
+        sys.stderr.write(f"pipe: {EpochLost(engine.journal.folder)}\n")
+        outcomes.append(Outcome.ERRORED)

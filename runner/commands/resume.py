@@ -1,0 +1,134 @@
+"""`pipe resume` and `pipe rerun`: going on with a run whose engine died, and running parts of one again that ended."""
+
+import hashlib
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from pipeline.errors import PipeError
+from pipeline.plan import Plan
+from runner.commands.drive import Ready, drive
+from runner.engine import Request
+from runner.folder import RunFolder, RunTaken
+from runner.guardian import Guardian
+from runner.hosts import Host, detect
+from runner.reopen import all_leaves, failed_leaves, leaves_from
+from runner.secrets import find_secrets
+from runner.state import RunState, fold
+from runner.store import Store
+
+__all__ = ["Again", "Options", "read_run", "resumable", "resume", "take_over"]
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """Which part of a run that has ended is wanted once more: everything unless something is named."""
+
+    stages: tuple[str, ...] = ()
+    failed: bool = False
+
+    def leaves(self, plan: Plan, state: RunState) -> Mapping[str, str]:
+        """The leaves, each with the reason why."""
+        if self.failed:
+            return failed_leaves(plan, state)
+        return leaves_from(plan, self.stages) if self.stages else all_leaves(plan)
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The words of `pipe resume` (`again` is None) and `pipe rerun`."""
+
+    run: str = ""
+    again: Again | None = None
+    jobs: int | None = None
+    output: str = "auto"
+    guardian: Guardian | None = None
+
+
+def resume(options: Options) -> int:
+    """Take a run over and drive it to its end; the exit code is that of `pipe run`.
+
+    Raises:
+        PipeError: there is no such run, somebody has it, or there is nothing left to do.
+    """
+    host = detect(dict(os.environ))
+    store = Store(host.environ, Path.cwd())
+    folder = store.find(options.run) if options.run or options.again else _newest_without_an_end(store)
+    plan, state = read_run(folder)
+    name = f"{plan.pipeline}#{plan.run.number}"
+    if options.again is None and state.outcome:
+        raise PipeError(
+            f"{name} has ended already: {state.outcome}; `pipe rerun '{name}'` runs it or a part of it again"
+        )
+    if options.again is not None and not state.outcome:
+        raise PipeError(f"{name} has no end yet: `pipe resume '{name}'` goes on with it")
+    again = options.again.leaves(plan, state) if options.again else None
+    ready = take_over(folder, plan, state, host, store)
+    request = Request(state.begun.fail_fast, options.jobs or state.begun.jobs, again)
+    return drive([ready], host, request, options.output, options.guardian)
+
+
+def _newest_without_an_end(store: Store) -> RunFolder:
+    for _, _, folder in store.runs():
+        if resumable(folder):
+            return folder
+    raise PipeError(f"there is nothing to resume in {store.path}: every run has ended, or is running")
+
+
+def resumable(folder: RunFolder) -> bool:
+    """Whether a run has begun, has no end, and nobody works on it."""
+    owner = folder.owner()
+    if not folder.plan.exists() or (owner and owner.alive()):
+        return False
+    return fold(folder.records()).outcome is None
+
+
+def read_run(folder: RunFolder) -> tuple[Plan, RunState]:
+    """The plan of a run and what has become of it.
+
+    Raises:
+        PipeError: it never began, or something has spoiled its folder.
+    """
+    try:
+        plan = Plan.model_validate_json(folder.plan.read_bytes())
+    except FileNotFoundError:
+        raise PipeError(f"the run in {folder.path} never began: it has no {folder.plan.name}") from None
+    except ValidationError as error:
+        raise PipeError(f"{folder.plan} is spoiled: {error.errors()[0]['msg']}") from None
+    try:
+        return plan, fold(folder.records())
+    except ValueError as error:
+        raise PipeError(f"a journal in {folder.path} is spoiled: {error}") from None
+
+
+def take_over(folder: RunFolder, plan: Plan, state: RunState, host: Host, store: Store) -> Ready:
+    """Become the engine of a run.
+
+    Raises:
+        PipeError: a secret is missing, or another engine has the run.
+    """
+    secrets = find_secrets(plan, host.environ, store.path)
+    try:
+        epoch = folder.claim()
+    except RunTaken as taken:
+        raise PipeError(f"{plan.pipeline}#{plan.run.number} is being run by {taken.owner}") from None
+    _tell_of_changes(plan, state)
+    caller = Path(state.begun.folder)
+    if not plan.checks_out and not (state.begun.folder and caller.is_dir()):
+        caller = Path.cwd()
+    return Ready(plan, folder, secrets, epoch, caller, dict(state.begun.source))
+
+
+def _tell_of_changes(plan: Plan, state: RunState) -> None:
+    """The plan of the run holds, whatever its file says by now."""
+    file = Path(state.begun.source.get("PIPE_SOURCE", "."), Path(plan.file).name)
+    try:
+        changed = plan.digest and hashlib.sha256(file.read_bytes()).hexdigest() != plan.digest
+    except OSError:
+        return
+    if changed:
+        sys.stderr.write(f"pipe: {file} has changed since; the plan of the run is used, not the file\n")
