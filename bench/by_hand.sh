@@ -9,6 +9,7 @@ printf '#!/bin/sh\ncase "$1" in User*) echo "$PIPE_SECRET_GITEE_USERNAME";; *) e
 chmod +x "$work/askpass"
 GIT_ASKPASS="$work/askpass" git clone -q --depth 1 "$BACKEND_GIT_URL" "$work/src"
 cd "$work/src"
+commit=$(git rev-parse HEAD)
 mvn -q -B clean package -Dmaven.test.skip=true
 
 services="hospital-manage server-gateway service/service-cmn service/service-hosp service/service-order
@@ -16,7 +17,8 @@ services="hospital-manage server-gateway service/service-cmn service/service-hos
 
 pids=()
 for path in $services; do
-  DOCKER_BUILDKIT=0 docker build -q -t "$REGISTRY/lfy_hello/${path##*/}:SNAPSHOT-$BUILD_NUMBER" "$path" > /dev/null & pids+=($!)
+  DOCKER_BUILDKIT=0 docker build -q --label "run=$BUILD_NUMBER" --label "commit=$commit" \
+    -t "$REGISTRY/lfy_hello/${path##*/}:SNAPSHOT-$BUILD_NUMBER" "$path" > /dev/null & pids+=($!)
 done
 all "${pids[@]}"
 

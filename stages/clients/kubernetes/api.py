@@ -114,6 +114,12 @@ class Cluster:
         found = [{"apiVersion": what.api_version, "kind": what.kind, **each} for each in answer.get("items") or ()]
         return found, answer["metadata"]["resourceVersion"]
 
+    async def version(self, what: Collection) -> str:
+        """The resource version that a collection has now, without what is in it."""
+        path, query = await self._path_of(what), (("limit", "1"), *what.query)
+        answer = await self._json(Request("GET", path, f"list {what}", query))
+        return str(answer["metadata"]["resourceVersion"])
+
     async def watch(self, what: Collection, version: str, seconds: int) -> AsyncGenerator[Object, None]:
         """Events `{type, object}` after a resource version, for at most `seconds` (+ 5 when the line is dead).
 

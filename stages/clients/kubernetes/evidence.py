@@ -11,7 +11,7 @@ from stages.clients.kubernetes.objects import Object, Ref, dig
 from stages.clients.kubernetes.scene import Scene
 from stages.clients.kubernetes.transport import ApiError
 
-__all__ = ["collect", "events_of"]
+__all__ = ["collect"]
 
 _SECONDS = 8.0
 _LINES = 50
@@ -20,7 +20,7 @@ _WIDTH = 500
 _WITH_LOG = {"crash", "probe", "ended", "gate", "starting"}
 
 
-async def events_of(cluster: Cluster, namespace: str, uid: str) -> list[Object]:
+async def _events_of(cluster: Cluster, namespace: str, uid: str) -> list[Object]:
     """The events about an object, the newest last; none if they cannot be read."""
     try:
         found, _ = await cluster.items(Collection("v1", "Event", namespace, fields=f"involvedObject.uid={uid}"))
@@ -42,7 +42,7 @@ async def collect(cluster: Cluster, scene: Scene, trouble: Trouble | None) -> li
 
 async def _collect(cluster: Cluster, scene: Scene, trouble: Trouble | None, lines: list[str]) -> None:
     uid = trouble.uid if trouble else scene.thing["metadata"]["uid"]
-    events = await events_of(cluster, scene.ref.namespace, uid)
+    events = await _events_of(cluster, scene.ref.namespace, uid)
     lines += [trouble.detail] if trouble and trouble.detail else []
     lines += [_event(event) for event in events if event.get("type") != "Normal"][-_EVENTS:]
     container = trouble.container if trouble and trouble.sort in _WITH_LOG else ""

@@ -18,13 +18,12 @@ WITH_PODS = _LASTING | {"Job"}
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """One object now. `telling` are the uids whose events would tell more."""
+    """One object now."""
 
     thing: Object
     verdict: Verdict
     pods: tuple[Object, ...] = ()
     troubles: tuple[Trouble, ...] = ()
-    telling: tuple[str, ...] = ()
 
     @property
     def ref(self) -> Ref:
@@ -63,7 +62,7 @@ def look(
     uid = now["metadata"]["uid"]
     verdict = judge(now, then, events.get(uid, ()))
     if now["kind"] not in WITH_PODS:
-        return Scene(now, verdict, telling=(uid,))
+        return Scene(now, verdict)
     new = new_pods(now, replica_sets, pods or [])
     if verdict.state == "done":
         doubt = _doubt(now, new, clock) if pods is not None else None
@@ -73,8 +72,7 @@ def look(
     for pod in new:
         may_end = now["kind"] == "Job"
         troubles += pod_troubles(pod, events.get(pod["metadata"]["uid"], ()), may_end=may_end)
-    telling = (owner["metadata"]["uid"], *(pod["metadata"]["uid"] for pod in new if not is_ready(pod)))
-    return Scene(now, verdict, tuple(new), tuple(sorted(troubles, key=lambda trouble: trouble.rank)), telling)
+    return Scene(now, verdict, tuple(new), tuple(sorted(troubles, key=lambda trouble: trouble.rank)))
 
 
 def _doubt(now: Object, new: Sequence[Object], clock: datetime) -> str | None:

@@ -10,21 +10,19 @@ import anyio
 from pipeline.stage import StageContext, StageErrored, StageFailed
 from stages.clients.kubernetes.api import FIELD_MANAGER, Cluster, Collection
 from stages.clients.kubernetes.diagnosis import Patience, Trouble
-from stages.clients.kubernetes.evidence import collect, events_of
+from stages.clients.kubernetes.evidence import collect
+from stages.clients.kubernetes.hearing import Hearing
 from stages.clients.kubernetes.objects import Object, Ref, identity
 from stages.clients.kubernetes.pods import selector
 from stages.clients.kubernetes.refusals import answered_no
 from stages.clients.kubernetes.rollout import Verdict, is_generic, judge
 from stages.clients.kubernetes.scene import WITH_PODS, Scene, look
 from stages.clients.kubernetes.steady import applied_at
-from stages.clients.kubernetes.together import together
 from stages.clients.kubernetes.watching import Mirror
 
 __all__ = ["collections_for", "wait_until_done"]
 
 _TICK = 1.0
-_EVENTS_EVERY, _FIRST_EVENTS = 3.0, 1.0
-_EVENTS_OF, _EVENTS_IN_ALL = 6, 18
 _GENERIC_SECONDS = 30.0
 _SILENT_SECONDS = 15.0
 _POD, _REPLICA_SET = ("v1", "Pod"), ("apps/v1", "ReplicaSet")
@@ -48,11 +46,14 @@ async def wait_until_done(ctx: StageContext, cluster: Cluster, applied: Sequence
     if not pending:
         return
     clock = applied_at(applied, FIELD_MANAGER) or datetime.now(UTC)
-    vigil = _Vigil(ctx, cluster, Mirror(cluster), pending, collections_for(list(pending.values())), clock)
+    where = collections_for(list(pending.values()))
+    vigil = _Vigil(ctx, cluster, Mirror(cluster), Hearing(cluster), pending, where, clock)
     failure: Exception | None = None
     async with anyio.create_task_group() as tasks:
         for what in {each for some in vigil.where.values() for each in some}:
             tasks.start_soon(vigil.mirror.follow, what)
+        for namespace in {ref.namespace for ref in pending} - {""}:
+            tasks.start_soon(vigil.hearing.listen, namespace)
         try:
             await vigil.keep(seconds)
         except (StageFailed, StageErrored) as error:
@@ -99,16 +100,15 @@ class _Vigil:
     ctx: StageContext
     cluster: Cluster
     mirror: Mirror
+    hearing: Hearing
     pending: dict[Ref, Object]
     where: Mapping[Ref, Sequence[Collection]]
     applied_at: datetime
     patience: Patience = field(default_factory=Patience)
-    events: dict[str, list[Object]] = field(default_factory=dict)
     told: dict[object, str] = field(default_factory=dict)
     scenes: list[Scene] = field(default_factory=list)
     total: int = 0
     began: float = field(default_factory=anyio.current_time)
-    events_read: float = 0.0
 
     async def keep(self, seconds: float) -> None:
         """Look, tell and decide until nothing is pending; at the limit say what is."""
@@ -116,7 +116,6 @@ class _Vigil:
         with anyio.move_on_after(seconds):
             while self.pending:
                 await self.mirror.wait(_TICK)
-                await self._read_events()
                 self._look()
                 self._tell()
                 await self._decide()
@@ -150,26 +149,12 @@ class _Vigil:
         pods, sets = around.get("Pod") if len(seen) == len(others) else None, around.get("ReplicaSet")
         clock = self.applied_at + timedelta(seconds=anyio.current_time() - self.began)
         # What an object lacks in a watch event, its kind, is known from the apply.
-        return look(
-            {**now, "apiVersion": ref.api_version, "kind": ref.kind}, then, sets or [], pods, self.events, clock
-        )
+        known = {**now, "apiVersion": ref.api_version, "kind": ref.kind}
+        return look(known, then, sets or [], pods, self.hearing.events, clock)
 
     def _patience_with_generic_is_over(self, scene: Scene) -> bool:
         waited = anyio.current_time() - self.began
         return is_generic(scene.thing) and scene.verdict.state == "waiting" and waited > _GENERIC_SECONDS
-
-    async def _read_events(self) -> None:
-        """Read what the cluster tells of pods in trouble; they are few, and events are not worth a watch."""
-        now = anyio.current_time()
-        if now - max(self.events_read, self.began + _FIRST_EVENTS - _EVENTS_EVERY) < _EVENTS_EVERY:
-            return
-        self.events_read = now
-        telling = [(scene.ref.namespace, uid) for scene in self.scenes for uid in scene.telling[:_EVENTS_OF]]
-
-        async def read(one: tuple[str, str]) -> None:
-            self.events[one[1]] = await events_of(self.cluster, *one)
-
-        await together(read, telling[:_EVENTS_IN_ALL])
 
     def _tell(self) -> None:
         """Log what has changed; progress names the first that is pending."""

@@ -90,11 +90,10 @@ def test_what_has_run_long_enough_is_done_whatever_old_pods_do() -> None:
     assert (found.verdict.state, found.troubles) == ("done", ())
 
 
-def test_only_new_pods_are_in_trouble_and_worth_asking_about() -> None:
+def test_only_new_pods_are_in_trouble() -> None:
     down = {"startedAt": ago(14), "finishedAt": ago(12)}
     found = scene([pod("old", ran=None, **down), pod("new", ran=None, **down)], available=0)
     assert [trouble.pod for trouble in found.troubles] == ["new-1"]
-    assert found.telling == ("new", "new-1")
     assert found.summary.startswith("0 of 1 pods ready; pod new-1: it crashed with exit code 1")
 
 

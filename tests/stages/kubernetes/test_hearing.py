@@ -1,0 +1,89 @@
+"""Events are heard by one watch a namespace, whatever happens to it; no list of them is ever read."""
+
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import anyio
+import pytest
+
+from stages.clients.kubernetes import hearing
+from stages.clients.kubernetes.api import Cluster, Collection
+from stages.clients.kubernetes.hearing import Hearing
+from stages.clients.kubernetes.transport import ApiError, Unreachable
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hearing, "_AFTER_ERROR", 0.01)
+
+
+def told(about: str, name: str, version: int, message: str = "") -> dict[str, Any]:
+    metadata = {"uid": name, "name": name, "resourceVersion": str(version)}
+    return {"type": "ADDED", "object": {"metadata": metadata, "involvedObject": {"uid": about}, "message": message}}
+
+
+@dataclass
+class FakeCluster:
+    """Each round is what one watch does; after the last all is quiet."""
+
+    rounds: list[list[Any]]
+    watched: list[str] = field(default_factory=list)
+    versions: int = 0
+
+    async def version(self, what: Collection) -> str:
+        self.versions += 1
+        return "7"
+
+    async def watch(self, what: Collection, version: str, seconds: int) -> AsyncIterator[Any]:
+        self.watched.append(version)
+        if not self.rounds:
+            await anyio.sleep_forever()
+        for event in self.rounds.pop(0):
+            if isinstance(event, Exception):
+                raise event
+            yield event
+
+
+async def heard(rounds: list[list[Any]], until: Callable[[FakeCluster], bool]) -> tuple[Hearing, FakeCluster]:
+    fake = FakeCluster(rounds)
+    made = Hearing(cast("Cluster", fake))
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(made.listen, "his")
+            while not until(fake):
+                await anyio.sleep(0.01)
+            tasks.cancel_scope.cancel()
+    return made, fake
+
+
+async def test_a_watch_goes_on_where_the_one_before_ended() -> None:
+    made, fake = await heard([[told("pod", "a", 8)], [told("pod", "b", 9)]], lambda fake: len(fake.watched) == 3)
+    assert (fake.watched, fake.versions) == (["7", "8", "9"], 1)
+    assert [event["metadata"]["name"] for event in made.events["pod"]] == ["a", "b"]
+
+
+async def test_an_event_that_is_told_again_is_the_newest() -> None:
+    rounds = [[told("pod", "a", 8, "one"), told("pod", "b", 9), told("pod", "a", 10, "two")]]
+    made, _ = await heard(rounds, lambda fake: not fake.rounds and len(fake.watched) > 1)
+    assert [event["metadata"]["name"] for event in made.events["pod"]] == ["b", "a"]
+    assert made.events["pod"][-1]["message"] == "two"
+
+
+@pytest.mark.parametrize("error", [ApiError(410, {}, "watch"), ApiError(500, {}, "watch"), Unreachable("s", "cut")])
+async def test_after_an_error_it_listens_from_now_on(error: Exception) -> None:
+    made, fake = await heard([[error], [told("pod", "a", 8)]], lambda fake: len(fake.watched) == 3)
+    assert (fake.watched, fake.versions) == (["7", "7", "8"], 2)
+    assert list(made.events) == ["pod"]
+
+
+async def test_who_may_not_listen_does_not_ask_again() -> None:
+    fake = FakeCluster([[ApiError(403, {}, "watch")]])
+    with anyio.fail_after(5):
+        await Hearing(cast("Cluster", fake)).listen("his")
+    assert fake.watched == ["7"]
+
+
+async def test_of_a_chatty_object_the_newest_events_are_kept() -> None:
+    made, _ = await heard([[told("pod", f"e{n}", n) for n in range(50)]], lambda fake: len(fake.watched) > 1)
+    assert [event["metadata"]["name"] for event in made.events["pod"]] == [f"e{n}" for n in range(20, 50)]
