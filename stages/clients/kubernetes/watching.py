@@ -13,8 +13,8 @@ from stages.clients.kubernetes.transport import ApiError
 
 __all__ = ["Mirror"]
 
-_PERIOD = 5
-"""Seconds of one watch. A list follows each, so an event that got lost is made good in 5 s (10 on a dead line)."""
+_PERIOD = 10
+"""Seconds of one watch. A list follows each, so an event that got lost is made good in 10 s (15 on a dead line)."""
 _AFTER_ERROR = 1.0
 _SETTLE = 0.1
 """Changes come in swarms; one look at all of them is enough."""
