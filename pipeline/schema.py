@@ -8,6 +8,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
+from pipeline.describe import describe
 from pipeline.draft import APPROVAL, SHELL, Kinds
 from pipeline.spec import INHERITED, Approval, Defaults, PipelineSpec, StageSpec, not_built
 
@@ -30,7 +31,7 @@ Schema = dict[str, Any]
 
 def schema(kinds: Kinds) -> Schema:
     """The schema of a file whose stages may be of these kinds, for `# yaml-language-server: $schema=…`."""
-    pipeline: Schema = PipelineSpec.model_json_schema(schema_generator=_Generator)
+    pipeline: Schema = describe(PipelineSpec).model_json_schema(schema_generator=_Generator)
     models: Schema = pipeline.pop("$defs")
     for model in (StageSpec, Defaults):
         _mark_not_built(models[model.__name__], model)
@@ -161,7 +162,7 @@ def _when_uses(name: str, fields: Schema) -> Schema:
 
 
 def _fields(model: type[BaseModel], definitions: Schema) -> Schema:
-    found: Schema = model.model_json_schema(schema_generator=_Generator)
+    found: Schema = describe(model).model_json_schema(schema_generator=_Generator)
     for name, definition in found.pop("$defs", {}).items():
         definitions.setdefault(name, _opened(definition))
     opened: Schema = _opened({key: value for key, value in found.items() if key != "title"})

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import click
 from pydantic_core import PydanticUndefined
 
+from pipeline.describe import describe
 from pipeline.schema import schema
 from pipeline.stage import Outputs, Stage
 from stages.catalog import installed, kind, names
@@ -38,11 +39,11 @@ def _described(name: str, of: type[Stage[Outputs]]) -> Iterator[str]:
     yield f"uses: {name}"
     yield f"  {_first_line(of)}"
     yield "with:"
-    for field_name, field in of.model_fields.items():
+    for field_name, field in describe(of).model_fields.items():
         must = " (required)" if field.is_required() else ""
         default = "" if field.default in (PydanticUndefined, None, "", ()) else f" (default: {field.default})"
         yield f"  {field_name}{must}{default}: {field.description or ''}"
-    outputs = of.outputs_model().model_fields
+    outputs = describe(of.outputs_model()).model_fields
     if outputs:
         yield "outputs:"
         yield from (f"  {output}: {field.description or ''}".rstrip(": ") for output, field in outputs.items())

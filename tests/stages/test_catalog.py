@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.describe import describe
 from pipeline.errors import PipeError
 from pipeline.stage import Stage
 from stages import catalog
@@ -92,7 +93,7 @@ def test_every_kind_is_frozen_refuses_unknown_fields_and_describes_its_own(name:
     assert kind.model_config.get("extra") == "forbid"
     assert kind.__doc__
     assert kind.__doc__.splitlines()[0].endswith(".")
-    properties = kind.model_json_schema()["properties"]
+    properties = describe(kind).model_json_schema()["properties"]
     assert [field for field, schema in properties.items() if not schema.get("description")] == []
     outputs = kind.outputs_model().model_json_schema()
     assert outputs["additionalProperties"] is False
