@@ -28,7 +28,7 @@ check: .venv/.ready  ## What is quick: lint, types, import rules, tests without 
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m mypy
 	.venv/bin/lint-imports
-	$(PYTHON) -m pytest -q -m "not sandbox and not slow"
+	$(PYTHON) -m pytest -q -n 2 -m "not sandbox and not slow"
 
 up: .venv/.ready  ## Start the sandbox: docker engine, registry, git host, mail sink, Kubernetes
 	$(PYTHON) -m sandbox up

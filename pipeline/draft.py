@@ -55,7 +55,8 @@ class Draft:
     def scripts(self) -> Mapping[str, Node]:
         """The fields that hold scripts, in which a `${` is just that."""
         found = _scripts(self.kind)
-        return {key: entry.value for key, entry in entries(self.fields_node) if key in found}
+        given = self.fields_node.entries if self.fields_node else {}
+        return {key: given[key].value for key in found if key in given}
 
     def entry(self, key: str) -> Entry | None:
         """A key of the stage with its value."""
@@ -210,6 +211,7 @@ def _check_honoured(made: Draft, report: Report) -> None:
         "outputs": lambda _: made.kind_name == SHELL,
         "executor": lambda kind: kind.starts_processes,
         "services": lambda kind: kind.starts_processes,
+        "resources": lambda kind: kind.starts_processes,
     }
     for key, honoured in wants.items():
         entry = made.entry(key)
@@ -221,4 +223,5 @@ _why: Final = {
     "outputs": "it is for `run:`; kinds declare their own outputs",
     "executor": "it is for kinds that start processes",
     "services": "they are for kinds that start processes",
+    "resources": "they are for kinds that start processes",
 }

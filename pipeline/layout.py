@@ -19,9 +19,9 @@ from pipeline.leaves import Leaves
 from pipeline.linking import Links
 from pipeline.plan import Leaf, Need, RunIdentity, Trigger
 from pipeline.scope import Binding, Scope, UnknownName, contains_unset, type_of
-from pipeline.shape import judge, open_in
+from pipeline.shape import judge, keys, open_in
 from pipeline.source import List, Map, Node, Text
-from pipeline.spec import PipelineSpec, PoolSizes
+from pipeline.spec import Bounds, PipelineSpec
 from pipeline.unbuilt import check_unbuilt
 from pipeline.values import Report, Value, entries, misplaced, place_at, read_value
 
@@ -66,19 +66,24 @@ class Layout:
         reach = Reach(self._needs)
         self._check_takes(reach)
         self._links = Links(self.drafts, reach)
+        self.bounds = self._find_bounds()
         self.pools = self._pool_sizes()
         self._lay_out()
+
+    def _find_bounds(self) -> Bounds:
+        """What the file says that holds the run back, with its names filled in."""
+        found = {key: entry for key, entry in entries(self._node) if key in keys(Bounds)}
+        forms = {key: self._bound(entry.value, text=key != "limits") for key, entry in found.items()}
+        shaped = judge(Bounds, as_map(shown(dict(forms))), open_in(dict(forms)))
+        for complaint in shaped.complaints:
+            if not contains_unset(shown(forms.get(str(complaint.path[0])))):
+                self._report.complain(self._node, complaint, self._node.place)
+        return shaped.model or Bounds()
 
     def _pool_sizes(self) -> dict[str, int]:
         """All pools with their sizes: those of the kinds in use, and over them those of the file."""
         found = dict(made.kind.pool for made in self.drafts.values() if made.kind and made.kind.pool)
-        limits = self._node.get("limits")
-        forms = as_map(self._bound(limits))
-        shaped = judge(PoolSizes, {"limits": shown(forms)}, open_in({"limits": forms}))
-        for complaint in shaped.complaints:
-            if limits and not contains_unset(shown(forms)):
-                self._report.complain(self._node, complaint, limits.place)
-        return {**found, **(shaped.model.limits if shaped.model else {})}
+        return {**found, **self.bounds.limits}
 
     # -- names of the pipeline ---------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from pipeline.errors import Place, nearest
 from pipeline.expressions import ExpressionError, Fault, Form, bind, fill, is_open, names, scalar_text, shown
 from pipeline.fanout import Item, leaf_name
 from pipeline.linking import Links
-from pipeline.plan import Leaf, Need, Retry
+from pipeline.plan import Leaf, Limits, Need, Retry
 from pipeline.scope import Binding, Scope, UnknownName, contains_unset
 from pipeline.shape import Complaint, judge, open_in
 from pipeline.source import Map, Text
@@ -95,6 +95,8 @@ class Leaves:
             secret_names=tuple(dict.fromkeys(secrets.values())),
             dir=spec.dir,
             timeout=spec.timeout or (draft.kind.default_timeout if draft.kind else "1h"),
+            silence=spec.silence,
+            resources=Limits(memory=spec.resources.memory, cpu=spec.resources.cpu) if spec.resources else None,
             retry=Retry(times=spec.retry.times, on=spec.retry.on, wait=spec.retry.wait) if spec.retry else Retry(),
             allow_failure=spec.allow_failure,
             fail_fast=spec.fail_fast,
@@ -148,8 +150,7 @@ class Leaves:
 
     def _check_scripts(self, draft: Draft, item: Item | None) -> None:
         """A script is never filled in; one that names what there is expects to be."""
-        uses = [use for node in draft.scripts.values() for use in read_value(node, Report()).uses]
-        for use in uses:
+        for use in self._uses_in_scripts(draft):
             with suppress(UnknownName):
                 self.resolve(draft, item, use.name)
                 variable = use.name.rpartition(".")[2].upper()
@@ -158,6 +159,12 @@ class Leaves:
                     f"a script is not filled in: `${{{use.name}}}` would reach it as it stands here",
                     f'write `env: {{{variable}: "${{{use.name}}}"}}` and in the script `${variable}`',
                 )
+
+    @staticmethod
+    def _uses_in_scripts(draft: Draft) -> Iterator[Use]:
+        for node in draft.scripts.values():
+            if not isinstance(node, Text) or "${" in node.value:
+                yield from read_value(node, Report()).uses
 
     # -- the stage's own keys ----------------------------------------------------------------------
 

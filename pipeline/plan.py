@@ -7,7 +7,18 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from pipeline.stage import CauseKind, Duration
 
-__all__ = ["Leaf", "Need", "NeedWord", "Plan", "Retry", "RunIdentity", "SecretSource", "Trigger"]
+__all__ = [
+    "Concurrency",
+    "Leaf",
+    "Limits",
+    "Need",
+    "NeedWord",
+    "Plan",
+    "Retry",
+    "RunIdentity",
+    "SecretSource",
+    "Trigger",
+]
 
 
 class _Frozen(BaseModel):
@@ -50,6 +61,20 @@ class SecretSource(_Frozen):
 
     kind: Literal["text", "login", "file", "ssh"]
     env: tuple[str, ...] = ()
+
+
+class Concurrency(_Frozen):
+    """Runs of one group exclude each other: a new one waits, or ends the older one."""
+
+    group: str
+    busy: Literal["queue", "supersede"] = "queue"
+
+
+class Limits(_Frozen):
+    """What the processes of an attempt may use in all: bytes of memory, and cores."""
+
+    memory: int | None = None
+    cpu: float | None = None
 
 
 class Trigger(_Frozen):
@@ -111,6 +136,9 @@ class Leaf(_Frozen):
     """Every declared secret that this leaf names, in `secrets` or in a field of its kind."""
     dir: str = ""
     timeout: Duration
+    silence: Duration | None = None
+    """The longest time without output."""
+    resources: Limits | None = None
     retry: Retry = Retry()
     allow_failure: bool = False
     fail_fast: bool = False
@@ -138,6 +166,7 @@ class Plan(_Frozen):
     secrets: dict[str, SecretSource] = {}
     pools: dict[str, int] = {}
     timeout: Duration | None = None
+    concurrency: Concurrency | None = None
     leaves: tuple[Leaf, ...]
     finally_: tuple[Leaf, ...] = Field(default=(), alias="finally")
     checks_out: bool = False

@@ -7,7 +7,7 @@ from pipeline.errors import InvalidPipeline, PipeError, nearest
 from pipeline.layout import Given, Layout
 from pipeline.model import PipelineFile
 from pipeline.params import Offered, Unset, gather
-from pipeline.plan import Leaf, Plan, RunIdentity, SecretSource, Trigger
+from pipeline.plan import Concurrency, Leaf, Plan, RunIdentity, SecretSource, Trigger
 from pipeline.values import Report
 
 __all__ = ["assignments", "resolve"]
@@ -49,10 +49,17 @@ def resolve(  # noqa: PLR0913 - a plan holds all of its inputs, and each has its
         params=values,
         secrets={name: SecretSource(kind=spec.kind, env=spec.env) for name, spec in pipeline.spec.secrets.items()},
         pools=layout.pools,
+        timeout=layout.bounds.timeout,
+        concurrency=_concurrency(layout),
         leaves=tuple(leaf for leaf in layout.leaves if not layout.drafts[leaf.stage].last),
         finally_=tuple(leaf for leaf in layout.leaves if layout.drafts[leaf.stage].last),
         checks_out=any(_checks_out(layout, leaf) for leaf in layout.leaves),
     )
+
+
+def _concurrency(layout: Layout) -> Concurrency | None:
+    found = layout.bounds.concurrency
+    return Concurrency(group=found.group, busy=found.busy) if found else None
 
 
 def _checks_out(layout: Layout, leaf: Leaf) -> bool:

@@ -158,6 +158,12 @@ def keys(model: type[BaseModel]) -> tuple[str, ...]:
     return tuple(field.alias or name for name, field in model.model_fields.items())
 
 
+@cache
+def _names(model: type[BaseModel]) -> Mapping[str, str]:
+    """The key of each field, as it is written, to the field's name."""
+    return {field.alias or name: name for name, field in model.model_fields.items()}
+
+
 def _model_at(model: type[BaseModel], path: Sequence[object]) -> type[BaseModel] | None:
     """The model that judges the value at a pydantic location."""
     here: list[Any] = [model]
@@ -268,11 +274,11 @@ def _described(given: object) -> str:
 
 def _strict(made: BaseModel, values: Mapping[str, JsonValue]) -> Iterator[Complaint]:
     """Texts that pydantic takes for a boolean or a number and the language does not: `yes`, `1_000`, ` 5`."""
-    for name, field in type(made).model_fields.items():
-        key = field.alias or name
-        given, taken = values.get(key), getattr(made, name)
-        if not isinstance(given, str):
+    names = _names(type(made))
+    for key, given in values.items():
+        if not isinstance(given, str) or key not in names:
             continue
+        taken = getattr(made, names[key])
         if type(taken) is bool and given not in ("true", "false"):
             yield Complaint((key,), f"`{key}:` must be true or false, not '{given}'")
         elif type(taken) is int and not _INT.fullmatch(given):

@@ -140,7 +140,7 @@ Value: TypeAlias = Any
 
 
 class _Spec(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 # -- needs -----------------------------------------------------------------------------------------
@@ -287,12 +287,45 @@ Executor: TypeAlias = Annotated[
 ]
 
 
+_SIZE = re.compile(r"([1-9][0-9]{0,14})(Ki|Mi|Gi|Ti)?")
+_SCALES = {"": 1, "Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30, "Ti": 1 << 40}
+_CORES = re.compile(r"([1-9][0-9]{0,5})m|([0-9]{1,4}(?:\.[0-9]{1,3})?)")
+
+
+def _size(value: object) -> object:
+    match = _SIZE.fullmatch(value) if isinstance(value, str) else None
+    if match is None and not isinstance(value, int):
+        raise ValueError(f"'{value}' is no size: write 512Mi or 2Gi, or a number of bytes")
+    return int(match[1]) * _SCALES[match[2] or ""] if match else value
+
+
+def _cores(value: object) -> object:
+    match = _CORES.fullmatch(str(value))
+    cores = (int(match[1]) / 1000 if match[1] else float(match[2])) if match else 0.0
+    if not cores:
+        raise ValueError(f"'{value}' is no number of cores: write 2, 1.5 or 500m")
+    return cores
+
+
+_SIZE_SCHEMA = {"type": ["string", "integer"], "pattern": f"^{_SIZE.pattern}$"}
+_CORES_SCHEMA = {"type": ["string", "number"], "pattern": f"^({_CORES.pattern})$"}
+
+
+class Resources(_Spec):
+    """Upper limits, as Kubernetes writes them."""
+
+    memory: Annotated[int, BeforeValidator(_size), WithJsonSchema(_SIZE_SCHEMA)] | None = None
+    """Memory: `512Mi`. A process that would go over it is killed, and the stage says so."""
+    cpu: Annotated[float, BeforeValidator(_cores), WithJsonSchema(_CORES_SCHEMA)] | None = None
+    """Cores: `2`, `1.5` or `500m`."""
+
+
 class Defaults(_Spec):
     """What holds for every stage that does not say otherwise."""
 
     timeout: Limit | None = None
     """How long an attempt may take."""
-    silence: Annotated[Limit | None, NOT_BUILT] = None
+    silence: Limit | None = None
     """The longest time without output."""
     retry: Retries | None = None
     """Further attempts: a number, or `{times, on, wait}`."""
@@ -343,6 +376,8 @@ class StageSpec(Defaults):
     """One leaf for each entry: a list of texts or of maps with a `name`, or a map of lists for their product."""
     when: str | None = None
     """A condition in CEL; the stage is skipped when it is false."""
+    resources: Resources | None = None
+    """What the processes of an attempt may use in all, where the host lets us hold them to it."""
     allow_failure: Bool = False
     """A failure counts as met, and makes no run red."""
     fail_fast: Bool = False
@@ -501,14 +536,18 @@ class Release(_Spec):
     """What happens when one of them fails."""
 
 
-class PoolSizes(_Spec):
-    """How much may happen at once."""
+class Bounds(_Spec):
+    """What holds a run as a whole back."""
 
     limits: dict[Free, Annotated[Int, AfterValidator(_positive_count)]] = {}
     """Pools: how many stages may hold each at once."""
+    timeout: Limit | None = None
+    """How long the run may take, approvals not counted."""
+    concurrency: Concurrency | None = None
+    """The group of which one run at a time may work."""
 
 
-class PipelineSpec(PoolSizes):
+class PipelineSpec(Bounds):
     """A graph of stages, and what they share."""
 
     name: Free
@@ -519,12 +558,8 @@ class PipelineSpec(PoolSizes):
     """The secrets it uses, each `text`, `login`, `file` or `ssh`; their values come from the host."""
     triggers: Annotated[Triggers | None, NOT_BUILT] = None
     """What starts a run by itself."""
-    concurrency: Annotated[Concurrency | None, NOT_BUILT] = None
-    """Runs that exclude each other."""
     release: Annotated[Release | None, NOT_BUILT] = None
     """What happens when a deploy fails."""
-    timeout: Annotated[Limit | None, NOT_BUILT] = None
-    """How long the run may take, approvals not counted."""
     vars: dict[Identifier, Value] = {}
     """Values used more than once; one may use those above it."""
     env: dict[Variable, Text] = {}

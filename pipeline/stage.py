@@ -319,7 +319,7 @@ class StageContext(Protocol):
 class Outputs(BaseModel):
     """What later stages may name as `${stages.S.NAME}`; at most 64 KiB, never a secret."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class NoOutputs(Outputs):
@@ -348,7 +348,6 @@ class Stage(BaseModel, ABC, Generic[OutputsT]):
     model_config = ConfigDict(
         frozen=True,
         extra="forbid",
-        use_attribute_docstrings=True,
         # where text is wanted, a number that `${run.number}` brings is its text
         coerce_numbers_to_str=True,
     )

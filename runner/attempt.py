@@ -1,12 +1,16 @@
 """One attempt at one leaf: its folder, its environment, its limit, and one place that names how it ended."""
 
+import hashlib
 import json
+import time
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import anyio
+import anyio.to_thread
 from pydantic import JsonValue, ValidationError
 
 from pipeline.expressions import ExpressionError, fill, scalar_text
@@ -25,6 +29,7 @@ from pipeline.stage import (
     StageFailed,
 )
 from runner import environment
+from runner.cgroups import Group, Kills, NoGroup
 from runner.context import Context, Facts
 from runner.control import Control
 from runner.events import EffectProven, RunWarned
@@ -55,6 +60,9 @@ class World:
     cache: Path
     kind: Callable[[str], Kind]
     facts: Facts
+    store: Path = Path()
+    """Where all runs are, and where those of one group take turns."""
+    kills: Kills = field(default_factory=Kills)
     private: Path | None = None
     """Where attempts keep files with secrets; removed with the run whatever happens to this process."""
     source: Mapping[str, str] = field(default_factory=dict)
@@ -84,12 +92,33 @@ async def attempt(
     limit = leaf.timeout.total_seconds()
     try:
         with control.attempt(limit) as scope:
-            ended = await _result(_run(world, leaf, number, control, log, lookup, exports))
+            async with _listening(leaf, log, control):
+                ended = await _result(_run(world, leaf, number, control, log, lookup, exports))
         if not scope.cancelled_caught:
             return ended
-        return Result(Outcome.TIMED_OUT, Cause(CauseKind.TIMEOUT, f"not done after {limit:g} s, its timeout"))
     finally:
         log.close()
+    reason = control.expired or f"not done after {limit:g} s, its timeout"
+    return Result(Outcome.TIMED_OUT, Cause(CauseKind.TIMEOUT, reason))
+
+
+@asynccontextmanager
+async def _listening(leaf: Leaf, log: StageLog, control: Control) -> AsyncIterator[None]:
+    """End the attempt when it has been silent for too long."""
+    if leaf.silence is None:
+        yield
+        return
+    limit = leaf.silence.total_seconds()
+
+    async def listen() -> None:
+        while (rest := log.heard + limit - time.monotonic()) > 0:  # noqa: ASYNC110 - threads write logs too
+            await anyio.sleep(rest)
+        control.expire(f"no output for {limit:g} s, its limit of silence")
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(listen)
+        yield
+        tasks.cancel_scope.cancel()
 
 
 async def gone(world: World, leaf: Leaf, outputs: Mapping[str, JsonValue], lookup: Lookup) -> str:
@@ -182,12 +211,30 @@ async def _run(
     given = _variables(leaf, lookup)
     async with _context(world, leaf, number, control, log, {**exports, **given}) as ctx:
         await _settle(stage, ctx)
-        outputs = await stage.run(ctx)
+        outputs = await _remembering(stage.run(ctx), ctx, world.kills)
         found = outputs.model_dump(mode="json")
         if leaf.outputs:
             found |= await ctx.call(_written, ctx, leaf)
     _check_outputs(found, world.masker)
     return found
+
+
+async def _remembering(work: Awaitable[Outputs], ctx: Context, kills: Kills) -> Outputs:
+    """The work; if it fails because the kernel killed a process for want of memory, that is the cause."""
+    try:
+        outputs = await work
+    except StageFailed as failure:
+        known = (failure.cause.message, *failure.cause.evidence)
+        if ctx.group and ctx.group.killed():
+            message = "out of memory: the kernel killed a process that went over the limit in `resources:`"
+            raise StageFailed(message, kind=CauseKind.CONFIG, evidence=known) from failure
+        if ctx.saw_kill and kills.any_more():
+            message = "out of memory: the kernel killed a process, for this machine or container has no more"
+            raise StageErrored(message, evidence=known) from failure
+        raise
+    if ctx.group and ctx.group.killed():
+        ctx.warn("the kernel killed a process of it that went over the limit in `resources:`")
+    return outputs
 
 
 def _check_outputs(found: Mapping[str, JsonValue], masker: Masker) -> None:
@@ -249,7 +296,31 @@ async def _context(
             bound = {name: _bound(ctx, reference) for name, reference in leaf.secrets.items()}
             host = environment.of_host(world.host, world.secrets)
             ctx.env = {**host, **said, **bound, **world.source, **environment.of_pipe(info, private)}
-            yield ctx
+            async with _group(leaf, ctx):
+                yield ctx
+
+
+@asynccontextmanager
+async def _group(leaf: Leaf, ctx: Context) -> AsyncIterator[None]:
+    """Hold the attempt's processes to `resources:`; where the host cannot, say so and go on."""
+    if leaf.resources is None:
+        yield
+        return
+    try:
+        ctx.group = await ctx.call(Group, _name(ctx.run), leaf.resources)
+    except NoGroup as reason:
+        ctx.warn(f"`resources:` cannot be held to here: {reason}")
+    try:
+        yield
+    finally:
+        if ctx.group:
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(ctx.group.close)
+
+
+def _name(run: RunInfo) -> str:
+    """What we call things that we make for an attempt outside of the run's folder."""
+    return f"pipe-{hashlib.sha256(f'{run.id}/{run.stage}/{run.attempt}'.encode()).hexdigest()[:16]}"
 
 
 def _cache(world: World, leaf: Leaf) -> Path:

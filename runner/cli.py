@@ -120,6 +120,58 @@ def init(folder: str) -> int:
 
 
 @pipe.command()
+@click.argument("pipeline", default="")
+@click.option("-n", "most", type=click.IntRange(min=1), default=20, help="How many (default: 20).")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+def runs(pipeline: str, most: int, *, as_json: bool) -> int:
+    """List the newest runs: how each is, and why it is not green."""
+    from runner.commands.runs import list_runs
+
+    return list_runs(pipeline, most, as_json=as_json)
+
+
+@pipe.command()
+@click.argument("run", default="")
+@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
+def show(run: str, *, as_json: bool) -> int:
+    """Show RUN (`backend#12`; else the newest): its tree, its attempts, its critical path."""
+    from runner.commands.show import show as show_run
+
+    return show_run(run, as_json=as_json)
+
+
+@pipe.command()
+@click.argument("run", default="")
+@click.argument("stage", default="")
+@click.option("--attempt", type=click.IntRange(min=1), default=None, help="An earlier attempt (default: the last).")
+@click.option("-f", "--follow", is_flag=True, help="Go on while it grows.")
+def logs(run: str, stage: str, attempt: int | None, *, follow: bool) -> int:
+    """Print the log of a STAGE or leaf of RUN byte for byte, or of the whole run line by line."""
+    from runner.commands.logs import logs as print_logs
+
+    return print_logs(run, stage, attempt or 0, follow=follow)
+
+
+@pipe.command()
+@click.argument("before")
+@click.argument("after")
+def diff(before: str, after: str) -> int:
+    """Say what differs between two runs: parameters, commits, digests, ends, times."""
+    from runner.commands.diff import diff as compare
+
+    return compare(before, after)
+
+
+@pipe.command()
+@click.argument("run", default="")
+def cancel(run: str) -> int:
+    """End RUN (else the one that is running) as Ctrl-C would, from another terminal or host."""
+    from runner.commands.cancel import cancel as cancel_run
+
+    return cancel_run(run)
+
+
+@pipe.command()
 @click.argument("name", required=False)
 def kinds(name: str | None) -> int:
     """List the kinds of stages that are installed, or the fields of one."""

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import signal
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -17,6 +18,7 @@ from pydantic import JsonValue
 from pipeline.stage import CauseKind, Completed, Effect, Glob, RunInfo, Secret, SecretFile, StageFailed
 from runner import events
 from runner.blocking import call
+from runner.cgroups import Group
 from runner.control import Control
 from runner.journal import Journal
 from runner.logs import StageLog
@@ -75,6 +77,9 @@ class Context:
     stage_log: StageLog
     secrets: Secrets
     control: Control
+    group: Group | None = None
+    saw_kill: bool = False
+    """A program of it was ended by SIGKILL, or says that one was."""
     _threads: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(THREADS))
     _progressed: float = 0.0
     _said: tuple[str, float | None] = ("", None)
@@ -91,6 +96,7 @@ class Context:
         now = time.monotonic()
         if now - self._progressed >= PROGRESS_EVERY and (text, fraction) != self._said:
             self._progressed, self._said = now, (text, fraction)
+            self.stage_log.heard = now
             self.journal.append(events.StageProgressed(self.run.stage, text, fraction))
 
     async def exec(
@@ -112,16 +118,18 @@ class Context:
 
         shown = output or self.stage_log.stream()
         streams = {"stdout": keep, "stderr": shown} if capture else {"stdout": shown}
+        program, environ = argv[0], {**self.env, **(env or {})}
+        if self.group and shutil.which(program, path=environ.get("PATH")):
+            argv = self.group.wrap(argv)
         try:
-            ended = await execute(
-                argv, cwd=cwd or self.workspace, env={**self.env, **(env or {})}, stdin=stdin, **streams
-            )
+            ended = await execute(argv, cwd=cwd or self.workspace, env=environ, stdin=stdin, **streams)
         except NoProgramError as error:
             raise StageFailed(str(error), kind=CauseKind.CONFIG) from error
+        self.saw_kill = self.saw_kill or ended.exit_code == 128 + signal.SIGKILL
         if ended.left_behind:
-            self._warn(f"{argv[0]} ended, but a process that it left behind keeps its output open; no longer reading")
+            self.warn(f"{program} ended, but a process that it left behind keeps its output open; no longer reading")
         if check and ended.exit_code:
-            raise StageFailed(_ending(argv[0], ended.exit_code))
+            raise StageFailed(_ending(program, ended.exit_code))
         return Completed(ended.exit_code, bytes(captured))
 
     async def call(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -158,7 +166,7 @@ class Context:
             self.journal.append(events.EffectProven(self.run.stage, self.run.attempt, key, effect.value))
             await self.journal.force()
         if scope.cancelled_caught:
-            self._warn(f"'{key}' was cut short: nobody can say whether it took place")
+            self.warn(f"'{key}' was cut short: nobody can say whether it took place")
             await anyio.lowlevel.checkpoint()  # the cancel or time-out that ended it
 
     async def once(self, key: str, find: Callable[[], Awaitable[JsonValue]]) -> JsonValue:
@@ -169,7 +177,8 @@ class Context:
         """Note where reports will lie."""
         self.journal.append(events.ReportPublished(self.run.stage, what, pattern))
 
-    def _warn(self, message: str) -> None:
+    def warn(self, message: str) -> None:
+        """Tell people something that does not change the outcome."""
         self.stage_log.line(f"warning: {message}")
         self.journal.append(events.RunWarned(message, self.run.stage))
 

@@ -29,6 +29,9 @@ class Control:
     def __init__(self) -> None:
         self.scope = anyio.CancelScope()
         self.interrupt: Interrupt | None = None
+        self.expired = ""
+        """Which limit of the attempt ended it, if that was not its timeout."""
+        self._attempt = anyio.CancelScope()
         self._deadline = math.inf
         self._effect_deadline = math.inf
         self._effects: set[anyio.CancelScope] = set()
@@ -46,9 +49,16 @@ class Control:
     @contextmanager
     def attempt(self, seconds: float) -> Iterator[anyio.CancelScope]:
         """Bound one attempt: when its time is over it is cancelled, which the scope's `cancelled_caught` tells."""
+        self.expired = ""
         with anyio.CancelScope(deadline=anyio.current_time() + seconds) as scope:
-            self._deadline = scope.deadline
+            self._attempt, self._deadline = scope, scope.deadline
             yield scope
+
+    def expire(self, limit: str) -> None:
+        """End the attempt as if its time were over, for another limit of it."""
+        self.expired = limit
+        self._bound_effects(EFFECT_TIME)
+        self._attempt.cancel()
 
     @contextmanager
     def effect(self) -> Iterator[anyio.CancelScope]:

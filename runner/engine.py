@@ -2,32 +2,35 @@
 
 import os
 import time
-from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass, field
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field, replace
 from functools import partial
-from importlib import import_module
 
 import anyio
 import anyio.abc
 import anyio.lowlevel
-from pydantic import JsonValue
 
 from pipeline import __version__
 from pipeline.conditions import ConditionError, evaluate
 from pipeline.plan import Leaf
 from pipeline.stage import Cause, CauseKind, Outcome, StageErrored
-from runner import environment, events
+from runner import events
 from runner.attempt import Result, World, attempt, gone
 from runner.control import Control, Interrupt
+from runner.orders import Cancel, Orders, obey
+from runner.preload import load_heavy_modules
 from runner.reopen import above, below
+from runner.results import MissingValue, Results
 from runner.schedule import End, Schedule
-from runner.state import run_outcome, worst
+from runner.state import run_outcome
+from runner.turns import Turn, in_turn
 
 __all__ = ["STOP_WITHIN", "Engine", "Pools", "Request"]
 
 LONGEST_PAUSE = 120.0
+FEWEST_RETRIES = 10
+"""Further attempts that a run has in all; one with more leaves has as many as leaves."""
 FINALLY_AFTER_CANCEL = 8.0
 CHECKS_AT_ONCE = 10
 CHECK_WITHIN = 30.0
@@ -64,14 +67,6 @@ class Request:
 FIRST = Request()
 
 
-@dataclass(frozen=True)
-class _MissingError(Exception):
-    """A value that a needed stage did not give."""
-
-    leaf: str
-    output: str
-
-
 @dataclass
 class _Wave:
     """Leaves that run together: the stages, and after them those of `finally`."""
@@ -99,51 +94,49 @@ class Engine:
         self._request = request
         self._ends: dict[str, End] = {}
         self._wave = _Wave(Schedule(()))
-        self._cancelled_by = ""
+        self._cancel: Interrupt | None = None
         self._cancelled_at = 0.0
         self._cancelled = anyio.Event()
+        self._most_retries = max(FEWEST_RETRIES, len(world.plan.leaves))
         self._checks = anyio.CapacityLimiter(CHECKS_AT_ONCE)
-        self._given: dict[str, dict[str, set[str]]] = {}
-        """Leaf → variable → the values that it and the leaves upstream of it export."""
+        self._results = Results(world.plan, world.journal.state, world.kind)
 
     # -- from outside ------------------------------------------------------------------------------
 
     async def run(self) -> Outcome:
         """Execute everything and return how the run ended; the last event is on disk by then."""
-        plan = self.world.plan
         self._take_run()
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self.journal.keep_forced)
-            tasks.start_soon(self._load_heavy_modules)
-            if self.journal.epoch > 1 and not self.journal.state.cancelled_by:
-                await self._reopen_what_is_gone()
-            await self._run_wave(_Wave(Schedule(plan.leaves), stop=self._cancelled_before()))
-            outcome = Outcome.CANCELLED if self._cancelled_by else run_outcome(self.journal.state.leaves.values())
-            self._ends[""] = End(outcome)
-            await self._run_finally(_Wave(Schedule(plan.finally_), last=True))
+            tasks.start_soon(load_heavy_modules, self.world)
+            tasks.start_soon(obey, Orders(self.journal.folder.path), self._obey)
+            async with in_turn(self._turn(), self._queued, self._cancelled):
+                tasks.start_soon(self._bound_run)
+                outcome = await self._run_stages()
             tasks.cancel_scope.cancel()
         self._close(outcome)
         return outcome
 
-    def cancel(self, by: str) -> None:
+    def cancel(self, by: str, *, superseded: bool = False) -> None:
         """End the run: running stages stop, waiting ones never start, `finally` gets eight seconds."""
-        if self._cancelled_by:
+        if self._cancel:
             return
-        self.journal.append(events.CancelRequested(by))
-        interrupt = self._begin_cancel(by)
-        if not self._wave.last:
-            self._stop_all(interrupt)
+        self.journal.append(events.CancelRequested(by, superseded))
+        self._begin_cancel()
+        if not self._wave.last and self._cancel:
+            self._stop_all(self._cancel)
 
-    def _begin_cancel(self, by: str) -> Interrupt:
-        self._cancelled_by = by
+    def _begin_cancel(self) -> None:
+        """Take in a cancel that stands in the journal, of this engine's time or of one before it."""
+        by, superseded = self.journal.state.cancelled_by, self.journal.state.superseded
+        kind = CauseKind.SUPERSEDED_BY if superseded else CauseKind.CANCELLED_BY
+        message = f"{by} took its place" if superseded else f"cancelled by {by}"
+        self._cancel = Interrupt(Outcome.CANCELLED, Cause(kind, message, (by,)))
         self._cancelled_at = anyio.current_time()
         self._cancelled.set()
-        return Interrupt(Outcome.CANCELLED, Cause(CauseKind.CANCELLED_BY, f"cancelled by {by}", (by,)))
 
-    def _cancelled_before(self) -> Interrupt | None:
-        """A cancel that an engine before this one had not finished with."""
-        by = self.journal.state.cancelled_by
-        return self._begin_cancel(by) if by else None
+    def _obey(self, order: Cancel) -> None:
+        self.cancel(order.by, superseded=order.superseded)
 
     def cut(self) -> None:
         """After a cancel: end even effects that have begun; the journal then cannot say what became of them."""
@@ -160,12 +153,26 @@ class Engine:
                 self._finish(leaf, Result(Outcome.CANCELLED, stuck if leaf.name in running else never))
         self._close(Outcome.CANCELLED)
 
-    async def _load_heavy_modules(self) -> None:
-        """What later stages import is loaded while the first ones work; a failure is told by who needs it."""
-        kinds = {leaf.uses: self.world.kind(leaf.uses) for leaf in self.world.plan.leaves if not leaf.skipped}
-        for name in dict.fromkeys(module for kind in kinds.values() for module in kind.heavy):
-            with suppress(ImportError):
-                await anyio.to_thread.run_sync(import_module, name, abandon_on_cancel=True)
+    async def _bound_run(self) -> None:
+        """End the stages when the run's own time is over; it counts from the first stage that ever started."""
+        if self.world.plan.timeout is None:
+            return
+        limit = self.world.plan.timeout.total_seconds()
+        began = self.journal.state.work_began or time.time()
+        await anyio.sleep(max(0.0, began + limit - time.time()))
+        reason = f"the run was not done after {limit:g} s, the pipeline's timeout"
+        if not self._wave.last:
+            self._stop_all(Interrupt(Outcome.TIMED_OUT, Cause(CauseKind.TIMEOUT, reason)))
+
+    def _turn(self) -> Turn | None:
+        plan = self.world.plan
+        if plan.concurrency is None:
+            return None
+        name = f"{plan.pipeline}#{plan.run.number}"
+        return Turn(self.world.store, plan.concurrency, self.journal.folder.path, plan.run.id, name)
+
+    def _queued(self, group: str, behind: str) -> None:
+        self.journal.append(events.RunQueued(group, behind))
 
     # -- waves -------------------------------------------------------------------------------------
 
@@ -182,6 +189,8 @@ class Engine:
                 self.journal.append(events.StageReopened(name, reason))
         if not state.id:
             self._begin_run()
+        if state.cancelled_by:
+            self._begin_cancel()
 
     def _begin_run(self) -> None:
         plan = self.world.plan
@@ -226,7 +235,7 @@ class Engine:
 
         async with anyio.create_task_group() as tasks:
             for leaf in plan.leaves:
-                if leaf.name in used and leaves[leaf.name].outcome is Outcome.SUCCEEDED:
+                if leaf.name in used & ended and leaves[leaf.name].outcome is Outcome.SUCCEEDED:
                     tasks.start_soon(look, leaf)
         for name, reason in below(plan, found).items():
             if name in ended:
@@ -236,11 +245,21 @@ class Engine:
         outputs = self.journal.state.leaves[leaf.name].outputs
         try:
             with anyio.fail_after(CHECK_WITHIN):
-                return await gone(self.world, leaf, outputs, partial(self._value, leaf))
-        except (StageErrored, TimeoutError, _MissingError) as error:
+                return await gone(self.world, leaf, outputs, partial(self._results.value, leaf))
+        except (StageErrored, TimeoutError, MissingValue) as error:
             reason = str(error) or f"no answer within {CHECK_WITHIN:g} s"
             self.journal.append(events.RunWarned(f"used again without a look: {reason}", leaf.name))
             return ""
+
+    async def _run_stages(self) -> Outcome:
+        plan, state = self.world.plan, self.journal.state
+        if self.journal.epoch > 1 and not self._cancel:
+            await self._reopen_what_is_gone()
+        await self._run_wave(_Wave(Schedule(plan.leaves), stop=self._cancel))
+        outcome = Outcome.CANCELLED if self._cancel else run_outcome(state.leaves.values())
+        self._results.outcome = outcome
+        await self._run_finally(_Wave(Schedule(plan.finally_), last=True))
+        return outcome
 
     async def _run_wave(self, wave: _Wave) -> None:
         self._wave = wave
@@ -254,7 +273,7 @@ class Engine:
         known = [leaves[name] for name in wave.schedule.leaves if name in leaves and leaves[name].outcome]
         for state in sorted(known, key=lambda state: state.ended):
             end = self._ends[state.name] = End(state.outcome or Outcome.ERRORED, state.cause, state.allowed)
-            self._give(wave.schedule.leaves[state.name], state.outputs)
+            self._results.give(wave.schedule.leaves[state.name], state.outputs)
             wave.schedule.ended(state.name, end)
 
     async def _run_finally(self, wave: _Wave) -> None:
@@ -282,7 +301,7 @@ class Engine:
         for leaf, never in wave.schedule.ready():
             stop = wave.stop or wave.stopped_stages.get(leaf.stage)
             cause = never or (_condition(leaf, leaf.skipped) if leaf.skipped else None)
-            if stop and (self._cancelled_by or not cause):
+            if stop and (self._cancel or not cause):
                 self._finish(leaf, Result(stop.outcome, stop.cause))
             elif cause:
                 self._finish(leaf, Result(Outcome.SKIPPED, cause))
@@ -312,13 +331,13 @@ class Engine:
     def _kept_from_starting(self, leaf: Leaf) -> Result | None:
         """The end of a leaf whose needs are met but which must not start: its condition, or a missing value."""
         try:
-            if leaf.when and not evaluate(leaf.when, self._names(leaf)):
+            if leaf.when and not evaluate(leaf.when, self._results.names(leaf)):
                 return Result(Outcome.SKIPPED, _condition(leaf, leaf.when))
             for reference in leaf.references:
-                self._value(leaf, reference)
+                self._results.value(leaf, reference)
         except ConditionError as error:
             return Result(Outcome.FAILED, Cause(CauseKind.CONFIG, f"when: {error}"))
-        except _MissingError as missing:
+        except MissingValue as missing:
             how = self._ends[missing.leaf].outcome.value if missing.leaf in self._ends else "missing"
             message = f"needs ${{stages.{missing.leaf}.{missing.output}}}: {missing.leaf} {how}"
             return Result(Outcome.SKIPPED, Cause(CauseKind.DEPENDENCY, message, (missing.leaf, how)))
@@ -332,11 +351,14 @@ class Engine:
                     self.journal.append(events.StageQueued(leaf.name, name))
                 await held.enter_async_context(limiter)
             self.journal.append(events.StageStarted(leaf.name, number))
-            lookup = partial(self._value, leaf)
-            result = await attempt(self.world, leaf, number, control, lookup, self._exports(leaf))
+            lookup = partial(self._results.value, leaf)
+            result = await attempt(self.world, leaf, number, control, lookup, self._results.exports(leaf))
         tries = self.journal.state.leaf(leaf.name).tries
         if result.cause is None or tries >= leaf.retry.times or not leaf.retry.repeats(result.cause.kind):
             return result
+        if sum(state.tries for state in self.journal.state.leaves.values()) >= self._most_retries:
+            used_up = f"{result.cause.message} (no further attempt: {self._most_retries} in this run were enough)"
+            return replace(result, cause=replace(result.cause, message=used_up))
         pause = min(LONGEST_PAUSE, leaf.retry.wait.total_seconds() * 2**tries)
         self.journal.append(events.StageRetrying(leaf.name, number, result.outcome, result.cause, pause))
         await anyio.sleep(pause)
@@ -352,7 +374,7 @@ class Engine:
         self.journal.append(
             events.StageFinished(leaf.name, number, end.outcome, end.cause, result.outputs, end.allowed)
         )
-        self._give(leaf, result.outputs)
+        self._results.give(leaf, result.outputs)
         self._wave.schedule.ended(leaf.name, end)
         if bad and not end.allowed and not self._wave.last:
             self._failed(leaf)
@@ -381,63 +403,6 @@ class Engine:
 
     def _running(self) -> list[str]:
         return [name for name in self._wave.controls if name not in self._ends]
-
-    # -- values that stages gave -------------------------------------------------------------------
-
-    def _value(self, leaf: Leaf, reference: str) -> JsonValue:
-        """What an open reference stands for now."""
-        return self._given_by(*leaf.references[reference])
-
-    def _given_by(self, source: str, output: str) -> JsonValue:
-        """An output; in `finally` one that nobody gave is empty."""
-        try:
-            return self._output(source, output)
-        except _MissingError:
-            if self._wave.last:
-                return ""
-            raise
-
-    def _names(self, leaf: Leaf) -> dict[str, JsonValue]:
-        waited = {name: self._given_by(*source) for name, source in leaf.when_references.items()}
-        return {**leaf.when_values, **waited}
-
-    def _output(self, source: str, output: str) -> JsonValue:
-        if output == "outcome":
-            return self._outcome_of(source).value
-        outputs = self.journal.state.leaf(source).outputs
-        if output not in outputs:
-            raise _MissingError(source, output)
-        return outputs[output]
-
-    def _outcome_of(self, source: str) -> Outcome:
-        """A leaf's outcome, the run's ("", in `finally`), or the worst of a fan-out."""
-        if not source:
-            return self._ends[source].outcome
-        leaves = (self.journal.state.leaves.get(name) for name in self._names_of(source))
-        return worst(leaf.outcome for leaf in leaves if leaf and leaf.outcome)
-
-    def _names_of(self, source: str) -> list[str]:
-        """A leaf's own name, or the leaves of a stage."""
-        return [leaf.name for leaf in self.world.plan.leaves if source in (leaf.name, leaf.stage)]
-
-    def _exports(self, leaf: Leaf) -> dict[str, str]:
-        """Variables from the outputs of all leaves upstream; one that two of them give differently is unset."""
-        return {name: next(iter(values)) for name, values in self._inherited(leaf).items() if len(values) == 1}
-
-    def _inherited(self, leaf: Leaf) -> dict[str, set[str]]:
-        found: defaultdict[str, set[str]] = defaultdict(set)
-        for need in leaf.needs:
-            for source in need.leaves:
-                for variable, values in self._given.get(source, {}).items():
-                    found[variable] |= values
-        return found
-
-    def _give(self, leaf: Leaf, outputs: Mapping[str, JsonValue]) -> None:
-        given = self._inherited(leaf)
-        for variable, value in environment.exported(self.world.kind(leaf.uses), outputs).items():
-            given[variable] = {value}
-        if given:
-            self._given[leaf.name] = given
 
 
 def _condition(leaf: Leaf, text: str) -> Cause:

@@ -22,6 +22,7 @@ __all__ = [
     "Record",
     "ReportPublished",
     "RunFinished",
+    "RunQueued",
     "RunResumed",
     "RunStarted",
     "RunWarned",
@@ -117,6 +118,14 @@ class RunResumed(Event):
     host: str = ""
     pid: int = 0
     version: str = ""
+
+
+@_named("run.queued")
+class RunQueued(Event):
+    """The run waits for its turn in its concurrency group."""
+
+    group: str
+    behind: str
 
 
 @_named("stage.queued")
@@ -239,9 +248,10 @@ class RunWarned(Event):
 
 @_named("run.cancelling")
 class CancelRequested(Event):
-    """Somebody or something wants the run to end."""
+    """Somebody or something wants the run to end; `superseded` when it is the run that takes its place."""
 
     by: str
+    superseded: bool = False
 
 
 @_named("run.finished")

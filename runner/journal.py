@@ -8,8 +8,9 @@ from collections.abc import Callable
 import anyio
 
 from runner.events import Event, Record, encode
-from runner.folder import HEARTBEAT, RunFolder
+from runner.folder import RunFolder
 from runner.mask import Masker
+from runner.ownership import HEARTBEAT
 from runner.state import RunState, fold
 
 __all__ = ["EpochLost", "Journal"]
@@ -24,13 +25,14 @@ class EpochLost(Exception):
     """Another engine has taken the run meanwhile; this one may write and do nothing more."""
 
     def __init__(self, folder: RunFolder) -> None:
-        super().__init__(f"{folder.owner()} has taken over the run in {folder.path}; this process lets go of it")
+        owner = folder.ownership.owner()
+        super().__init__(f"{owner} has taken over the run in {folder.path}; this process lets go of it")
 
 
 class Journal:
     """Appends the events of one run and keeps the state that they fold to. Any thread may append.
 
-    `epoch` is what `RunFolder.claim` gave; the state begins with what earlier epochs wrote.
+    `epoch` is what claiming the folder gave; the state begins with what earlier epochs wrote.
     """
 
     def __init__(self, folder: RunFolder, masker: Masker, epoch: int = 1) -> None:
@@ -39,6 +41,7 @@ class Journal:
         self._masker = masker
         self.state: RunState = fold(folder.records()) if epoch > 1 else RunState()
         self._seq = self.state.seq
+        self._ownership = folder.ownership
         self._beaten = time.monotonic()
         self._lock = threading.Lock()
         self._unforced = False
@@ -72,7 +75,7 @@ class Journal:
 
     def check(self) -> None:
         """Raise EpochLost if the run is another engine's by now."""
-        if self.folder.lost(self.epoch):
+        if self._ownership.lost(self.epoch):
             raise EpochLost(self.folder)
 
     def _write(self, line: bytes) -> None:
@@ -104,7 +107,7 @@ class Journal:
             await self.force()
             if time.monotonic() - self._beaten > HEARTBEAT:
                 self._beaten = time.monotonic()
-                await anyio.to_thread.run_sync(self.folder.beat, self.epoch, limiter=self._forcing)
+                await anyio.to_thread.run_sync(self._ownership.beat, self.epoch, limiter=self._forcing)
 
     def close(self) -> None:
         """Force the rest and let go of the file; what is appended later raises OSError."""

@@ -27,6 +27,8 @@ class StageLog:
         self._at_line_start = True
         self._size = 0
         self._indexed = 0.0
+        self.heard = time.monotonic()
+        """When something was written last, or the stage gave another sign of life."""
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
         self._file = os.open(path, flags, 0o644)
         self._index = os.open(path.with_suffix(".idx"), flags, 0o644)
@@ -68,6 +70,7 @@ class StageLog:
         if not data:
             return
         self._at_line_start = data.endswith(b"\n")
+        self.heard = time.monotonic()
         now = time.time()
         if now - self._indexed >= INDEX_EVERY:
             os.write(self._index, f"{self._size} {now:.3f}\n".encode())

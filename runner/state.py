@@ -76,8 +76,12 @@ class RunState:
         self.seq = 0
         self.started = 0.0
         self.finished = 0.0
+        self.work_began = 0.0
+        """When the first stage started."""
         self.outcome: Outcome | None = None
         self.cancelled_by = ""
+        self.superseded = False
+        self.queued_behind = ""
         self.leaves: dict[str, LeafState] = {}
         self.facts: dict[str, JsonValue] = {}
         self.effects: dict[tuple[str, str], EffectState] = {}
@@ -117,6 +121,7 @@ class RunState:
 
     @_take.register
     def _(self, event: events.StageStarted, time: float) -> None:
+        self.queued_behind, self.work_began = "", self.work_began or time
         leaf = self.leaf(event.stage)
         leaf.attempt, leaf.queued_for, leaf.progress, leaf.fraction = event.attempt, "", "", None
         leaf.started, leaf.again_at, leaf.lost = leaf.started or time, 0.0, False
@@ -170,7 +175,12 @@ class RunState:
 
     @_take.register
     def _(self, event: events.CancelRequested, time: float) -> None:  # noqa: ARG002
-        self.cancelled_by = self.cancelled_by or event.by
+        if not self.cancelled_by:
+            self.cancelled_by, self.superseded = event.by, event.superseded
+
+    @_take.register
+    def _(self, event: events.RunQueued, time: float) -> None:  # noqa: ARG002
+        self.queued_behind = event.behind
 
     @_take.register
     def _(self, event: events.RunFinished, time: float) -> None:

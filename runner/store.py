@@ -68,7 +68,7 @@ class Store:
                 folder.parent.mkdir(parents=True, exist_ok=True)
                 folder.mkdir()
                 (folder / "logs").mkdir()
-                RunFolder(folder).claim()
+                RunFolder(folder).ownership.claim()
             except FileExistsError:
                 if number is not None:
                     raise PipeError(
@@ -85,7 +85,7 @@ class Store:
         """Remove the workspaces of ended runs but the newest five; logs and journals stay."""
         for number in sorted(self._numbers(pipeline), reverse=True)[WORKSPACES_KEPT:]:
             folder = RunFolder(self.path / pipeline / str(number))
-            owner = folder.owner()
+            owner = folder.ownership.owner()
             if folder.work.exists() and not (owner and owner.alive()):
                 shutil.rmtree(folder.work, ignore_errors=True)
 
@@ -93,7 +93,7 @@ class Store:
         """Every run that is kept, the newest first."""
         found = [
             (folder.name, number, RunFolder(folder / str(number)))
-            for folder in (sorted(self.path.iterdir()) if self.path.is_dir() else ())
+            for folder in (sorted(self.path.glob("[!.]*")) if self.path.is_dir() else ())
             for number in self._numbers(folder.name)
         ]
         return sorted(found, key=lambda run: (_made(run[2].path), run[1]), reverse=True)

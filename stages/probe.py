@@ -60,8 +60,8 @@ class Probe(Stage[ProbeOutputs]):
     """How long each change takes."""
     effect_file: str = ""
     """A file in the workspace that gets a line for each change made."""
-    settles: Literal["done", "absent", "unknown"] = "unknown"
-    """What it answers when it is asked about a change that an attempt intended and did not prove."""
+    settles: Literal["done", "absent", "unknown", "file"] = "unknown"
+    """What it answers about a change that an attempt intended and did not prove; `file`: what `effect_file` says."""
     fail: str = ""
     """Fail with this message."""
     exit_code: int = 0
@@ -86,8 +86,12 @@ class Probe(Stage[ProbeOutputs]):
         self._end(ctx.run.attempt)
         return ProbeOutputs(value=self.output, attempt=ctx.run.attempt)
 
-    async def settle(self, ctx: StageContext, key: str, intent: Mapping[str, JsonValue]) -> Settled:  # noqa: ARG002
-        """Answer as told."""
+    async def settle(self, ctx: StageContext, key: str, intent: Mapping[str, JsonValue]) -> Settled:
+        """Answer as told, or look."""
+        if self.settles == "file":
+            line = f"{ctx.run.stage} {intent['number']}\n"
+            there = await ctx.call(_holds, ctx.workspace / self.effect_file, line)
+            return Settled("done" if there else "absent", {"found": True})
         return Settled(self.settles, {"settled": True} if self.settles == "done" else {}, f"probe: {key}")
 
     async def _write(self, ctx: StageContext) -> None:
@@ -135,6 +139,10 @@ class Probe(Stage[ProbeOutputs]):
 def _append(path: Path, text: str) -> None:
     with path.open("a") as file:
         file.write(text)
+
+
+def _holds(path: Path, text: str) -> bool:
+    return path.exists() and text in path.read_text()
 
 
 def _clear(secret: Secret) -> str:

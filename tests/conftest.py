@@ -10,7 +10,10 @@ from blockbuster import BlockBuster, blockbuster_ctx
 _SHORT_BY_DESIGN = (
     "runner/journal.py",
     "runner/logs.py",
+    "runner/orders.py",
+    "runner/ownership.py",
     "runner/process.py",
+    "runner/cgroups.py",
     "runner/folder.py",
     "runner/store.py",
     "runner/stopper.py",

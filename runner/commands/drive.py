@@ -38,6 +38,7 @@ class Ready:
     plan: Plan
     folder: RunFolder
     secrets: Secrets
+    store: Path
     epoch: int = 1
     caller: Path = Path()
     """The workspace of a run that checks nothing out."""
@@ -89,6 +90,7 @@ def _engine(
         cache=cache_folder(host.environ),
         kind=kind,
         facts=Facts(journal),
+        store=item.store,
         private=Path(guardian.private) if guardian and guardian.private else None,
         source=item.source,
     )

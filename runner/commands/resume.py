@@ -13,9 +13,10 @@ from pipeline.errors import PipeError
 from pipeline.plan import Plan
 from runner.commands.drive import Ready, drive
 from runner.engine import Request
-from runner.folder import RunFolder, RunTaken
+from runner.folder import RunFolder
 from runner.guardian import Guardian
 from runner.hosts import Host, detect
+from runner.ownership import Taken
 from runner.reopen import all_leaves, failed_leaves, leaves_from
 from runner.secrets import find_secrets
 from runner.state import RunState, fold
@@ -81,7 +82,7 @@ def _newest_without_an_end(store: Store) -> RunFolder:
 
 def resumable(folder: RunFolder) -> bool:
     """Whether a run has begun, has no end, and nobody works on it."""
-    owner = folder.owner()
+    owner = folder.ownership.owner()
     if not folder.plan.exists() or (owner and owner.alive()):
         return False
     return fold(folder.records()).outcome is None
@@ -113,14 +114,14 @@ def take_over(folder: RunFolder, plan: Plan, state: RunState, host: Host, store:
     """
     secrets = find_secrets(plan, host.environ, store.path)
     try:
-        epoch = folder.claim()
-    except RunTaken as taken:
+        epoch = folder.ownership.claim()
+    except Taken as taken:
         raise PipeError(f"{plan.pipeline}#{plan.run.number} is being run by {taken.owner}") from None
     _tell_of_changes(plan, state)
     caller = Path(state.begun.folder)
     if not plan.checks_out and not (state.begun.folder and caller.is_dir()):
         caller = Path.cwd()
-    return Ready(plan, folder, secrets, epoch, caller, dict(state.begun.source))
+    return Ready(plan, folder, secrets, store.path, epoch, caller, dict(state.begun.source))
 
 
 def _tell_of_changes(plan: Plan, state: RunState) -> None:

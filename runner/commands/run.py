@@ -113,7 +113,7 @@ def _take(call: Call, store: Store, name: str, secrets: Secrets, source: Mapping
     store.sweep(name)
     plan = call.plan(name, _identity(store, name, number))
     folder.write_plan(plan.model_dump_json(by_alias=True, exclude_defaults=True))
-    return Ready(plan, folder, secrets, caller=Path.cwd(), source=source)
+    return Ready(plan, folder, secrets, store.path, caller=Path.cwd(), source=source)
 
 
 def _source(file: Path, folder: str) -> Mapping[str, str]:

@@ -120,8 +120,10 @@ def _told_of_ends(view: RunView, event: events.Event) -> str:
             return _end(view.state.leaf(stage))
         case events.RunWarned(message):
             return f"warning: {message}"
-        case events.CancelRequested(by):
-            return f"{view.name} cancelling: {by}"
+        case events.CancelRequested(by, superseded):
+            return f"{view.name} cancelling: {by} takes its place" if superseded else f"{view.name} cancelling: {by}"
+        case events.RunQueued(group, behind):
+            return f"{view.name} waits for {behind}: one run at a time in the group '{group}'"
     return ""
 
 

@@ -53,7 +53,8 @@ def rows(view: RunView, now: float) -> Iterator[Row]:
     state = view.state
     seconds = (state.finished or now) - state.started if state.started else 0
     mark = MARKS[state.outcome] if state.outcome else RUNNING
-    yield Row(0, mark, view.name, state.outcome or "running", clock(seconds), state.outcome, state.outcome is None)
+    doing = f"waits for {state.queued_behind}" if state.queued_behind else "running"
+    yield Row(0, mark, view.name, state.outcome or doing, clock(seconds), state.outcome, state.outcome is None)
     for _, group in groupby((*view.plan.leaves, *view.plan.finally_), key=lambda leaf: leaf.stage):
         leaves = list(group)
         if leaves[0].key:

@@ -149,13 +149,24 @@ HOSTILE = [
 ]
 
 
-@pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
-def test_hostile_files_are_refused_within_a_second(text: str | bytes) -> None:
+@pytest.fixture(scope="module")
+def honest() -> float:
+    """Seconds of this machine, now, for a sound file of 3,000 stages: half a second on a quiet one."""
     read(load("name: a\nstages: {s: {run: x}}", "f.yaml"), KINDS)  # imports do not count
+    text = "name: a\nstages:\n" + "".join(f"  s{n}: {{run: x}}\n" for n in range(3000))
+    start = time.process_time()
+    read(load(text, "f.yaml"), KINDS)
+    return time.process_time() - start
+
+
+@pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
+def test_hostile_files_cost_no_more_than_an_honest_one_with_some_thousand_stages(
+    text: str | bytes, honest: float
+) -> None:
     start = time.process_time()
     with pytest.raises(InvalidPipeline) as error:
         read(load(text, "f.yaml"), KINDS)
-    assert time.process_time() - start < 1
+    assert time.process_time() - start < 4 * honest
     assert all(problem.place for problem in error.value.problems[:-1])
     assert len(str(error.value)) < 100_000
 

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from runner.folder import Owner, RunFolder, RunTaken
+from runner.folder import RunFolder
+from runner.ownership import Owner, Ownership, Taken
 from runner.state import RunState, fold
 from tests.support.program import PIPE, host, pipe
 
@@ -108,6 +109,7 @@ def test_a_second_engine_is_refused_with_the_holders_pid_and_host(tmp_path: Path
     assert run.wait(20) == 143
 
 
+@pytest.mark.slow
 def test_an_engine_that_lost_its_epoch_writes_and_does_nothing_more(tmp_path: Path) -> None:
     text = (
         "name: demo\nstages:\n  a: {run: touch a.started; test -e go || sleep 2}\n  b: {needs: a, run: touch b.ran}\n"
@@ -118,7 +120,9 @@ def test_an_engine_that_lost_its_epoch_writes_and_does_nothing_more(tmp_path: Pa
     folder = RunFolder(tmp_path / ".pipe/demo/1")
     before = folder.events(1).read_text()
     # as an engine of another machine would after this one had been silent for too long
-    Path(folder._owner(2)).write_text(json.dumps({"pid": 1, "started": "1", "host": "elsewhere", "place": "x"}))
+    Path(folder.ownership._file(2)).write_text(
+        json.dumps({"pid": 1, "started": "1", "host": "elsewhere", "place": "x"})
+    )
     _, said = run.communicate(timeout=20)
     assert run.returncode == 1
     assert "process 1 on elsewhere has taken over the run" in said
@@ -136,11 +140,11 @@ def test_what_a_lost_engine_wrote_after_it_was_taken_over_is_no_record(dead: Pat
 
 
 def test_an_engine_elsewhere_is_dead_when_it_has_been_silent_for_15_seconds(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path)
+    folder = Ownership(tmp_path)
     assert folder.claim() == 1
-    file = Path(folder._owner(1))
+    file = Path(folder._file(1))
     file.write_text(json.dumps(json.loads(file.read_text()) | {"place": "another machine"}))
-    with pytest.raises(RunTaken):
+    with pytest.raises(Taken):
         folder.claim()
     long_ago = time.time() - 16
     os.utime(file, (long_ago, long_ago))
@@ -148,9 +152,9 @@ def test_an_engine_elsewhere_is_dead_when_it_has_been_silent_for_15_seconds(tmp_
 
 
 def test_of_two_that_take_a_dead_run_one_gets_it(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path)
-    Path(folder._owner(1)).write_text(json.dumps({"pid": 1, "started": "0", "host": "h", "place": "x"}))
-    os.utime(folder._owner(1), (0, 0))
+    folder = Ownership(tmp_path)
+    Path(folder._file(1)).write_text(json.dumps({"pid": 1, "started": "0", "host": "h", "place": "x"}))
+    os.utime(folder._file(1), (0, 0))
     takers = 20
     (reading, writing), (waiting, letting_go) = os.pipe(), os.pipe()
     for _ in range(takers):
@@ -159,7 +163,7 @@ def test_of_two_that_take_a_dead_run_one_gets_it(tmp_path: Path) -> None:
             try:
                 folder.claim()
                 os.write(writing, b"1")
-            except RunTaken:
+            except Taken:
                 os.write(writing, b"0")
             os.read(waiting, 1)  # a taker that is gone could be followed by another
             os._exit(0)
@@ -173,9 +177,9 @@ def test_of_two_that_take_a_dead_run_one_gets_it(tmp_path: Path) -> None:
 
 
 def test_an_owner_of_an_earlier_boot_is_dead_only_by_its_silence() -> None:
-    owner = Owner(1, os.getpid(), "0", "h", "another boot", time.time())
+    owner = Owner(1, os.getpid(), "0", "h", "another boot", heard=time.time())
     assert owner.alive()
-    assert not Owner(1, os.getpid(), "0", "h", "another boot", time.time() - 60).alive()
+    assert not Owner(1, os.getpid(), "0", "h", "another boot", heard=time.time() - 60).alive()
 
 
 # -- rerun -----------------------------------------------------------------------------------------
@@ -209,6 +213,7 @@ def test_a_rerun_of_what_failed_runs_that_and_what_needs_it(tmp_path: Path) -> N
     assert not (tmp_path / ".pipe/demo/2").exists()
 
 
+@pytest.mark.slow
 def test_a_rerun_from_a_stage_leaves_the_others_alone(tmp_path: Path) -> None:
     red(tmp_path)
     assert pipe(tmp_path, "rerun", "1", "--from", "d").returncode == 1

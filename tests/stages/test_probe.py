@@ -97,3 +97,11 @@ async def test_an_effect_that_is_proven_is_not_made_again(tmp_path: Path) -> Non
 async def test_it_settles_as_told(ctx: FakeContext) -> None:
     assert (await probe().settle(ctx, "probe 1", {})).state == "unknown"
     assert (await probe(settles="done").settle(ctx, "probe 1", {})).proof == {"settled": True}
+
+
+async def test_it_looks_into_the_file_of_its_changes(ctx: FakeContext) -> None:
+    looking = probe(settles="file", effect_file="made")
+    assert (await looking.settle(ctx, "probe 1", {"number": 1})).state == "absent"
+    (ctx.workspace / "made").write_text("stage 1\n")
+    assert (await looking.settle(ctx, "probe 1", {"number": 1})).state == "done"
+    assert (await looking.settle(ctx, "probe 2", {"number": 2})).state == "absent"

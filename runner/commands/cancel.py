@@ -1,0 +1,69 @@
+"""`pipe cancel`: ending a run from another terminal or host."""
+
+import getpass
+import os
+import sys
+import time
+from pathlib import Path
+
+import click
+
+from pipeline.errors import PipeError
+from runner.commands.resume import read_run
+from runner.folder import RunFolder
+from runner.orders import Cancel, Orders
+from runner.state import fold
+from runner.status import status
+from runner.store import Store
+
+__all__ = ["cancel"]
+
+ENDS_WITHIN = 15.0
+"""Seconds that a cancelled run is waited for: stages get ten, and the console a moment."""
+
+
+def cancel(words: str) -> int:
+    """Ask the engine of a run to end it, wherever it is, and wait until it has.
+
+    Raises:
+        PipeError: nobody works on that run.
+    """
+    folder = _running(words)
+    plan, state = read_run(folder)
+    name = f"{plan.pipeline}#{plan.run.number}"
+    how = status(folder, name, state)
+    if how.word != "running":
+        raise PipeError(f"{name} is not running: {how.word}" + (f"; {how.note}" if how.note else ""))
+    try:
+        Orders(folder.path).give(Cancel(_who()))
+    except OSError as error:
+        raise PipeError(f"cannot leave the order in {error.filename}: {error.strerror}") from error
+    click.echo(f"{name}: asked to end")
+    deadline = time.monotonic() + ENDS_WITHIN
+    while time.monotonic() < deadline:
+        time.sleep(0.2)
+        state = fold(folder.records())
+        if state.outcome:
+            click.echo(f"{name}: {state.outcome}")
+            return 0
+    sys.stderr.write(f"pipe: {name} has not ended after {ENDS_WITHIN:g} s; `pipe show '{name}'` tells how it is\n")
+    return 1
+
+
+def _running(words: str) -> RunFolder:
+    store = Store(os.environ, Path.cwd())
+    if words:
+        return store.find(words)
+    running = [run for run in store.runs() if (owner := run[2].ownership.owner()) and owner.alive()]
+    if len(running) == 1:
+        return running[0][2]
+    several = ", ".join(f"{name}#{number}" for name, number, _ in running)
+    raise PipeError(f"which run do you mean: {several}?" if running else f"nothing is running in {store.path}")
+
+
+def _who() -> str:
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a uid that nobody has a name for
+        user = f"uid {os.getuid()}"
+    return f"{user} on {os.uname().nodename}"

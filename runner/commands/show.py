@@ -1,0 +1,109 @@
+"""`pipe show`: one run with times, reasons, earlier attempts, and what took longest."""
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+from pydantic import JsonValue
+
+from pipeline.graph import critical_path
+from pipeline.plan import Plan
+from runner import events
+from runner.commands.resume import read_run
+from runner.sinks.tree import clock, rows
+from runner.sinks.view import RunView, plain_text
+from runner.state import RunState
+from runner.status import Status, status
+from runner.store import Store
+
+__all__ = ["show"]
+
+
+def show(words: str, *, as_json: bool) -> int:
+    """Print one run: its tree with times and reasons, its earlier attempts, and what took longest."""
+    folder = Store(os.environ, Path.cwd()).find(words)
+    plan, state = read_run(folder)
+    view = RunView(plan, folder, state=state)
+    if as_json:
+        click.echo(json.dumps(_as_json(plan, state, status(folder, view.name, state)), ensure_ascii=False, indent=2))
+        return 0
+    for line in _shown(view, status(folder, view.name, state)):
+        click.echo(line)
+    return 0
+
+
+def _shown(view: RunView, how: Status) -> Iterator[str]:
+    for row in rows(view, view.state.finished or time.time()):
+        note = f"  {row.note}" if row.note else ""
+        yield f"{'  ' * row.depth}{row.mark} {row.name}  {row.time}{note}".rstrip()
+    yield ""
+    if not view.state.outcome:
+        yield f"  {how.word}: {how.note}"
+    yield from _facts(view)
+    yield from _attempts(view)
+    for warning in view.state.warnings:
+        yield f"  warning: {plain_text(warning)}"
+    yield f"  logs: {view.folder.path / 'logs'}"
+
+
+def _facts(view: RunView) -> Iterator[str]:
+    state = view.state
+    began = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(state.started)) if state.started else "never"
+    yield f"  started {began}, {view.plan.trigger.kind}, pipe {state.begun.version}, run.id {view.plan.run.id}"
+    for name, value in view.plan.params.items():
+        yield f"  {name} = {plain_text(value if isinstance(value, str) else json.dumps(value))}"
+    path = _longest(view.plan, state)
+    if len(path) > 1:
+        took = {name: state.leaves[name].seconds(time.time()) for name in path}
+        steps = " → ".join(f"{name} {clock(took[name])}" for name in path)
+        yield f"  critical path, {clock(sum(took.values()))}: {steps}"
+
+
+def _longest(plan: Plan, state: RunState) -> tuple[str, ...]:
+    ran = {name: leaf.seconds(time.time()) for name, leaf in state.leaves.items() if leaf.started}
+    needs = {
+        leaf.name: [name for need in leaf.needs for name in need.leaves if name in ran]
+        for leaf in plan.leaves
+        if leaf.name in ran
+    }
+    return critical_path(needs, ran) if needs else ()
+
+
+def _attempts(view: RunView) -> Iterator[str]:
+    """Every attempt but the last of each leaf, with its end and its log."""
+    for record in view.folder.records():
+        match record.event:
+            case events.StageRetrying(stage, attempt, outcome, cause):
+                yield f"  {stage} attempt {attempt} {outcome}: {plain_text(cause.message)}"
+            case events.StageLost(stage, attempt, cause):
+                yield f"  {stage} attempt {attempt} lost: {cause.message}"
+            case events.StageReopened(stage, reason):
+                yield f"  {stage} run again: {plain_text(reason)}"
+
+
+def _as_json(plan: Plan, state: RunState, how: Status) -> JsonValue:
+    return {
+        "run": f"{plan.pipeline}#{plan.run.number}",
+        "id": plan.run.id,
+        "status": how.word,
+        "note": how.note,
+        "started": state.started,
+        "finished": state.finished,
+        "params": dict(plan.params),
+        "facts": dict(state.facts),
+        "warnings": list(state.warnings),
+        "critical_path": list(_longest(plan, state)),
+        "leaves": {
+            name: {
+                "outcome": leaf.outcome,
+                "attempt": leaf.attempt,
+                "seconds": round(leaf.seconds(time.time()), 3),
+                "cause": {"kind": leaf.cause.kind, "message": leaf.cause.message} if leaf.cause else None,
+                "outputs": dict(leaf.outputs),
+            }
+            for name, leaf in state.leaves.items()
+        },
+    }
