@@ -10,7 +10,7 @@ export UV_PYTHON_DOWNLOADS := never
 # Without byte code every start of pipe would compile its modules anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run test check up down status format bench help
+.PHONY: run test test-long check up down status format bench help
 
 run: .venv/.ready  ## Set everything up and release both pipelines of the example
 	@$(PYTHON) -m sandbox.release
@@ -28,7 +28,10 @@ check: .venv/.ready  ## What is quick: lint, types, import rules, tests without 
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m mypy
 	.venv/bin/lint-imports
-	$(PYTHON) -m pytest -q -n 2 -m "not sandbox and not slow"
+	$(PYTHON) -m pytest -q -n 2 -m "not sandbox and not slow and not long"
+
+test-long: .venv/.ready  ## What takes minutes: every crash point, a storm of kills
+	$(PYTHON) -m pytest -v -m long tests/runner
 
 up: .venv/.ready  ## Start the sandbox: docker engine, registry, git host, mail sink, Kubernetes
 	$(PYTHON) -m sandbox up
@@ -49,7 +52,7 @@ format: .venv/.ready
 	$(PYTHON) -m ruff format .
 
 help:  ## This list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
 
 .venv/.ready: uv.lock pyproject.toml $(UV)
 	@$(UV) sync --frozen --system-certs --compile-bytecode --quiet

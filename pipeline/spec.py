@@ -294,7 +294,7 @@ _CORES = re.compile(r"([1-9][0-9]{0,5})m|([0-9]{1,4}(?:\.[0-9]{1,3})?)")
 
 def _size(value: object) -> object:
     match = _SIZE.fullmatch(value) if isinstance(value, str) else None
-    if match is None and not isinstance(value, int):
+    if match is None and not (isinstance(value, int) and value > 0):
         raise ValueError(f"'{value}' is no size: write 512Mi or 2Gi, or a number of bytes")
     return int(match[1]) * _SCALES[match[2] or ""] if match else value
 

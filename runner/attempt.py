@@ -29,7 +29,7 @@ from pipeline.stage import (
     StageFailed,
 )
 from runner import environment
-from runner.cgroups import Group, Kills, NoGroup
+from runner.cgroups import Group, NoGroup, out_of_memory_here
 from runner.context import Context, Facts
 from runner.control import Control
 from runner.events import EffectProven, RunWarned
@@ -62,7 +62,6 @@ class World:
     facts: Facts
     store: Path = Path()
     """Where all runs are, and where those of one group take turns."""
-    kills: Kills = field(default_factory=Kills)
     private: Path | None = None
     """Where attempts keep files with secrets; removed with the run whatever happens to this process."""
     source: Mapping[str, str] = field(default_factory=dict)
@@ -138,8 +137,12 @@ async def gone(world: World, leaf: Leaf, outputs: Mapping[str, JsonValue], looku
             return await stage.gone(ctx, kind.outputs_model().model_validate(declared))
     except StageFailed as failure:
         return failure.cause.message
-    except OSError as error:
-        raise StageErrored(str(error)) from error
+    except ValidationError:
+        return "what it left was made by another version of its kind"
+    except StageErrored:
+        raise
+    except Exception as error:
+        raise StageErrored(f"{type(error).__name__}: {error}") from error
     finally:
         log.close()
 
@@ -211,7 +214,7 @@ async def _run(
     given = _variables(leaf, lookup)
     async with _context(world, leaf, number, control, log, {**exports, **given}) as ctx:
         await _settle(stage, ctx)
-        outputs = await _remembering(stage.run(ctx), ctx, world.kills)
+        outputs = await _remembering(stage.run(ctx), ctx)
         found = outputs.model_dump(mode="json")
         if leaf.outputs:
             found |= await ctx.call(_written, ctx, leaf)
@@ -219,7 +222,7 @@ async def _run(
     return found
 
 
-async def _remembering(work: Awaitable[Outputs], ctx: Context, kills: Kills) -> Outputs:
+async def _remembering(work: Awaitable[Outputs], ctx: Context) -> Outputs:
     """The work; if it fails because the kernel killed a process for want of memory, that is the cause."""
     try:
         outputs = await work
@@ -228,7 +231,7 @@ async def _remembering(work: Awaitable[Outputs], ctx: Context, kills: Kills) -> 
         if ctx.group and ctx.group.killed():
             message = "out of memory: the kernel killed a process that went over the limit in `resources:`"
             raise StageFailed(message, kind=CauseKind.CONFIG, evidence=known) from failure
-        if ctx.saw_kill and kills.any_more():
+        if ctx.saw_kill and out_of_memory_here() > ctx.killed_before:
             message = "out of memory: the kernel killed a process, for this machine or container has no more"
             raise StageErrored(message, evidence=known) from failure
         raise

@@ -8,11 +8,12 @@ import contextlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from pipeline.plan import Limits
 
-__all__ = ["Group", "Kills", "NoGroup"]
+__all__ = ["Group", "NoGroup", "out_of_memory_here"]
 
 ROOT = Path("/sys/fs/cgroup")
 PERIOD = 100_000
@@ -54,31 +55,23 @@ def _controller(name: str, v1: tuple[str, str], v2: tuple[str, str]) -> _Control
     return _Controller(own if own.is_dir() else place, *v2)
 
 
+@cache
 def _memory() -> _Controller:
     return _controller("memory", ("memory.limit_in_bytes", "memory.oom_control"), ("memory.max", "memory.events"))
 
 
+@cache
 def _cpu() -> _Controller:
     return _controller("cpu", ("cpu.cfs_quota_us", ""), ("cpu.max", ""))
 
 
-class Kills:
-    """Counts the processes of the group that we are in that the kernel killed for want of memory."""
-
-    def __init__(self) -> None:
-        self._seen = self._count()
-
-    def any_more(self) -> bool:
-        """Whether there were any since this was asked last."""
-        before, self._seen = self._seen, self._count()
-        return self._seen > before
-
-    @staticmethod
-    def _count() -> int:
-        with contextlib.suppress(NoGroup):
-            controller = _memory()
-            return _count(controller.own / controller.killed)
+def out_of_memory_here() -> int:
+    """How many processes of the group that we are in the kernel killed for want of memory; 0 if nobody counts."""
+    try:
+        controller = _memory()
+    except NoGroup:
         return 0
+    return _count(controller.own / controller.killed)
 
 
 def _count(file: Path) -> int:

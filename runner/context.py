@@ -15,10 +15,10 @@ import anyio
 import anyio.lowlevel
 from pydantic import JsonValue
 
-from pipeline.stage import CauseKind, Completed, Effect, Glob, RunInfo, Secret, SecretFile, StageFailed
+from pipeline.stage import CauseKind, Completed, Effect, Glob, RunInfo, Secret, SecretFile, StageErrored, StageFailed
 from runner import events
 from runner.blocking import call
-from runner.cgroups import Group
+from runner.cgroups import Group, out_of_memory_here
 from runner.control import Control
 from runner.journal import Journal
 from runner.logs import StageLog
@@ -78,6 +78,7 @@ class Context:
     secrets: Secrets
     control: Control
     group: Group | None = None
+    killed_before: int = field(default_factory=out_of_memory_here)
     saw_kill: bool = False
     """A program of it was ended by SIGKILL, or says that one was."""
     _threads: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(THREADS))
@@ -119,7 +120,8 @@ class Context:
         shown = output or self.stage_log.stream()
         streams = {"stdout": keep, "stderr": shown} if capture else {"stdout": shown}
         program, environ = argv[0], {**self.env, **(env or {})}
-        if self.group and shutil.which(program, path=environ.get("PATH")):
+        there = (cwd or self.workspace) / program if "/" in program else program
+        if self.group and shutil.which(there, path=environ.get("PATH")):
             argv = self.group.wrap(argv)
         try:
             ended = await execute(argv, cwd=cwd or self.workspace, env=environ, stdin=stdin, **streams)
@@ -168,6 +170,7 @@ class Context:
         if scope.cancelled_caught:
             self.warn(f"'{key}' was cut short: nobody can say whether it took place")
             await anyio.lowlevel.checkpoint()  # the cancel or time-out that ended it
+            raise StageErrored(f"'{key}' was cut short: nobody can say whether it took place")
 
     async def once(self, key: str, find: Callable[[], Awaitable[JsonValue]]) -> JsonValue:
         """A fact found once a run."""

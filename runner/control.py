@@ -34,22 +34,24 @@ class Control:
         self._attempt = anyio.CancelScope()
         self._deadline = math.inf
         self._effect_deadline = math.inf
+        self._expiry = math.inf
+        """When effects of an attempt that expired are cut; a later attempt starts anew."""
         self._effects: set[anyio.CancelScope] = set()
 
     def stop(self, interrupt: Interrupt) -> None:
         """End the leaf; the first reason given is the one that is told."""
         self.interrupt = self.interrupt or interrupt
-        self._bound_effects(EFFECT_TIME)
+        self.bound_effects()
         self.scope.cancel()
 
     def cut(self) -> None:
         """End even an effect that has begun: nobody can say then what became of it."""
-        self._bound_effects(0)
+        self.bound_effects(0)
 
     @contextmanager
     def attempt(self, seconds: float) -> Iterator[anyio.CancelScope]:
         """Bound one attempt: when its time is over it is cancelled, which the scope's `cancelled_caught` tells."""
-        self.expired = ""
+        self.expired, self._expiry = "", math.inf
         with anyio.CancelScope(deadline=anyio.current_time() + seconds) as scope:
             self._attempt, self._deadline = scope, scope.deadline
             yield scope
@@ -57,13 +59,14 @@ class Control:
     def expire(self, limit: str) -> None:
         """End the attempt as if its time were over, for another limit of it."""
         self.expired = limit
-        self._bound_effects(EFFECT_TIME)
+        self._expiry = anyio.current_time() + EFFECT_TIME
+        self._bound_running(self._expiry)
         self._attempt.cancel()
 
     @contextmanager
     def effect(self) -> Iterator[anyio.CancelScope]:
         """Hold off a cancel or time-out, for `EFFECT_TIME` at most."""
-        deadline = min(self._deadline + EFFECT_TIME, self._effect_deadline)
+        deadline = min(self._deadline + EFFECT_TIME, self._effect_deadline, self._expiry)
         with anyio.CancelScope(shield=True, deadline=deadline) as scope:
             self._effects.add(scope)
             try:
@@ -71,7 +74,11 @@ class Control:
             finally:
                 self._effects.discard(scope)
 
-    def _bound_effects(self, seconds: float) -> None:
+    def bound_effects(self, seconds: float = EFFECT_TIME) -> None:
+        """Give effects that have begun no more than this."""
         self._effect_deadline = min(self._effect_deadline, anyio.current_time() + seconds)
+        self._bound_running(self._effect_deadline)
+
+    def _bound_running(self, deadline: float) -> None:
         for scope in self._effects:
-            scope.deadline = min(scope.deadline, self._effect_deadline)
+            scope.deadline = min(scope.deadline, deadline)

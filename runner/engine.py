@@ -10,6 +10,7 @@ from functools import partial
 import anyio
 import anyio.abc
 import anyio.lowlevel
+from ulid import ULID
 
 from pipeline import __version__
 from pipeline.conditions import ConditionError, evaluate
@@ -95,9 +96,14 @@ class Engine:
         self._ends: dict[str, End] = {}
         self._wave = _Wave(Schedule(()))
         self._cancel: Interrupt | None = None
+        self._late: Interrupt | None = None
         self._cancelled_at = 0.0
         self._cancelled = anyio.Event()
+        self.let_go_because = ""
+        self._scope: anyio.CancelScope | None = None
         self._most_retries = max(FEWEST_RETRIES, len(world.plan.leaves))
+        self._looked: set[str] = set()
+        """Leaves whose earlier results were looked for."""
         self._checks = anyio.CapacityLimiter(CHECKS_AT_ONCE)
         self._results = Results(world.plan, world.journal.state, world.kind)
 
@@ -106,14 +112,19 @@ class Engine:
     async def run(self) -> Outcome:
         """Execute everything and return how the run ended; the last event is on disk by then."""
         self._take_run()
+        outcome = None
         async with anyio.create_task_group() as tasks:
+            self._scope = tasks.cancel_scope
             tasks.start_soon(self.journal.keep_forced)
             tasks.start_soon(load_heavy_modules, self.world)
             tasks.start_soon(obey, Orders(self.journal.folder.path), self._obey)
-            async with in_turn(self._turn(), self._queued, self._cancelled):
+            async with in_turn(self._turn(), self._queued, self._cancelled, self.let_go) as ours:
                 tasks.start_soon(self._bound_run)
-                outcome = await self._run_stages()
+                outcome = await self._run_stages(clean_up=ours)
             tasks.cancel_scope.cancel()
+        if outcome is None:
+            self.journal.close()
+            return Outcome.ERRORED
         self._close(outcome)
         return outcome
 
@@ -138,6 +149,19 @@ class Engine:
     def _obey(self, order: Cancel) -> None:
         self.cancel(order.by, superseded=order.superseded)
 
+    @property
+    def cancelled(self) -> anyio.Event:
+        """Set when the run is to end, whoever wants that."""
+        return self._cancelled
+
+    def let_go(self, why: str) -> None:
+        """Stop without an end: attempts are ended and lost, effects that have begun finished, and the run resumable."""
+        self.let_go_because = self.let_go_because or why
+        for control in self._wave.controls.values():
+            control.bound_effects()
+        if self._scope:
+            self._scope.cancel()
+
     def cut(self) -> None:
         """After a cancel: end even effects that have begun; the journal then cannot say what became of them."""
         for control in self._wave.controls.values():
@@ -161,15 +185,16 @@ class Engine:
         began = self.journal.state.work_began or time.time()
         await anyio.sleep(max(0.0, began + limit - time.time()))
         reason = f"the run was not done after {limit:g} s, the pipeline's timeout"
+        self._late = Interrupt(Outcome.TIMED_OUT, Cause(CauseKind.TIMEOUT, reason))
         if not self._wave.last:
-            self._stop_all(Interrupt(Outcome.TIMED_OUT, Cause(CauseKind.TIMEOUT, reason)))
+            self._stop_all(self._late)
 
     def _turn(self) -> Turn | None:
         plan = self.world.plan
         if plan.concurrency is None:
             return None
         name = f"{plan.pipeline}#{plan.run.number}"
-        return Turn(self.world.store, plan.concurrency, self.journal.folder.path, plan.run.id, name)
+        return Turn(self.world.store, plan.concurrency, self.journal.folder.path, str(ULID()), name)
 
     def _queued(self, group: str, behind: str) -> None:
         self.journal.append(events.RunQueued(group, behind))
@@ -185,8 +210,9 @@ class Engine:
             )
             self.journal.append(taken)
             self._lose_attempts()
-            for name, reason in (again or {}).items():
-                self.journal.append(events.StageReopened(name, reason))
+            if again is not None:
+                self.journal.append(events.RunReopened(again))
+                list(Orders(self.journal.folder.path).take())  # they were meant for what has ended
         if not state.id:
             self._begin_run()
         if state.cancelled_by:
@@ -223,6 +249,11 @@ class Engine:
 
     async def _reopen_what_is_gone(self) -> None:
         """An earlier result is used again only if what it left is still there; else it and what needs it run again."""
+        while found := await self._look_for_gone():
+            self.journal.append(events.RunReopened(found))
+
+    async def _look_for_gone(self) -> dict[str, str]:
+        """Leaves with results that are wanted and gone, and those that need them; what they need is looked for next."""
         plan, leaves = self.world.plan, self.journal.state.leaves
         ended = {name for name, leaf in leaves.items() if leaf.outcome}
         used = above(plan, [leaf.name for leaf in plan.leaves if leaf.name not in ended])
@@ -235,11 +266,10 @@ class Engine:
 
         async with anyio.create_task_group() as tasks:
             for leaf in plan.leaves:
-                if leaf.name in used & ended and leaves[leaf.name].outcome is Outcome.SUCCEEDED:
+                if leaf.name in (used & ended) - self._looked and leaves[leaf.name].outcome is Outcome.SUCCEEDED:
+                    self._looked.add(leaf.name)
                     tasks.start_soon(look, leaf)
-        for name, reason in below(plan, found).items():
-            if name in ended:
-                self.journal.append(events.StageReopened(name, reason))
+        return {name: reason for name, reason in below(plan, found).items() if name in ended}
 
     async def _gone(self, leaf: Leaf) -> str:
         outputs = self.journal.state.leaves[leaf.name].outputs
@@ -251,14 +281,15 @@ class Engine:
             self.journal.append(events.RunWarned(f"used again without a look: {reason}", leaf.name))
             return ""
 
-    async def _run_stages(self) -> Outcome:
+    async def _run_stages(self, *, clean_up: bool) -> Outcome:
+        """The stages, then those of `finally`; a run whose turn never came has nothing to clean up."""
         plan, state = self.world.plan, self.journal.state
         if self.journal.epoch > 1 and not self._cancel:
             await self._reopen_what_is_gone()
-        await self._run_wave(_Wave(Schedule(plan.leaves), stop=self._cancel))
+        await self._run_wave(_Wave(Schedule(plan.leaves), stop=self._cancel or self._late))
         outcome = Outcome.CANCELLED if self._cancel else run_outcome(state.leaves.values())
         self._results.outcome = outcome
-        await self._run_finally(_Wave(Schedule(plan.finally_), last=True))
+        await self._run_finally(_Wave(Schedule(plan.finally_), last=True, stop=None if clean_up else self._cancel))
         return outcome
 
     async def _run_wave(self, wave: _Wave) -> None:
@@ -275,6 +306,9 @@ class Engine:
             end = self._ends[state.name] = End(state.outcome or Outcome.ERRORED, state.cause, state.allowed)
             self._results.give(wave.schedule.leaves[state.name], state.outputs)
             wave.schedule.ended(state.name, end)
+        for state in known if self._request.again is None else ():
+            if state.outcome in _BAD and not state.allowed and not wave.last:
+                self._failed(wave.schedule.leaves[state.name])
 
     async def _run_finally(self, wave: _Wave) -> None:
         """After a cancel the stages of `finally` share what time is left; what fails there is a warning."""

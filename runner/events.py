@@ -23,6 +23,7 @@ __all__ = [
     "ReportPublished",
     "RunFinished",
     "RunQueued",
+    "RunReopened",
     "RunResumed",
     "RunStarted",
     "RunWarned",
@@ -30,7 +31,6 @@ __all__ = [
     "StageLost",
     "StageProgressed",
     "StageQueued",
-    "StageReopened",
     "StageRetrying",
     "StageStarted",
     "decode",
@@ -215,13 +215,12 @@ class StageLost(Event):
     cause: Cause
 
 
-@_named("stage.reopened")
-class StageReopened(Event):
-    """A leaf that had ended is to be run again, and why. What it did before stays readable."""
+@_named("run.reopened")
+class RunReopened(Event):
+    """Leaves that had ended are to be run again, each with the reason why. What they did before stays readable."""
 
-    free = ("reason",)
-    stage: str
-    reason: str
+    free = ("leaves",)
+    leaves: Mapping[str, str]
 
 
 @_named("stage.finished")

@@ -1,9 +1,11 @@
 """The durable list of a run's events: written before anything acts on them, forced to disk before every effect."""
 
+import errno
 import os
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 import anyio
 
@@ -17,6 +19,9 @@ __all__ = ["EpochLost", "Journal"]
 
 FORCED_EVERY = 0.05
 """Seconds after which an event is on disk at the latest, so that power loss costs no more than that."""
+
+BALLAST = 64 << 10
+"""Bytes that are kept free for the last records of a run."""
 
 _force = getattr(os, "fdatasync", os.fsync)  # macOS has the latter alone
 
@@ -50,6 +55,8 @@ class Journal:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
         self._file = os.open(folder.events(epoch), flags, 0o644)
         self._size = os.fstat(self._file).st_size
+        self._ballast = folder.path / "ballast"
+        self._take_ballast()
 
     def subscribe(self, reader: Callable[[Record], None]) -> None:
         """Tell this reader of every further record; it must not block."""
@@ -79,15 +86,41 @@ class Journal:
             raise EpochLost(self.folder)
 
     def _write(self, line: bytes) -> None:
-        """Write a whole line or none: half of one would spoil the next."""
+        """Write a whole line or none: half of one would spoil the next. On a full disk the ballast makes room."""
+        while not self._written(line):
+            if not self._throw_ballast():
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.folder.events(self.epoch)))
+        self._size += len(line)
+
+    def _written(self, line: bytes) -> bool:
+        """Write a line; False when the disk is full."""
         written = 0
         try:
             while written < len(line):
                 written += os.write(self._file, line[written:])
-        except OSError:
+        except OSError as error:
             os.ftruncate(self._file, self._size)
+            if error.errno == errno.ENOSPC:
+                return False
             raise
-        self._size += len(line)
+        return True
+
+    def _take_ballast(self) -> None:
+        """Take room on the disk beforehand, so that a run can write how it ended when somebody has filled it."""
+        with suppress(OSError):
+            descriptor = os.open(self._ballast, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            try:
+                os.write(descriptor, b"\0" * BALLAST)
+            finally:
+                os.close(descriptor)
+
+    def _throw_ballast(self) -> bool:
+        """Give the room back; whether there was any."""
+        try:
+            os.unlink(self._ballast)  # noqa: PTH108 - as the other calls here
+        except OSError:
+            return False
+        return True
 
     async def force(self) -> None:
         """Return when everything appended so far is on disk."""
@@ -101,9 +134,14 @@ class Journal:
             raise
 
     async def keep_forced(self) -> None:
-        """Force the file every 50 ms while there is something to force, and say that we live; runs until cancelled."""
+        """Force the file every 50 ms while there is something to force, and say that we live; runs until cancelled.
+
+        Raises:
+            EpochLost: the run is another engine's by now.
+        """
         while True:
             await anyio.sleep(FORCED_EVERY)
+            self.check()
             await self.force()
             if time.monotonic() - self._beaten > HEARTBEAT:
                 self._beaten = time.monotonic()
@@ -115,3 +153,4 @@ class Journal:
             _force(self._file)
             os.close(self._file)
             self._file = -1
+        self._throw_ballast()

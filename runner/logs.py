@@ -22,6 +22,7 @@ class StageLog:
 
     def __init__(self, path: Path, masker: Masker) -> None:
         self.masker = masker
+        self._path = path
         self._lock = threading.Lock()
         self._streams = [MaskedStream(masker)]
         self._at_line_start = True
@@ -75,10 +76,13 @@ class StageLog:
         if now - self._indexed >= INDEX_EVERY:
             os.write(self._index, f"{self._size} {now:.3f}\n".encode())
             self._indexed = now
-        while data:
-            written = os.write(self._file, data)
-            self._size += written
-            data = data[written:]
+        try:
+            while data:
+                written = os.write(self._file, data)
+                self._size += written
+                data = data[written:]
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self._path)) from error
 
 
 def tail(path: Path, lines: int) -> list[str]:

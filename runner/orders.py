@@ -47,7 +47,7 @@ class Orders:
         """The orders that came, the oldest first; each is taken once. What is no order is thrown away."""
         try:
             names = sorted(name for name in os.listdir(self._folder) if name.endswith(".json"))  # noqa: PTH208 - asked twice a second
-        except FileNotFoundError:
+        except OSError:  # mostly there is no such folder; a store on a network may be away for a while
             return
         for name in names:
             file = self._folder / name

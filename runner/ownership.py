@@ -41,8 +41,9 @@ class Owner:
 
     def alive(self) -> bool:
         """Whether it still is at work; elsewhere only its signs of life tell, and they may be 15 s old."""
-        if self.is_here():
-            return bool(_started(self.pid) == self.started != "")
+        if self.is_here() and self.started:
+            now = _started(self.pid)
+            return now == self.started if now else _is_hidden(self.pid)
         return self.silent() < SILENT_AFTER
 
     def is_here(self) -> bool:
@@ -111,11 +112,12 @@ class Ownership:
     def _read(self, epoch: int) -> Owner:
         """Of a file that is just being written only the time is known."""
         path = Path(self._file(epoch))
+        heard = time.time()
         try:
             heard = path.stat().st_mtime
             return Owner(epoch=epoch, heard=heard, **json.loads(path.read_text()))
         except (OSError, ValueError, TypeError):
-            return Owner(epoch, 0, "", "?", "?", heard=time.time())
+            return Owner(epoch, 0, "", "?", "?", heard=heard)
 
 
 def numbered(folder: Path, name: str, suffix: str = "") -> list[int]:
@@ -133,6 +135,17 @@ def _started(pid: int) -> str:
     except OSError:
         return ""
     return "" if fields[0] in "ZX" else fields[19]
+
+
+def _is_hidden(pid: int) -> bool:
+    """Whether a process is there that we may not look at."""
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except (ProcessLookupError, OverflowError):
+        return False
+    return False
 
 
 @cache

@@ -13,7 +13,7 @@ from pathlib import Path
 import anyio
 import anyio.lowlevel
 
-__all__ = ["MARK", "NoProgramError", "end_tree", "execute"]
+__all__ = ["MARK", "NoProgramError", "end_marked", "end_tree", "execute"]
 
 MARK = "PIPE_MARK"
 """The variable by which a process says which attempt it belongs to, whatever session it moved to."""
@@ -178,6 +178,22 @@ def end_tree(child: "subprocess.Popen[bytes]", mark: str, grace: float = GRACE) 
         time.sleep(0.02)
 
 
+def end_marked(run: str) -> int:
+    """End what a run's engine and guardian left when both were killed; how many processes that were. Blocks."""
+    mark = f"{MARK}={run}/".encode()
+    told: set[int] = set()
+    deadline = time.monotonic() + 2 * GRACE
+    while PROC.is_dir() and time.monotonic() < deadline:
+        left = [pid for pid, _, _ in _processes() if pid != os.getpid() and _has_variable(pid, mark)]
+        if not left:
+            break
+        for pid in left:
+            _signal(pid, signal.SIGKILL)
+        told.update(left)
+        time.sleep(0.02)
+    return len(told)
+
+
 def _signal(pid: int, number: signal.Signals) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.kill(pid, number)
@@ -217,7 +233,15 @@ def _processes() -> Iterator[tuple[int, int, int]]:
 
 
 def _carries(pid: int, marked: bytes) -> bool:
+    return marked in _environ(pid)
+
+
+def _has_variable(pid: int, beginning: bytes) -> bool:
+    return any(variable.startswith(beginning) for variable in _environ(pid))
+
+
+def _environ(pid: int) -> list[bytes]:
     try:
-        return marked in (PROC / str(pid) / "environ").read_bytes().split(b"\0")
+        return (PROC / str(pid) / "environ").read_bytes().split(b"\0")
     except OSError:
-        return False
+        return []

@@ -110,10 +110,11 @@ class RunState:
         self.begun = event
 
     @_take.register
-    def _(self, event: events.RunResumed, time: float) -> None:  # noqa: ARG002
+    def _(self, event: events.RunResumed, time: float) -> None:
         self.epoch, self.outcome, self.finished = event.epoch, None, 0.0
         if event.reopened:
             self.cancelled_by, self.warnings = "", []
+            self.started, self.work_began = time, 0.0
 
     @_take.register
     def _(self, event: events.StageQueued, time: float) -> None:  # noqa: ARG002
@@ -143,9 +144,10 @@ class RunState:
         leaf.started, leaf.progress, leaf.fraction, leaf.queued_for, leaf.lost = 0.0, "", None, "", True
 
     @_take.register
-    def _(self, event: events.StageReopened, time: float) -> None:  # noqa: ARG002
-        before = self.leaf(event.stage)
-        self.leaves[event.stage] = LeafState(event.stage, before.attempt)
+    def _(self, event: events.RunReopened, time: float) -> None:  # noqa: ARG002
+        for name in event.leaves:
+            self.leaves[name] = LeafState(name, self.leaf(name).attempt)
+        self.effects = {key: effect for key, effect in self.effects.items() if key[0] not in event.leaves}
 
     @_take.register
     def _(self, event: events.StageFinished, time: float) -> None:

@@ -24,6 +24,7 @@ class Stopper:
         self._sink = sink
         self._heard: Counter[str] = Counter()
         self._told = anyio.Event()
+        self._orphaned = False
         self.exit_code = 0
         """130 or 143 once a signal came, else 0."""
 
@@ -45,7 +46,7 @@ class Stopper:
             for number in numbers:
                 self._hear("guardian", number)
             if not numbers:
-                self._hear("guardian's death", signal.SIGTERM)
+                self._let_go()
                 return
 
     def _hear(self, source: str, number: int) -> None:
@@ -59,12 +60,25 @@ class Stopper:
             for engine in self._engines:
                 engine.cut()
 
+    def _let_go(self) -> None:
+        """Without a guardian nobody would end what we leave: stop as if killed, so that the runs can be resumed."""
+        self._orphaned = True
+        for engine in self._engines:
+            engine.let_go("its guardian died")
+        self._told.set()
+
+    async def heed_orders(self) -> None:
+        """Runs that were ended by an order have no more time than those that a signal ended."""
+        for engine in self._engines:
+            await engine.cancelled.wait()
+        self._told.set()
+
     async def last_resort(self) -> None:
         """Leave behind what does not stop: write that down and end this process, which ends theirs too."""
         await self._told.wait()
         await anyio.sleep(STOP_WITHIN)
-        for engine in self._engines:
+        for engine in () if self._orphaned else self._engines:
             with suppress(OSError):
                 engine.abandon()
         await anyio.to_thread.run_sync(self._sink.stop)
-        os._exit(self.exit_code)
+        os._exit(self.exit_code or 1)

@@ -82,7 +82,7 @@ class Store:
             return wanted, RunFolder(folder)
 
     def sweep(self, pipeline: str) -> None:
-        """Remove the workspaces of ended runs but the newest five; logs and journals stay."""
+        """Remove the workspaces of runs that nobody works on, but the newest five; logs and journals stay."""
         for number in sorted(self._numbers(pipeline), reverse=True)[WORKSPACES_KEPT:]:
             folder = RunFolder(self.path / pipeline / str(number))
             owner = folder.ownership.owner()
@@ -139,7 +139,8 @@ class Store:
 
 
 def _made(path: Path) -> float:
+    """When a run began: its plan is written once."""
     try:
-        return path.stat().st_ctime
+        return (path / "plan.json").stat().st_mtime
     except OSError:
         return 0.0

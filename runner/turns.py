@@ -51,10 +51,10 @@ class Turn:
             return taken.owner.what or str(taken.owner)
         return ""
 
-    def beat(self) -> None:
-        """Say that we live, to waiting runs on other hosts."""
-        if self.epoch:
-            self._ownership.beat(self.epoch)
+    def keep(self) -> bool:
+        """Say that we live, to waiting runs on other hosts; whether the turn is lost all the same."""
+        self._ownership.beat(self.epoch)
+        return self._ownership.lost(self.epoch)
 
     def leave(self) -> None:
         """Give the turn to the next one, or stop waiting for it."""
@@ -66,7 +66,7 @@ class Turn:
     def _supersede(self) -> None:
         """End the runs that are before us, if that is what the group is for; they finish an effect that has begun."""
         if self.concurrency.busy == "supersede":
-            for folder, _ in self._others():
+            for folder, _ in self._others(before=self.id):
                 with suppress(OSError):
                     Orders(folder).give(Cancel(self.name, superseded=True))
 
@@ -105,16 +105,24 @@ class Turn:
 
 
 @asynccontextmanager
-async def in_turn(turn: Turn | None, queued: Callable[[str, str], None], cancelled: anyio.Event) -> AsyncIterator[None]:
-    """Wait for the turn, as long as it takes or until `cancelled`; `queued` is told the group and whom we wait for."""
+async def in_turn(
+    turn: Turn | None,
+    queued: Callable[[str, str], None],
+    cancelled: anyio.Event,
+    lost: Callable[[str], None],
+) -> AsyncIterator[bool]:
+    """Wait for the turn, as long as it takes or until `cancelled`; whether it is ours. There is none without a group.
+
+    `queued` is told the group and whom we wait for, `lost` that somebody thought us dead and took the turn.
+    """
     if turn is None:
-        yield
+        yield True
         return
     try:
         await _wait(turn, queued, cancelled)
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(_keep, turn)
-            yield
+            tasks.start_soon(_keep, turn, lost)
+            yield turn.epoch > 0
             tasks.cancel_scope.cancel()
     finally:
         with anyio.CancelScope(shield=True):
@@ -123,7 +131,7 @@ async def in_turn(turn: Turn | None, queued: Callable[[str, str], None], cancell
 
 async def _wait(turn: Turn, queued: Callable[[str, str], None], cancelled: anyio.Event) -> None:
     told = ""
-    while not cancelled.is_set() and (behind := await anyio.to_thread.run_sync(turn.take)):
+    while not cancelled.is_set() and (behind := await anyio.to_thread.run_sync(_try, turn)):
         if behind != told:
             told = behind
             queued(turn.concurrency.group, behind)
@@ -131,7 +139,16 @@ async def _wait(turn: Turn, queued: Callable[[str, str], None], cancelled: anyio
             await cancelled.wait()
 
 
-async def _keep(turn: Turn) -> None:
-    while True:
-        await anyio.sleep(HEARTBEAT)
-        await anyio.to_thread.run_sync(turn.beat)
+def _try(turn: Turn) -> str:
+    try:
+        return turn.take()
+    except OSError as error:  # a store on a network may be away for a while
+        return f"a store that can be read ({error.strerror})"
+
+
+async def _keep(turn: Turn, lost: Callable[[str], None]) -> None:
+    while turn.epoch:
+        if await anyio.to_thread.run_sync(turn.keep):
+            lost(f"another run took its turn in the group '{turn.concurrency.group}'")
+            return
+        await anyio.sleep(HEARTBEAT / 2)

@@ -54,7 +54,8 @@ def _running(words: str) -> RunFolder:
     store = Store(os.environ, Path.cwd())
     if words:
         return store.find(words)
-    running = [run for run in store.runs() if (owner := run[2].ownership.owner()) and owner.alive()]
+    alive = [run for run in store.runs() if (owner := run[2].ownership.owner()) and owner.alive()]
+    running = [run for run in alive if fold(run[2].records()).outcome is None]
     if len(running) == 1:
         return running[0][2]
     several = ", ".join(f"{name}#{number}" for name, number, _ in running)

@@ -43,7 +43,8 @@ def _differences(before: tuple[Plan, RunState], after: tuple[Plan, RunState]) ->
 def _changed(what: str, old: Mapping[str, JsonValue], new: Mapping[str, JsonValue]) -> Iterator[str]:
     for name in dict.fromkeys((*old, *new)):
         if old.get(name) != new.get(name):
-            yield plain_text(f"  {what} {name}: {_text(old.get(name))} → {_text(new.get(name))}".replace(" :", ":"))
+            label = f"{what} {name}".rstrip()
+            yield plain_text(f"  {label}: {_text(old.get(name))} → {_text(new.get(name))}")
 
 
 def _text(value: JsonValue) -> str:

@@ -123,6 +123,7 @@ async def _run_all(engines: Sequence[Engine], sink: Sink, guardian: Guardian | N
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(stopper.obey_signals)
         tasks.start_soon(stopper.last_resort)
+        tasks.start_soon(stopper.heed_orders)
         if guardian is not None:
             tasks.start_soon(stopper.obey_guardian, guardian.pipe)
         async with anyio.create_task_group() as runs:
@@ -135,6 +136,11 @@ async def _run_all(engines: Sequence[Engine], sink: Sink, guardian: Guardian | N
 async def _run(engine: Engine, outcomes: list[Outcome]) -> None:
     try:
         outcomes.append(await engine.run())
+        if engine.let_go_because:
+            name = engine.world.plan.pipeline
+            sys.stderr.write(f"pipe: {name} was stopped, for {engine.let_go_because}; `pipe resume` goes on with it\n")
+        else:
+            engine.journal.folder.ownership.release(engine.journal.epoch)
     except* EpochLost:
         sys.stderr.write(f"pipe: {EpochLost(engine.journal.folder)}\n")
         outcomes.append(Outcome.ERRORED)

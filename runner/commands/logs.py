@@ -52,10 +52,11 @@ def _one(folder: RunFolder, stage: str, attempt: int, *, follow: bool) -> int:
         raise PipeError(f"{stage} has no log of attempt {number}" if number else f"{stage} has not started")
     with log.open("rb") as file:
         while True:
+            grows = follow and _grows(folder, stage, number)
             while block := file.read(1 << 20):
                 sys.stdout.buffer.write(block)
             sys.stdout.buffer.flush()
-            if not follow or not _grows(folder, stage, number):
+            if not grows:
                 return 0
             time.sleep(LOOK_EVERY)
 
@@ -72,13 +73,14 @@ def _records(folder: RunFolder, *, follow: bool) -> Iterator[Record | None]:
     seen = 0
     while True:
         ended = False
+        owner = folder.ownership.owner()
+        alive = bool(owner and owner.alive())
         for record in folder.records():
             if record.seq > seen:
                 seen = record.seq
                 ended = record.event.type == "run.finished"
                 yield record
-        owner = folder.ownership.owner()
-        if not follow or ended or not (owner and owner.alive()):
+        if not follow or ended or not alive:
             yield None
             return
         yield None

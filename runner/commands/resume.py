@@ -17,12 +17,13 @@ from runner.folder import RunFolder
 from runner.guardian import Guardian
 from runner.hosts import Host, detect
 from runner.ownership import Taken
+from runner.process import end_marked
 from runner.reopen import all_leaves, failed_leaves, leaves_from
 from runner.secrets import find_secrets
 from runner.state import RunState, fold
 from runner.store import Store
 
-__all__ = ["Again", "Options", "read_run", "resumable", "resume", "take_over"]
+__all__ = ["Again", "Options", "go_on", "read_plan", "read_run", "resumable", "resume"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,18 +60,25 @@ def resume(options: Options) -> int:
     host = detect(dict(os.environ))
     store = Store(host.environ, Path.cwd())
     folder = store.find(options.run) if options.run or options.again else _newest_without_an_end(store)
-    plan, state = read_run(folder)
-    name = f"{plan.pipeline}#{plan.run.number}"
-    if options.again is None and state.outcome:
-        raise PipeError(
-            f"{name} has ended already: {state.outcome}; `pipe rerun '{name}'` runs it or a part of it again"
-        )
-    if options.again is not None and not state.outcome:
-        raise PipeError(f"{name} has no end yet: `pipe resume '{name}'` goes on with it")
-    again = options.again.leaves(plan, state) if options.again else None
-    ready = take_over(folder, plan, state, host, store)
+    epoch = _claim(folder)
+    try:
+        ready, state = _reopened(folder, epoch, host, store)
+        again = _wanted(options.again, ready.plan, state)
+    except PipeError:
+        folder.ownership.release(epoch)
+        raise
     request = Request(state.begun.fail_fast, options.jobs or state.begun.jobs, again)
     return drive([ready], host, request, options.output, options.guardian)
+
+
+def _wanted(again: Again | None, plan: Plan, state: RunState) -> Mapping[str, str] | None:
+    """What is to be run again; None when a run just goes on."""
+    name = f"{plan.pipeline}#{plan.run.number}"
+    if again is None and state.outcome:
+        raise PipeError(f"{name} has ended: {state.outcome}; `pipe rerun '{name}'` runs it or a part of it again")
+    if again is not None and not state.outcome:
+        raise PipeError(f"{name} has no end yet: `pipe resume '{name}'` goes on with it")
+    return again.leaves(plan, state) if again else None
 
 
 def _newest_without_an_end(store: Store) -> RunFolder:
@@ -85,43 +93,78 @@ def resumable(folder: RunFolder) -> bool:
     owner = folder.ownership.owner()
     if not folder.plan.exists() or (owner and owner.alive()):
         return False
-    return fold(folder.records()).outcome is None
+    try:
+        return fold(folder.records()).outcome is None
+    except ValueError:  # somebody has spoiled its journal
+        return False
 
 
-def read_run(folder: RunFolder) -> tuple[Plan, RunState]:
-    """The plan of a run and what has become of it.
+def read_plan(folder: RunFolder) -> Plan:
+    """The plan of a run.
 
     Raises:
-        PipeError: it never began, or something has spoiled its folder.
+        PipeError: it never began, or something has spoiled it.
     """
     try:
-        plan = Plan.model_validate_json(folder.plan.read_bytes())
+        return Plan.model_validate_json(folder.plan.read_bytes())
     except FileNotFoundError:
         raise PipeError(f"the run in {folder.path} never began: it has no {folder.plan.name}") from None
     except ValidationError as error:
         raise PipeError(f"{folder.plan} is spoiled: {error.errors()[0]['msg']}") from None
+
+
+def read_run(folder: RunFolder) -> tuple[Plan, RunState]:
+    """The plan of a run and what has become of it; raises PipeError as `read_plan` does."""
+    plan = read_plan(folder)
     try:
         return plan, fold(folder.records())
     except ValueError as error:
         raise PipeError(f"a journal in {folder.path} is spoiled: {error}") from None
 
 
-def take_over(folder: RunFolder, plan: Plan, state: RunState, host: Host, store: Store) -> Ready:
-    """Become the engine of a run.
+def go_on(folder: RunFolder, host: Host, store: Store) -> Ready:
+    """Become the engine of a run that has no end.
 
     Raises:
-        PipeError: a secret is missing, or another engine has the run.
+        PipeError: a secret is missing, another engine has the run, or it has ended meanwhile.
     """
-    secrets = find_secrets(plan, host.environ, store.path)
+    epoch = _claim(folder)
     try:
-        epoch = folder.ownership.claim()
+        ready, state = _reopened(folder, epoch, host, store)
+        _wanted(None, ready.plan, state)
+    except PipeError:
+        folder.ownership.release(epoch)
+        raise
+    return ready
+
+
+def _claim(folder: RunFolder) -> int:
+    plan = read_plan(folder)
+    try:
+        return folder.ownership.claim()
     except Taken as taken:
         raise PipeError(f"{plan.pipeline}#{plan.run.number} is being run by {taken.owner}") from None
+
+
+def _reopened(folder: RunFolder, epoch: int, host: Host, store: Store) -> tuple[Ready, RunState]:
+    """A run that is ours now, and what had become of it."""
+    plan, state = read_run(folder)
+    home = _home(folder, plan, store)
+    secrets = find_secrets(plan, host.environ, home)
+    if left := end_marked(plan.run.id):
+        sys.stderr.write(f"pipe: ended {left} process(es) that the dead engine had left\n")
     _tell_of_changes(plan, state)
     caller = Path(state.begun.folder)
     if not plan.checks_out and not (state.begun.folder and caller.is_dir()):
         caller = Path.cwd()
-    return Ready(plan, folder, secrets, store.path, epoch, caller, dict(state.begun.source))
+    return Ready(plan, folder, secrets, home, epoch, caller, dict(state.begun.source)), state
+
+
+def _home(folder: RunFolder, plan: Plan, store: Store) -> Path:
+    """The store that a run lies in; of a folder that was copied elsewhere the one that we stand in."""
+    above = folder.path.parent
+    in_store = (folder.path.name, above.name) == (str(plan.run.number), plan.pipeline)
+    return above.parent if in_store else store.path
 
 
 def _tell_of_changes(plan: Plan, state: RunState) -> None:

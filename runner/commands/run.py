@@ -1,6 +1,7 @@
 """`pipe run`: load, resolve, take numbers, drive."""
 
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,11 +12,12 @@ from pipeline.errors import PipeError
 from pipeline.plan import Plan, RunIdentity
 from runner.commands.drive import Ready, drive
 from runner.commands.load import Call, open_call
-from runner.commands.resume import read_run, resumable, take_over
+from runner.commands.resume import go_on, read_plan, resumable
 from runner.engine import Request
 from runner.folder import RunFolder
 from runner.guardian import Guardian
 from runner.hosts import Host, detect
+from runner.process import end_marked
 from runner.secrets import Secrets, find_secrets
 from runner.store import Store
 
@@ -49,8 +51,10 @@ def run(options: Options) -> int:
     store = Store(host.environ, Path.cwd())
     ongoing = _ongoing(call, store) if options.resume else {}
     call = replace(call, pipelines=tuple(name for name in call.pipelines if name not in ongoing))
-    prepared = [take_over(folder, *read_run(folder), host, store) for folder in ongoing.values()]
-    prepared += _prepare(call, store, host, options)
+    prepared = [go_on(folder, host, store) for folder in ongoing.values()] + _prepare(call, store, host, options)
+    # what one of them has as a secret is no variable of another's processes
+    hidden = frozenset[str]().union(*(item.secrets.variables for item in prepared))
+    prepared = [replace(item, secrets=replace(item.secrets, variables=hidden)) for item in prepared]
     request = Request(fail_fast=options.fail_fast, jobs=options.jobs or 0)
     return drive(prepared, host, request, options.output, options.guardian)
 
@@ -63,7 +67,13 @@ def _ongoing(call: Call, store: Store) -> dict[str, RunFolder]:
     newest: dict[str, RunFolder] = {}
     for name, _, folder in store.runs():
         newest.setdefault(name, folder)
-    return {name: newest[name] for name in call.pipelines if name in newest and resumable(newest[name])}
+    found = {name: newest[name] for name in call.pipelines if name in newest and resumable(newest[name])}
+    given = [name for name in found if call.params[name]]
+    if given:
+        raise PipeError(
+            f"{', '.join(given)} would go on with the parameters that it began with: leave -p or --resume out"
+        )
+    return found
 
 
 def _prepare(call: Call, store: Store, host: Host, options: Options) -> list[Ready]:
@@ -81,9 +91,8 @@ def _prepare(call: Call, store: Store, host: Host, options: Options) -> list[Rea
             problems.append(error)
     if problems:
         raise PipeError("\n".join(dict.fromkeys(map(str, problems))))
-    hidden = frozenset[str]().union(*(secrets.variables for _, secrets in found))
     source = _source(call.path, options.source)
-    return [_take(call, store, name, replace(secrets, variables=hidden), source) for name, secrets in found]
+    return [_take(call, store, name, secrets, source) for name, secrets in found]
 
 
 def _check_source(plan: Plan, options: Options) -> None:
@@ -109,11 +118,23 @@ def _identity(store: Store, pipeline: str, number: int) -> RunIdentity:
 
 
 def _take(call: Call, store: Store, name: str, secrets: Secrets, source: Mapping[str, str]) -> Ready:
+    _tell_of_the_last(store, name)
     number, folder = store.take(name, call.host.number)
     store.sweep(name)
     plan = call.plan(name, _identity(store, name, number))
     folder.write_plan(plan.model_dump_json(by_alias=True, exclude_defaults=True))
     return Ready(plan, folder, secrets, store.path, caller=Path.cwd(), source=source)
+
+
+def _tell_of_the_last(store: Store, pipeline: str) -> None:
+    """A run that died is not forgotten: what it left is ended, and how to go on with it is said."""
+    newest = next((folder for name, _, folder in store.runs() if name == pipeline), None)
+    if newest is None or not resumable(newest):
+        return
+    plan = read_plan(newest)
+    name, left = f"{pipeline}#{plan.run.number}", end_marked(plan.run.id)
+    ended = f", and {left} process(es) that it had left are ended now" if left else ""
+    sys.stderr.write(f"pipe: the engine of {name} died{ended}; `pipe resume '{name}'` goes on with it\n")
 
 
 def _source(file: Path, folder: str) -> Mapping[str, str]:

@@ -73,15 +73,15 @@ def _longest(plan: Plan, state: RunState) -> tuple[str, ...]:
 
 
 def _attempts(view: RunView) -> Iterator[str]:
-    """Every attempt but the last of each leaf, with its end and its log."""
+    """Every attempt but the last of each leaf, with its end."""
     for record in view.folder.records():
         match record.event:
             case events.StageRetrying(stage, attempt, outcome, cause):
                 yield f"  {stage} attempt {attempt} {outcome}: {plain_text(cause.message)}"
             case events.StageLost(stage, attempt, cause):
                 yield f"  {stage} attempt {attempt} lost: {cause.message}"
-            case events.StageReopened(stage, reason):
-                yield f"  {stage} run again: {plain_text(reason)}"
+            case events.RunReopened(leaves):
+                yield from (f"  {stage} run again: {plain_text(reason)}" for stage, reason in leaves.items())
 
 
 def _as_json(plan: Plan, state: RunState, how: Status) -> JsonValue:

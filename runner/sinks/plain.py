@@ -44,6 +44,9 @@ class Plain(Renderer):
                 self._follow(view, stage, attempt)
             case events.StageRetrying(stage) | events.StageFinished(stage):
                 self._unfollow(view, stage)
+        if isinstance(record.event, events.RunReopened):
+            for leaf, reason in record.event.leaves.items():
+                self._say(f"{self._prefix(view, leaf)}runs again: {reason}")
         if line := _told(view, record.event):
             stage = getattr(record.event, "stage", "")
             self._say((self._prefix(view, stage) if stage else "") + line)
@@ -107,8 +110,6 @@ def _told(view: RunView, event: events.Event) -> str:
             return f"{view.name} goes on, {view.folder.path}"
         case events.StageLost(attempt=attempt, cause=cause):
             return f"attempt {attempt} is lost: {cause.message}"
-        case events.StageReopened(reason=reason):
-            return f"runs again: {reason}"
         case events.StageRetrying(_, attempt, outcome, cause, delay):
             return f"attempt {attempt} {outcome}: {cause.message}; the next one in {clock(delay)}"
     return _told_of_ends(view, event)

@@ -2,7 +2,6 @@
 
 import json
 import os
-import platform
 import signal
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from runner.ownership import Ownership
 from tests.support.program import PIPE, pipe
 from tests.support.program import host as environment
 
@@ -204,13 +204,28 @@ def test_kill_9_of_the_engine_leaves_no_process(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_kill_9_of_the_guardian_cancels_the_run(tmp_path: Path) -> None:
+def test_kill_9_of_the_guardian_stops_the_run_so_that_it_can_be_resumed(tmp_path: Path) -> None:
     run = start(tmp_path)
     run.kill()
     run.wait(10)
     until(lambda: not of_run(tmp_path))
-    until(lambda: b"run.finished" in (tmp_path / ".pipe/demo/1/events.1.jsonl").read_bytes())
-    assert outcome(tmp_path) == "cancelled"
+    until(lambda: "demo#1  died" in pipe(tmp_path, "runs").stdout)
+    assert b"run.finished" not in (tmp_path / ".pipe/demo/1/events.1.jsonl").read_bytes()
+
+
+@pytest.mark.slow
+def test_what_engine_and_guardian_left_when_both_were_killed_the_next_command_ends(tmp_path: Path) -> None:
+    run = start(tmp_path)
+    engine = int(Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()[0])
+    for pid in (run.pid, engine):
+        os.kill(pid, signal.SIGKILL)
+    run.wait(10)
+    assert of_run(tmp_path)
+    write(tmp_path, script("true"))
+    done = pipe(tmp_path, "run", "pipeline.yaml")
+    assert "the engine of demo#1 died, and" in done.stderr
+    assert "`pipe resume 'demo#1'` goes on with it" in done.stderr
+    assert of_run(tmp_path) == []
 
 
 @pytest.mark.slow
@@ -298,8 +313,7 @@ def test_only_the_newest_five_workspaces_are_kept_and_never_a_running_one_is_rem
     write(tmp_path, script("true"))
     for number in range(1, 8):
         (tmp_path / ".pipe/demo" / str(number) / "work").mkdir(parents=True)
-    mine = {"pid": os.getpid(), "host": platform.node(), "started": Path("/proc/self/stat").read_text().split()[21]}
-    (tmp_path / ".pipe/demo/1/owner").write_text(json.dumps(mine))
+    Ownership(tmp_path / ".pipe/demo/1").claim()
     pipe(tmp_path, "run", "pipeline.yaml")
     kept = sorted(int(path.parent.name) for path in (tmp_path / ".pipe/demo").glob("*/work"))
     assert kept == [1, 4, 5, 6, 7]

@@ -2,12 +2,14 @@
 
 from pathlib import Path
 
+import anyio
 import pytest
 
 from pipeline.plan import Limits
 from pipeline.stage import CauseKind, Outcome
 from runner import attempt
 from runner.cgroups import Group, NoGroup
+from runner.control import Control
 from tests.support.runs import leaf, probe, run, shell
 
 pytestmark = pytest.mark.anyio
@@ -40,6 +42,19 @@ async def test_a_time_out_by_silence_is_worth_another_attempt_when_the_file_says
     retry = {"times": 1, "on": ["timeout"], "wait": "0s"}
     done = await run(tmp_path, shell("s", '[ "$PIPE_ATTEMPT" = 2 ] || sleep 20', silence="300ms", retry=retry))
     assert (done["s"].outcome, done["s"].attempt) == (Outcome.SUCCEEDED, 2)
+
+
+async def test_an_effect_of_the_attempt_after_a_silent_one_has_its_time(tmp_path: Path) -> None:
+    script = '[ "$PIPE_ATTEMPT" = 2 ] || sleep 20'
+    retry = {"times": 1, "on": ["timeout"], "wait": "0s"}
+    control = Control()
+    async with anyio.create_task_group():
+        with control.attempt(60):
+            control.expire("silent")
+        with control.attempt(60), control.effect() as scope:
+            assert scope.deadline > anyio.current_time() + 30
+    done = await run(tmp_path, shell("s", script, silence="300ms", retry=retry))
+    assert done["s"].outcome is Outcome.SUCCEEDED
 
 
 # -- the run's own time ----------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from runner.folder import RunFolder
+from runner.orders import Cancel, Orders
 from runner.ownership import Owner, Ownership, Taken
 from runner.state import RunState, fold
 from tests.support.program import PIPE, host, pipe
@@ -176,10 +177,63 @@ def test_of_two_that_take_a_dead_run_one_gets_it(tmp_path: Path) -> None:
     assert answers.count(b"1") == 1
 
 
+def test_an_owner_who_died_before_he_signed_holds_nobody_up(tmp_path: Path) -> None:
+    folder = Ownership(tmp_path)
+    Path(folder._file(1)).touch()
+    with pytest.raises(Taken):
+        folder.claim()
+    os.utime(folder._file(1), (0, 0))
+    assert folder.claim() == 2
+
+
 def test_an_owner_of_an_earlier_boot_is_dead_only_by_its_silence() -> None:
     owner = Owner(1, os.getpid(), "0", "h", "another boot", heard=time.time())
     assert owner.alive()
     assert not Owner(1, os.getpid(), "0", "h", "another boot", heard=time.time() - 60).alive()
+
+
+@pytest.mark.slow
+def test_a_secret_of_a_run_that_goes_on_is_no_variable_of_a_new_one(tmp_path: Path) -> None:
+    text = (
+        "pipelines:\n  one:\n    secrets: {tok: {kind: text, env: MYTOK}}\n"
+        "    stages: {a: {run: 'touch a.started; test -e go || sleep 20', secrets: {T: tok}}}\n"
+        "  two: {stages: {b: {run: 'env | grep MYTOK || true'}}}\n"
+    )
+    (tmp_path / "pipeline.yaml").write_text(text)
+    env = host(MYTOK="correct-horse")
+    run = subprocess.Popen([PIPE, "run", "pipeline.yaml", "one"], cwd=tmp_path, env=env, stdout=-3, stderr=-3)
+    until((tmp_path / "a.started").exists)
+    os.kill(engine_of(run), signal.SIGKILL)
+    run.wait(20)
+    (tmp_path / "go").touch()
+    assert pipe(tmp_path, "run", "pipeline.yaml", "--resume", env=env).returncode == 0
+    assert "MYTOK" not in (tmp_path / ".pipe/two/1/logs/b.1.log").read_text()
+
+
+@pytest.mark.slow
+def test_fail_fast_is_not_forgotten_by_a_resume(tmp_path: Path) -> None:
+    text = (
+        "name: demo\nstages:\n  bad: {run: 'sleep 0.5; exit 1'}\n"
+        "  slow: {uses: probe, with: {effects: 1, effect_sleep: 5s, settles: absent}}\n"
+        "  deploy: {needs: slow, run: touch deployed}\n"
+    )
+
+    def failed() -> bool:
+        journal = RunFolder(tmp_path / ".pipe/demo/1").events(1)
+        return journal.exists() and b'"stage.finished","stage":"bad"' in journal.read_bytes()
+
+    killed(tmp_path, text, failed, "--fail-fast")
+    assert pipe(tmp_path, "resume").returncode == 1
+    assert not (tmp_path / "deployed").exists()
+    assert str(state(tmp_path).leaves["slow"].outcome) == "cancelled"
+
+
+def test_a_spoiled_journal_of_another_run_is_no_hindrance(dead: Path) -> None:
+    other = dead / ".pipe/other/1"
+    other.mkdir(parents=True)
+    (other / "plan.json").write_text((dead / ".pipe/demo/1/plan.json").read_text())
+    (other / "events.1.jsonl").write_text("{bad\n")
+    assert pipe(dead, "resume").returncode == 0
 
 
 # -- rerun -----------------------------------------------------------------------------------------
@@ -248,6 +302,15 @@ def test_a_run_folder_that_was_copied_elsewhere_can_be_rerun_there(tmp_path: Pat
     done = pipe(there, "rerun", "./run", "--failed")
     assert done.returncode == 0, done.stderr
     assert ledger(there) == ["b", "c"]
+
+
+def test_a_rerun_has_the_pipelines_time_anew_and_heeds_no_order_for_what_had_ended(tmp_path: Path) -> None:
+    (tmp_path / "pipeline.yaml").write_text("name: demo\ntimeout: 1s\nstages: {a: {run: 'true'}}\n")
+    assert pipe(tmp_path, "run", "pipeline.yaml").returncode == 0
+    Orders(tmp_path / ".pipe/demo/1").give(Cancel("somebody late"))
+    time.sleep(1.1)
+    done = pipe(tmp_path, "rerun", "demo#1")
+    assert done.returncode == 0, done.stdout
 
 
 # -- what is used again must be there --------------------------------------------------------------

@@ -13,6 +13,7 @@ import pytest
 
 from pipeline.plan import Concurrency
 from runner.folder import RunFolder
+from runner.orders import Cancel, Orders
 from runner.state import RunState, fold
 from runner.turns import Turn, in_turn
 from tests.support.program import PIPE, host, pipe
@@ -117,6 +118,23 @@ def test_turns_are_taken_in_the_order_of_the_runs(tmp_path: Path) -> None:
     assert c.take() == ""
 
 
+def test_of_two_that_supersede_each_other_the_newer_one_stays(tmp_path: Path) -> None:
+    newer, older = turn(tmp_path, "b", busy="supersede"), turn(tmp_path, "a", busy="supersede")
+    assert newer.take() == ""
+    older.take()
+    newer._supersede()
+    assert list(Orders(tmp_path / "b").take()) == []
+    assert list(Orders(tmp_path / "a").take()) == [Cancel("b", superseded=True)]
+
+
+def test_a_turn_that_somebody_else_took_is_lost(tmp_path: Path) -> None:
+    a = turn(tmp_path, "a")
+    assert a.take() == ""
+    assert not a.keep()
+    Path(a._ownership._file(2)).touch()
+    assert a.keep()
+
+
 def test_groups_do_not_know_each_other(tmp_path: Path) -> None:
     assert turn(tmp_path, "a").take() == ""
     assert turn(tmp_path, "b", group="hers").take() == ""
@@ -142,7 +160,7 @@ def test_whoever_stops_waiting_or_working_leaves_the_queue(tmp_path: Path, waits
         cancelled = anyio.Event()
         if waits == "waits":
             cancelled.set()
-        async with in_turn(b, lambda *_: None, cancelled):
+        async with in_turn(b, lambda *_: None, cancelled, lambda _: None):
             pass
 
     anyio.run(stop)

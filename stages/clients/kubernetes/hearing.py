@@ -20,6 +20,7 @@ __all__ = ["Hearing"]
 
 _PERIOD = 60
 _AFTER_ERROR = 2.0
+_SHORTEST = 1.0
 _MOST = 30
 """Events that are kept of one object."""
 
@@ -53,10 +54,14 @@ class Hearing:
     async def _listen(self, what: Collection, version: str) -> None:
         """One watch after the other, each from where the one before ended."""
         while True:
+            began = anyio.current_time()
             async with aclosing(self.cluster.watch(what, version, _PERIOD)) as told:
                 async for event in told:
                     version = event["object"]["metadata"]["resourceVersion"]
-                    self._take(event["object"])
+                    if event["type"] != "DELETED":  # it has only grown old
+                        self._take(event["object"])
+            if anyio.current_time() - began < _SHORTEST:  # something in between ends every watch at once
+                await anyio.sleep(_SHORTEST)
 
     def _take(self, event: Object) -> None:
         about = self._heard[str(dig(event, "involvedObject", "uid"))]
