@@ -94,6 +94,14 @@ class Ownership:
         with suppress(OSError):
             Path(self._file(epoch) + ".released").touch()
 
+    def forget(self, epoch: int) -> None:
+        """Remove what earlier owners left, where nobody wants to read about them; the latest one says who is next."""
+        for number in numbered(self.folder, "owner"):
+            if number < epoch - 1:
+                for file in (self._file(number), self._file(number) + ".released"):
+                    with suppress(OSError):
+                        Path(file).unlink()
+
     def lost(self, epoch: int) -> bool:
         """Whether another process has taken the folder since."""
         return os.path.exists(self._file(epoch + 1))  # noqa: PTH110 - asked before every record; a Path costs more

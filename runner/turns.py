@@ -49,6 +49,7 @@ class Turn:
             self.epoch = self._ownership.claim(self.name)
         except Taken as taken:
             return taken.owner.what or str(taken.owner)
+        self._ownership.forget(self.epoch)
         return ""
 
     def keep(self) -> bool:

@@ -127,6 +127,14 @@ def test_of_two_that_supersede_each_other_the_newer_one_stays(tmp_path: Path) ->
     assert list(Orders(tmp_path / "a").take()) == [Cancel("b", superseded=True)]
 
 
+def test_a_group_does_not_grow_with_its_runs(tmp_path: Path) -> None:
+    for number in range(10):
+        one = turn(tmp_path, f"run{number}")
+        assert one.take() == ""
+        one.leave()
+    assert len(list((tmp_path / ".groups").rglob("owner.*"))) <= 4
+
+
 def test_a_turn_that_somebody_else_took_is_lost(tmp_path: Path) -> None:
     a = turn(tmp_path, "a")
     assert a.take() == ""
