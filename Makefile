@@ -44,6 +44,7 @@ status: .venv/.ready  ## Say how the sandbox is
 
 bench: .venv/.ready  ## Measure: the engine's own cost, parallel builds, a release against a shell script
 	$(PYTHON) -m bench.overhead
+	$(PYTHON) -m bench.graphs
 	$(PYTHON) -m bench.parallel
 	$(PYTHON) -m bench.release
 

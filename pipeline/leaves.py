@@ -1,7 +1,6 @@
 """One leaf of a stage: its names resolved, its fields judged by its kind, its condition decided if it can be."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Final
@@ -15,7 +14,7 @@ from pipeline.expressions import ExpressionError, Fault, Form, bind, fill, is_op
 from pipeline.fanout import Item, leaf_name
 from pipeline.linking import Links
 from pipeline.plan import Leaf, Limits, Need, Retry
-from pipeline.scope import Binding, Scope, UnknownName, contains_unset
+from pipeline.scope import ROOTS, Binding, Scope, UnknownName, contains_unset
 from pipeline.shape import Complaint, judge, open_in
 from pipeline.source import Map, Text
 from pipeline.spec import PipelineSpec, StageSpec
@@ -71,7 +70,7 @@ class Leaves:
         """The leaf for one item of `each`; without an item as much of it is checked as does not depend on one."""
         found = _Found()
         forms = {key: self._bound(draft, item, key, value, found) for key, value in draft.values.items()}
-        self._check_scripts(draft, item)
+        self._check_scripts(draft)
         spec = self._settled(draft, forms)
         condition = self._condition(draft, item)
         fields = as_map(forms.get("with", {}))
@@ -148,11 +147,10 @@ class Leaves:
         else:
             found.take(use.name, binding, target)
 
-    def _check_scripts(self, draft: Draft, item: Item | None) -> None:
+    def _check_scripts(self, draft: Draft) -> None:
         """A script is never filled in; one that names what there is expects to be."""
         for use in self._uses_in_scripts(draft):
-            with suppress(UnknownName):
-                self.resolve(draft, item, use.name)
+            if use.name.partition(".")[0] in ROOTS:
                 variable = use.name.rpartition(".")[2].upper()
                 self.report.add(
                     use.place,

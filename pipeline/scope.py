@@ -14,7 +14,7 @@ from pipeline.expressions import Form, names
 from pipeline.plan import Trigger
 from pipeline.shape import flat
 
-__all__ = ["Binding", "Scope", "UnknownName", "output_types", "type_of"]
+__all__ = ["ROOTS", "Binding", "Scope", "UnknownName", "output_types", "type_of"]
 
 UNSET: Final = "<unset>"
 ROOTS: Final = ("params", "vars", "pipeline", "run", "trigger", "each", "stages")

@@ -229,7 +229,7 @@ async def _remembering(work: Awaitable[Outputs], ctx: Context) -> Outputs:
     except StageFailed as failure:
         known = (failure.cause.message, *failure.cause.evidence)
         if ctx.group and ctx.group.killed():
-            message = "out of memory: the kernel killed a process that went over the limit in `resources:`"
+            message = f"out of memory: the kernel killed a process at the stage's limit of {ctx.group.memory}"
             raise StageFailed(message, kind=CauseKind.CONFIG, evidence=known) from failure
         if ctx.saw_kill and out_of_memory_here() > ctx.killed_before:
             message = "out of memory: the kernel killed a process, for this machine or container has no more"

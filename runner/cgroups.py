@@ -93,6 +93,7 @@ class Group:
         """
         self._folders: dict[Path, None] = {}
         self._counter: Path | None = None
+        self.memory = f"{(limits.memory or 0) / (1 << 20):g} MiB"
         try:
             if limits.memory is not None:
                 self._limit_memory(name, limits.memory)

@@ -1,5 +1,6 @@
 """The command line: it reads the words, imports a command when it is asked for, and turns ends into exit codes."""
 
+import errno
 import sys
 import traceback
 from typing import Any
@@ -200,9 +201,20 @@ def main(guardian: Guardian | None = None) -> int:
         return USAGE
     except (click.Abort, KeyboardInterrupt):
         return 130
-    except BrokenPipeError:
-        return 1
+    except OSError as error:
+        return _of_host(error)
     except Exception:  # noqa: BLE001 - the one door through which a bug leaves
-        click.echo(f"{traceback.format_exc()}\nBUG in pipe {__version__}: please report the lines above", err=True)
-        click.echo(f"python {sys.version.split()[0]} on {sys.platform}", err=True)
-        return BUG
+        return _bug()
+
+
+def _of_host(error: OSError) -> int:
+    """Nobody reads any more, or a disk is full; anything else should have been caught where it can be explained."""
+    if error.errno == errno.ENOSPC:
+        click.echo(f"pipe: {error.filename or 'where its output goes'}: {error.strerror}", err=True)
+    return 1 if error.errno in (errno.ENOSPC, errno.EPIPE) else _bug()
+
+
+def _bug() -> int:
+    click.echo(f"{traceback.format_exc()}\nBUG in pipe {__version__}: please report the lines above", err=True)
+    click.echo(f"python {sys.version.split()[0]} on {sys.platform}", err=True)
+    return BUG

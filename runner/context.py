@@ -171,6 +171,7 @@ class Context:
             self.warn(f"'{key}' was cut short: nobody can say whether it took place")
             await anyio.lowlevel.checkpoint()  # the cancel or time-out that ended it
             raise StageErrored(f"'{key}' was cut short: nobody can say whether it took place")
+        await anyio.lowlevel.checkpoint()  # a cancel or time-out that had to wait for it
 
     async def once(self, key: str, find: Callable[[], Awaitable[JsonValue]]) -> JsonValue:
         """A fact found once a run."""

@@ -210,9 +210,9 @@ class Engine:
             )
             self.journal.append(taken)
             self._lose_attempts()
+            list(Orders(self.journal.folder.path).take())  # they were meant for an engine that is gone
             if again is not None:
                 self.journal.append(events.RunReopened(again))
-                list(Orders(self.journal.folder.path).take())  # they were meant for what has ended
         if not state.id:
             self._begin_run()
         if state.cancelled_by:

@@ -74,6 +74,8 @@ class RunState:
         self.number = 0
         self.pipeline = ""
         self.seq = 0
+        self.latest = 0.0
+        """When something was heard of it last."""
         self.started = 0.0
         self.finished = 0.0
         self.work_began = 0.0
@@ -96,7 +98,7 @@ class RunState:
 
     def apply(self, record: Record) -> None:
         """Take one more record; what is not known changes nothing."""
-        self.seq = record.seq
+        self.seq, self.latest = record.seq, record.time
         self._take(record.event, record.time)
 
     @singledispatchmethod

@@ -46,6 +46,8 @@ def cancel(words: str) -> int:
         if state.outcome:
             click.echo(f"{name}: {state.outcome}")
             return 0
+        if (how := status(folder, name, state)).word != "running":
+            raise PipeError(f"{name} could not end: {how.word}; {how.note}")
     sys.stderr.write(f"pipe: {name} has not ended after {ENDS_WITHIN:g} s; `pipe show '{name}'` tells how it is\n")
     return 1
 

@@ -51,6 +51,8 @@ def open_call(path: str, pipelines: Sequence[str], params: Sequence[str], host: 
         PipeError: it cannot be read, or a pipeline or parameter that was named is not in it.
     """
     place = Path(path)
+    if place.is_dir():
+        raise PipeError(f"{path} is a folder: name a file in it{_beside(place / 'pipeline.yaml')}")
     if not place.is_file():
         raise PipeError(f"{path}: no such file{_beside(place)}")
     file = read(load(place, path), installed())

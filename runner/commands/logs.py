@@ -44,11 +44,16 @@ def logs(words: str, stage: str, attempt: int, *, follow: bool) -> int:
 def _one(folder: RunFolder, stage: str, attempt: int, *, follow: bool) -> int:
     plan, state = read_run(folder)
     known = [leaf.name for leaf in (*plan.leaves, *plan.finally_)]
+    if leaves := [leaf.name for leaf in plan.leaves if leaf.stage == stage != leaf.name]:
+        raise PipeError(f"{stage} is fanned out: name one of {', '.join(leaves)}")
     if stage not in known:
         raise PipeError(f"{plan.pipeline}#{plan.run.number} has no leaf '{stage}'; {nearest(stage, known)}")
     number = attempt or state.leaf(stage).attempt
     log = folder.log(stage, number)
     if not log.exists():
+        leaf = state.leaf(stage)
+        if leaf.outcome and leaf.cause and not attempt:
+            raise PipeError(f"{stage} has no log: {leaf.outcome}: {leaf.cause.message}")
         raise PipeError(f"{stage} has no log of attempt {number}" if number else f"{stage} has not started")
     with log.open("rb") as file:
         while True:

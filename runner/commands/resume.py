@@ -59,7 +59,7 @@ def resume(options: Options) -> int:
     """
     host = detect(dict(os.environ))
     store = Store(host.environ, Path.cwd())
-    folder = store.find(options.run) if options.run or options.again else _newest_without_an_end(store)
+    folder = _meant(options, store)
     epoch = _claim(folder)
     try:
         ready, state = _reopened(folder, epoch, host, store)
@@ -81,9 +81,13 @@ def _wanted(again: Again | None, plan: Plan, state: RunState) -> Mapping[str, st
     return again.leaves(plan, state) if again else None
 
 
-def _newest_without_an_end(store: Store) -> RunFolder:
-    for _, _, folder in store.runs():
-        if resumable(folder):
+def _meant(options: Options, store: Store) -> RunFolder:
+    """The run that is named; to resume of a pipeline, or of all, the newest one that has no end."""
+    names = {name for name, _, _ in store.runs()}
+    if options.again or (options.run and options.run not in names):
+        return store.find(options.run)
+    for name, _, folder in store.runs():
+        if options.run in ("", name) and resumable(folder):
             return folder
     raise PipeError(f"there is nothing to resume in {store.path}: every run has ended, or is running")
 

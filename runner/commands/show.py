@@ -36,8 +36,10 @@ def show(words: str, *, as_json: bool) -> int:
 
 
 def _shown(view: RunView, how: Status) -> Iterator[str]:
-    for row in rows(view, view.state.finished or time.time()):
-        note = f"  {row.note}" if row.note else ""
+    now = time.time() if how.word == "running" else view.state.finished or view.state.latest
+    for row in rows(view, now):
+        said = row.note if row.depth or how.word == "running" else how.word
+        note = f"  {said}" if said else ""
         yield f"{'  ' * row.depth}{row.mark} {row.name}  {row.time}{note}".rstrip()
     yield ""
     if not view.state.outcome:

@@ -1,7 +1,8 @@
 """`--output tty`: a live tree of at most one screen, redrawn in place."""
 
 import shutil
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
 from typing import TextIO
@@ -17,7 +18,8 @@ from runner.sinks.view import RunView
 
 __all__ = ["Tty", "fitting"]
 
-HIDE, SHOW, CLEAR_DOWN = "\x1b[?25l", "\x1b[?25h", "\x1b[J"
+HIDE, SHOW, CLEAR_DOWN, CLEAR_LINE = "\x1b[?25l", "\x1b[?25h", "\x1b[J", "\x1b[K"
+TIME_WIDTH = 8
 _COLOURS = {
     Outcome.SUCCEEDED: "32",
     Outcome.FAILED: "31",
@@ -46,15 +48,16 @@ class Tty(Renderer):
     def frame(self, now: float) -> None:
         """Paint over the last frame."""
         width, height = shutil.get_terminal_size()
-        lines = [self._line(row, width) for row in fitting(list(self._rows(now)), height - 2)]
-        self._paint(lines)
+        shown = fitting(list(self._rows(now)), height - 2)
+        names = _names_width(shown, width)
+        self._paint([self._line(row, names, width) for row in shown])
 
     def finish(self) -> None:
         """Leave the whole tree and the reasons of failures on the screen."""
         self._paint([])
-        width = shutil.get_terminal_size().columns
+        names = _names_width(self._rows(time.time()), shutil.get_terminal_size().columns)
         for view in self._views.values():
-            for line in closing(view, lambda row: self._line(row, width)):
+            for line in closing(view, lambda row: self._line(row, names)):
                 self._out.write(line + "\n")
         self._out.flush()
 
@@ -70,23 +73,31 @@ class Tty(Renderer):
 
     def _paint(self, lines: Sequence[str]) -> None:
         up = f"\x1b[{self._drawn}A" if self._drawn else HIDE
-        self._out.write(up + "\r" + CLEAR_DOWN + "".join(line + "\n" for line in lines))
+        # line by line: some terminals keep a whole screen that is cleared as history
+        self._out.write(up + "\r" + "".join(line + CLEAR_LINE + "\n" for line in lines) + CLEAR_DOWN)
         self._out.flush()
         self._drawn = len(lines)
 
-    def _line(self, row: Row, width: int) -> str:
-        time_width = 8
-        left = f"{'  ' * row.depth}{row.mark} {row.name}"
-        name_width = max(20, min(60, width - time_width - 2))
-        text = f"{set_cell_size(left, name_width)} {row.time:>{time_width}}"
-        note = row.note and f"  {row.note}"
-        room = width - 1 - cell_len(text)
-        text += set_cell_size(note, room).rstrip() if cell_len(note) > room > 0 else note if room > 0 else ""
-        return self._coloured(row, text)
+    def _line(self, row: Row, names: int, width: int | None = None) -> str:
+        """A row, its name padded to `names`; with a width what does not fit is cut."""
+        text = f"{set_cell_size(_left(row), names)} {row.time:>{TIME_WIDTH}}" + (f"  {row.note}" if row.note else "")
+        if width and cell_len(text) > width - 1:
+            text = set_cell_size(text, width - 1)
+        return self._coloured(row, text.rstrip())
 
     def _coloured(self, row: Row, text: str) -> str:
         code = _COLOURS[row.outcome] if row.outcome else "1" if row.running else "2"
         return f"\x1b[{code}m{text}\x1b[0m" if self._colour else text
+
+
+def _left(row: Row) -> str:
+    return f"{'  ' * row.depth}{row.mark} {row.name}"
+
+
+def _names_width(shown: Iterable[Row], width: int) -> int:
+    """The widest name, if it leaves room for a time and the beginning of a reason."""
+    widest = max((cell_len(_left(row)) for row in shown), default=0)
+    return min(widest, max(20, width - TIME_WIDTH - 20))
 
 
 def fitting(all_rows: list[Row], room: int) -> list[Row]:

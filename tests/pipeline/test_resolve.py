@@ -178,7 +178,7 @@ def test_what_a_parameter_says_is_never_read_as_the_language() -> None:
 
 
 def test_scripts_are_never_filled() -> None:
-    script = "echo ${params.x} $$ ${stages.a.b} ${oops"
+    script = "echo ${item.x} $$ ${HOME} ${oops"
     made = plan(
         stages(
             f"s: {{run: '{script}'}}\nt: {{run: [a, '${{b}}']}}\nu: {{uses: shell, with: {{script: '{script}', shell: bash}}}}"

@@ -67,6 +67,7 @@ stages:
 """
     assert problems(text) == [
         '10:11 a script is not filled in: `${each.name}` would reach it as it stands here (write `env: {NAME: "${each.name}"}` and in the script `$NAME`)',
+        '10:32 a script is not filled in: `${vars.no}` would reach it as it stands here (write `env: {NO: "${vars.no}"}` and in the script `$NO`)',
         '11:9 a script is not filled in: `${stages.s.v}` would reach it as it stands here (write `env: {V: "${stages.s.v}"}` and in the script `$V`)',
     ]
 

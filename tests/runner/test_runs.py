@@ -120,7 +120,7 @@ def test_a_log_is_printed_byte_for_byte_and_a_runs_logs_behind_their_leaves(two:
     wrong = pipe(two, "logs", "2", "bed")
     assert (wrong.returncode, "did you mean 'bad'?" in wrong.stderr) == (2, True)
     assert "has no log of attempt 4" in pipe(two, "logs", "2", "bad", "--attempt", "4").stderr
-    assert "after has not started" in pipe(two, "logs", "2", "after").stderr
+    assert "after has no log: skipped: needs bad: bad failed" in pipe(two, "logs", "2", "after").stderr
 
 
 def test_following_a_log_ends_with_the_run(tmp_path: Path, running: "subprocess.Popen[bytes]") -> None:

@@ -135,7 +135,7 @@ def test_a_screen_never_gets_more_rows_than_it_has(tmp_path: Path, monkeypatch: 
     shown = view(tmp_path, events.RunStarted(pipeline="demo", number=7), of=plan(*(f"s{n}" for n in range(50))))
     tty.record(shown, Record(1, 100.0, events.RunStarted()))
     tty.frame(101.0)
-    lines = out.getvalue().rpartition("\x1b[J")[2].splitlines()
+    lines = out.getvalue().partition("\r")[2].partition("\x1b[J")[0].replace("\x1b[K", "").splitlines()
     assert len(lines) == 10
     assert max(map(len, lines)) <= 60
 

@@ -10,19 +10,19 @@ from stages.clients.kubernetes.rollout import condition
 
 __all__ = ["Patience", "Trouble", "create_troubles", "is_ready", "pod_troubles"]
 
-NO_GRACE, SOON, CONFIG, PULL, CRASH = 0.0, 5.0, 30.0, 45.0, 30.0
+NO_GRACE, SOON, DENIED, CONFIG, PULL, CRASH = 0.0, 5.0, 20.0, 30.0, 45.0, 30.0
 """Seconds that a trouble may last before waiting is no use: what refers to it may be made a moment later."""
 CRASHES = 3
 
 _IMAGE = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"}
 _CANNOT_START = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
+_NO_SUCH = re.compile(r"not found|manifest unknown|name unknown|does not exist", re.IGNORECASE)
+_DENIED = re.compile(r"unauthorized|authori[sz]ation failed|denied|no basic auth|authentication req", re.IGNORECASE)
 _PULL_CAUSES = (
-    ("there is no such image", re.compile(r"not found|manifest unknown|name unknown|does not exist", re.IGNORECASE)),
-    (
-        "access denied",
-        re.compile(r"unauthorized|authori[sz]ation failed|denied|no basic auth|authentication req", re.IGNORECASE),
-    ),
-    ("not made for this node's architecture", re.compile(r"no match(ing manifest)? for ", re.IGNORECASE)),
+    ("there is no such image", NO_GRACE, _NO_SUCH),
+    # a node that has not heard of a new pull secret yet tries without it first
+    ("access denied", DENIED, _DENIED),
+    ("not made for this node's architecture", NO_GRACE, re.compile(r"no match(ing manifest)? for ", re.IGNORECASE)),
 )
 _MISSING = re.compile(r'(configmap|secret)s? "[^"]+" not found|non-existent (config|secret) key', re.IGNORECASE)
 _PROBE_KILL = re.compile(r"failed (liveness|startup) probe")
@@ -190,9 +190,9 @@ def _pull(reason: str, said: str, events: Sequence[Object]) -> tuple[str, float,
         return f"its image cannot be used: {reason}: {said}", NO_GRACE, ""
     texts = [said, *reversed(_said(events, "Failed"))]
     for text in texts:
-        for cause, pattern in _PULL_CAUSES:
+        for cause, grace, pattern in _PULL_CAUSES:
             if pattern.search(text):
-                return f"its image cannot be pulled: {cause} ({reason})", NO_GRACE, text
+                return f"its image cannot be pulled: {cause} ({reason})", grace, text
     telling = next((text for text in texts if text and not text.startswith(("Back-off", "Error:"))), said)
     return f"its image cannot be pulled: {reason}: {telling}", PULL, ""
 
