@@ -10,7 +10,7 @@ from stages.clients.kubernetes.rollout import condition
 
 __all__ = ["Patience", "Trouble", "create_troubles", "is_ready", "pod_troubles"]
 
-NO_GRACE, SOON, DENIED, CONFIG, PULL, CRASH = 0.0, 5.0, 20.0, 30.0, 45.0, 30.0
+NO_GRACE, SOON, CONFIG, PULL, CRASH = 0.0, 5.0, 30.0, 45.0, 30.0
 """Seconds that a trouble may last before waiting is no use: what refers to it may be made a moment later."""
 CRASHES = 3
 
@@ -20,8 +20,8 @@ _NO_SUCH = re.compile(r"not found|manifest unknown|name unknown|does not exist",
 _DENIED = re.compile(r"unauthorized|authori[sz]ation failed|denied|no basic auth|authentication req", re.IGNORECASE)
 _PULL_CAUSES = (
     ("there is no such image", NO_GRACE, _NO_SUCH),
-    # a node that has not heard of a new pull secret yet tries without it first
-    ("access denied", DENIED, _DENIED),
+    # a node that has not heard of a new pull secret yet tries without it first, and again after half a minute at most
+    ("access denied", PULL, _DENIED),
     ("not made for this node's architecture", NO_GRACE, re.compile(r"no match(ing manifest)? for ", re.IGNORECASE)),
 )
 _MISSING = re.compile(r'(configmap|secret)s? "[^"]+" not found|non-existent (config|secret) key', re.IGNORECASE)

@@ -58,7 +58,7 @@ NO_HOST = "failed to do request: dial tcp: lookup r: no such host"
     [
         (waiting("InvalidImageName", "bad"), [], "image", "InvalidImageName: bad", 0),
         (waiting("ErrImagePull", NOT_FOUND), [], "image", "there is no such image (ErrImagePull)", 0),
-        (waiting("ErrImagePull", "401 Unauthorized"), [], "image", "access denied (ErrImagePull)", 20),
+        (waiting("ErrImagePull", "401 Unauthorized"), [], "image", "access denied (ErrImagePull)", 45),
         (waiting("ErrImagePull", "no match for platform in manifest"), [], "image", "architecture", 0),
         (waiting("ImagePullBackOff", "Back-off pulling"), [event("Failed", NOT_FOUND)], "image", "no such image", 0),
         (waiting("ImagePullBackOff", "Back-off pulling"), [event("Failed", NO_HOST)], "image", "no such host", 45),
