@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import urllib.error
 import urllib.request
 from base64 import b64encode
 from collections.abc import Iterator
@@ -50,6 +51,16 @@ class World:
         url = f"http://{self.sandbox.node}:{port}{path}"
         with urllib.request.urlopen(url, timeout=timeout) as response:
             return str(response.read().decode())
+
+    def answers(self, port: int) -> bool:
+        """Whether anybody listens at a NodePort."""
+        try:
+            self.get(port)
+        except urllib.error.HTTPError:
+            return True
+        except OSError:
+            return False
+        return True
 
     def mails(self) -> list[str]:
         return [path.read_text() for path in sorted(self.sandbox.mail_dir.glob("*.eml"))]

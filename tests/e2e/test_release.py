@@ -9,6 +9,7 @@ import urllib.error
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -19,6 +20,7 @@ from sandbox.publish import publish, repository
 from sandbox.publish import sources as example_sources
 from tests.e2e.conftest import World
 from tests.support.program import events_of, pipe
+from tests.support.wait import until
 
 pytestmark = [pytest.mark.sandbox, pytest.mark.slow, pytest.mark.timeout(1500)]
 
@@ -55,6 +57,9 @@ def release(world: World, tmp_path_factory: pytest.TempPathFactory) -> Release:
     made = Release(folder, f"e2e-{uuid4().hex[:8]}", world.mails())
     done = made.run(world)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    # Kubernetes calls a deployment available before the node's proxy has let its port through.
+    for port in (GATEWAY, ADMIN, SITE):
+        until(partial(world.answers, port))
     made.shown = done.stdout
     return made
 

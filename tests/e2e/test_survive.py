@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import pytest
 from tests.e2e.conftest import World
 from tests.e2e.shop import SERVICES, Shop
 from tests.support.program import PIPE, pipe
+from tests.support.wait import until
 
 pytestmark = [pytest.mark.sandbox, pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -24,17 +24,10 @@ def events(shop: Shop, epoch: int) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines if line.endswith("}")]
 
 
-def until(true: Callable[[], object]) -> None:
-    end = time.monotonic() + 120
-    while not true():
-        assert time.monotonic() < end, "waited too long"
-        time.sleep(0.005)
-
-
 def killed(shop: Shop, moment: Callable[[dict[str, Any]], bool], times: int) -> None:
     """Start the release and kill its engine when that moment has come so many times."""
     run = subprocess.Popen([PIPE, "run", "pipeline.yaml"], cwd=shop.folder, env=shop.env, stdout=-3, stderr=-3)
-    until(lambda: sum(map(moment, events(shop, 1))) >= times or run.poll() is not None)
+    until(lambda: sum(map(moment, events(shop, 1))) >= times or run.poll() is not None, limit=120)
     engine = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()[0]
     os.kill(int(engine), signal.SIGKILL)
     assert run.wait(20) == 1

@@ -5,8 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,6 +12,7 @@ import pytest
 from runner.ownership import Ownership
 from tests.support.program import PIPE, pipe
 from tests.support.program import host as environment
+from tests.support.wait import until
 
 DEADLINE = 20.0
 
@@ -28,13 +27,6 @@ def write(folder: Path, text: str) -> Path:
 
 def script(text: str) -> str:
     return f"name: demo\nstages:\n  one:\n    run: |\n      {text}\n"
-
-
-def until(true: Callable[[], object]) -> None:
-    end = time.monotonic() + DEADLINE
-    while not true():
-        assert time.monotonic() < end, "waited too long"
-        time.sleep(0.02)
 
 
 def of_run(folder: Path) -> list[int]:

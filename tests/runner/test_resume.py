@@ -16,6 +16,7 @@ from runner.orders import Cancel, Orders
 from runner.ownership import Owner, Ownership, Taken
 from runner.state import RunState, fold
 from tests.support.program import PIPE, host, pipe
+from tests.support.wait import until
 
 LEDGER = """name: demo
 stages:
@@ -26,13 +27,6 @@ stages:
 finally:
   z: {run: echo z >> ledger}
 """
-
-
-def until(true: Callable[[], object]) -> None:
-    end = time.monotonic() + 20
-    while not true():
-        assert time.monotonic() < end, "waited too long"
-        time.sleep(0.02)
 
 
 def engine_of(run: "subprocess.Popen[bytes]") -> int:

@@ -5,12 +5,12 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.support.program import PIPE, host, pipe
+from tests.support.wait import until
 
 TEXT = """name: demo
 params: {word: {default: hello}}
@@ -19,13 +19,6 @@ stages:
   bad: {needs: say, run: "echo oh no; exit 3", when: params.word != 'hello'}
   after: {needs: bad, run: "true"}
 """
-
-
-def until(true: Callable[[], object]) -> None:
-    end = time.monotonic() + 20
-    while not true():
-        assert time.monotonic() < end, "waited too long"
-        time.sleep(0.02)
 
 
 @pytest.fixture(scope="module")

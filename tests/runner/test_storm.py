@@ -7,7 +7,6 @@ import signal
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ import pytest
 from runner.folder import RunFolder
 from runner.state import fold
 from tests.support.program import PIPE, host, pipe
+from tests.support.wait import until
 
 SLOW_TWELVE = """name: demo
 stages:
@@ -34,13 +34,6 @@ def victims(guardian: int, whom: str) -> list[int]:
         engine = int(Path(f"/proc/{guardian}/task/{guardian}/children").read_text().split()[0])
         return {"engine": [engine], "guardian": [guardian], "both": [guardian, engine]}[whom]
     return [guardian]
-
-
-def until(true: Callable[[], object]) -> None:
-    end = time.monotonic() + 30
-    while not true():
-        assert time.monotonic() < end, "waited too long"
-        time.sleep(0.02)
 
 
 def struck(folder: Path, draw: random.Random, epoch: int, *words: str) -> None:

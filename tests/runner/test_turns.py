@@ -4,8 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import anyio
@@ -17,19 +15,13 @@ from runner.orders import Cancel, Orders
 from runner.state import RunState, fold
 from runner.turns import Turn, in_turn
 from tests.support.program import PIPE, host, pipe
+from tests.support.wait import until
 
 TEXT = """name: demo
 concurrency: {group: his, busy: BUSY}
 stages:
   a: {run: "echo begin $BUILD_NUMBER >> ledger; touch $BUILD_NUMBER.started; test -e go || sleep 30; echo end $BUILD_NUMBER >> ledger"}
 """
-
-
-def until(true: Callable[[], object]) -> None:
-    end = time.monotonic() + 20
-    while not true():
-        assert time.monotonic() < end, "waited too long"
-        time.sleep(0.02)
 
 
 def start(folder: Path, busy: str = "queue") -> "subprocess.Popen[bytes]":
