@@ -48,14 +48,15 @@ class _NeedCount:
             self.met += 1
         elif self.need.group and end.skipped_by_condition:
             self.uncounted = self.uncounted or (name, end)
-        else:
-            self.blocked_by = self.blocked_by or (name, end)
+        elif self.blocked_by is None or (self.blocked_by[1].skipped_by_condition and not end.skipped_by_condition):
+            self.blocked_by = (name, end)
         if self.open == 0 and self.met == 0:
             self.blocked_by = self.blocked_by or self.uncounted
 
     @property
-    def decided(self) -> bool:
-        return self.open == 0 and self.blocked_by is None
+    def failed(self) -> bool:
+        """It will never be met, and not because of a condition."""
+        return self.blocked_by is not None and not self.blocked_by[1].skipped_by_condition
 
 
 class Schedule:
@@ -102,9 +103,10 @@ class Schedule:
             if name not in self._waiting:
                 continue
             counts = self._counts[name]
-            blocked = next((count for count in counts if count.blocked_by), None)
-            if blocked is None and not all(count.decided for count in counts):
-                continue
+            blocked = next((count for count in counts if count.failed), None)
+            if blocked is None and any(count.open for count in counts):
+                continue  # also when a condition blocks it: a failure to come would weigh more, whoever is quicker
+            blocked = blocked or next((count for count in counts if count.blocked_by), None)
             del self._waiting[name]
             yield self.leaves[name], _why_never(blocked) if blocked else None
 

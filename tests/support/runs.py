@@ -24,7 +24,18 @@ from runner.state import LeafState, RunState
 from runner.store import Store
 from stages.catalog import kind
 
-__all__ = ["Run", "leaf", "need", "probe", "run", "shell", "started", "until_inside_an_effect", "until_started"]
+__all__ = [
+    "Run",
+    "leaf",
+    "need",
+    "probe",
+    "resumed",
+    "run",
+    "shell",
+    "started",
+    "until_inside_an_effect",
+    "until_started",
+]
 
 _LOADED = [kind("probe"), kind("shell")]  # as resolve does before an event loop runs
 
@@ -118,13 +129,30 @@ def _engine(
             **plan_fields,
         }
     )
+    return _in(folder, plan, host, tmp_path, jobs=jobs, fail_fast=fail_fast)
+
+
+def _in(
+    folder: RunFolder, plan: Plan, host: Host, place: Path, *, epoch: int = 1, jobs: int = 8, fail_fast: bool = False
+) -> Run:
     masker = Masker()
-    secrets = find_secrets(plan, host.environ, tmp_path)
+    secrets = find_secrets(plan, host.environ, place)
     for text in secrets.texts():
         masker.add(text)
-    journal = Journal(folder, masker)
-    world = World(plan, journal, masker, secrets, host, workspace, tmp_path / "cache", kind, Facts(journal))
+    journal = Journal(folder, masker, epoch)
+    workspace = place / "workspace"
+    world = World(plan, journal, masker, secrets, host, workspace, place / "cache", kind, Facts(journal))
     return Run(Engine(world, Pools(jobs, plan.pools), Request(fail_fast=fail_fast)), folder, workspace)
+
+
+async def resumed(before: Run) -> Run:
+    """The same run in another engine, as after the death of the one before."""
+    world, folder = before.engine.world, before.folder
+    folder.ownership.release(1)
+    made = _in(folder, world.plan, world.host, before.workspace.parent, epoch=folder.ownership.claim())
+    with anyio.fail_after(30):
+        made.outcome = await made.engine.run()
+    return made
 
 
 async def run(tmp_path: Path, *leaves: Leaf, **options: object) -> Run:
