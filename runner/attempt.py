@@ -5,7 +5,7 @@ import json
 import time
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -38,7 +38,7 @@ from runner.journal import Journal
 from runner.logs import StageLog
 from runner.mask import Masker
 from runner.secrets import Secrets
-from runner.workspace import attempt_folder, leaf_folder
+from runner.workspace import attempt_folders, leaf_folder
 
 __all__ = ["Result", "World", "attempt", "gone"]
 
@@ -84,19 +84,13 @@ async def attempt(
 
     A cancel of the leaf passes through; everything else becomes a Result.
     """
-    try:
-        log = StageLog(world.journal.folder.log(leaf.name, number), world.masker)
-    except OSError as error:
-        return _of_host(error)
+    log = StageLog(world.journal.folder.log(leaf.name, number), world.masker)
     limit = leaf.timeout.total_seconds()
-    try:
-        with control.attempt(limit) as scope:
-            async with _listening(leaf, log, control):
-                ended = await _result(_run(world, leaf, number, control, log, lookup, exports))
-        if not scope.cancelled_caught:
-            return ended
-    finally:
-        log.close()
+    with control.attempt(limit) as scope:
+        async with _listening(leaf, log, control):
+            ended = await _result(_run(world, leaf, number, control, log, lookup, exports))
+    if not scope.cancelled_caught:
+        return ended
     reason = control.expired or f"not done after {limit:g} s, its timeout"
     return Result(Outcome.TIMED_OUT, Cause(CauseKind.TIMEOUT, reason))
 
@@ -210,14 +204,15 @@ async def _run(
     lookup: Lookup,
     exports: Mapping[str, str],
 ) -> dict[str, JsonValue]:
-    stage = _stage(world, leaf, lookup)
-    given = _variables(leaf, lookup)
-    async with _context(world, leaf, number, control, log, {**exports, **given}) as ctx:
-        await _settle(stage, ctx)
-        outputs = await _remembering(stage.run(ctx), ctx)
-        found = outputs.model_dump(mode="json")
-        if leaf.outputs:
-            found |= await ctx.call(_written, ctx, leaf)
+    with closing(log):
+        stage = _stage(world, leaf, lookup)
+        given = _variables(leaf, lookup)
+        async with _context(world, leaf, number, control, log, {**exports, **given}) as ctx:
+            await _settle(stage, ctx)
+            outputs = await _remembering(stage.run(ctx), ctx)
+            found = outputs.model_dump(mode="json")
+            if leaf.outputs:
+                found |= await ctx.call(_written, ctx, leaf)
     _check_outputs(found, world.masker)
     return found
 
@@ -280,13 +275,13 @@ async def _context(
     run = world.plan.run
     info = RunInfo(run.id, run.number, world.plan.pipeline, leaf.name, number)
     async with leaf_folder(leaf, world.workspace) as (root, folder):
-        with attempt_folder(world.private) as private:
+        with attempt_folders(world.private) as (outputs, private):
             said = {**environment.of_run(info, world.plan.trigger, root), **given}
             ctx = Context(
                 run=info,
                 root=root,
                 workspace=folder,
-                cache=_cache(world, leaf),
+                cache_place=world.cache / leaf.uses,
                 private=private,
                 env={},
                 manifest_env=said,
@@ -298,7 +293,7 @@ async def _context(
             )
             bound = {name: _bound(ctx, reference) for name, reference in leaf.secrets.items()}
             host = environment.of_host(world.host, world.secrets)
-            ctx.env = {**host, **said, **bound, **world.source, **environment.of_pipe(info, private)}
+            ctx.env = {**host, **said, **bound, **world.source, **environment.of_pipe(info, outputs)}
             async with _group(leaf, ctx):
                 yield ctx
 
@@ -324,12 +319,6 @@ async def _group(leaf: Leaf, ctx: Context) -> AsyncIterator[None]:
 def _name(run: RunInfo) -> str:
     """What we call things that we make for an attempt outside of the run's folder."""
     return f"pipe-{hashlib.sha256(f'{run.id}/{run.stage}/{run.attempt}'.encode()).hexdigest()[:16]}"
-
-
-def _cache(world: World, leaf: Leaf) -> Path:
-    folder = world.cache / leaf.uses
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 def _bound(ctx: Context, reference: str) -> str:

@@ -68,7 +68,7 @@ class Context:
     run: RunInfo
     root: Path
     workspace: Path
-    cache: Path
+    cache_place: Path
     private: Path
     env: Mapping[str, str]
     manifest_env: Mapping[str, str]
@@ -84,6 +84,12 @@ class Context:
     _threads: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(THREADS))
     _progressed: float = 0.0
     _said: tuple[str, float | None] = ("", None)
+
+    @property
+    def cache(self) -> Path:
+        """The kind's folder that runs share, made when it is asked for."""
+        self.cache_place.mkdir(parents=True, exist_ok=True)
+        return self.cache_place
 
     def log(self, text: str | bytes) -> None:
         """Add to the stage's log."""
@@ -143,6 +149,7 @@ class Context:
         value = self.secrets.get(name)
         if not isinstance(value, SecretFile):
             return value
+        self.private.mkdir(mode=0o700, exist_ok=True)
         copy = self.private / re.sub(r"[^\w.-]", "_", f"secret-{name}")
         if not copy.exists():
             copy.touch(mode=0o600)

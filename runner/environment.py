@@ -32,10 +32,8 @@ def of_run(info: RunInfo, trigger: Trigger, workspace: Path) -> dict[str, str]:
     return {name: value for name, value in known.items() if value}
 
 
-def of_pipe(info: RunInfo, private: Path) -> dict[str, str]:
-    """Ours, which no file can set; the folder for outputs is made."""
-    outputs = private / "outputs"
-    outputs.mkdir()
+def of_pipe(info: RunInfo, outputs: Path) -> dict[str, str]:
+    """Ours, which no file can set."""
     return {
         "CI": "true",
         "PIPE_RUN_ID": info.id,

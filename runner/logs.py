@@ -21,6 +21,7 @@ class StageLog:
     """Append-only and safe to use from any thread."""
 
     def __init__(self, path: Path, masker: Masker) -> None:
+        """`path` is made when there is something to write."""
         self.masker = masker
         self._path = path
         self._lock = threading.Lock()
@@ -30,9 +31,8 @@ class StageLog:
         self._indexed = 0.0
         self.heard = time.monotonic()
         """When something was written last, or the stage gave another sign of life."""
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-        self._file = os.open(path, flags, 0o644)
-        self._index = os.open(path.with_suffix(".idx"), flags, 0o644)
+        self._closed = False
+        self._file = self._index = -1
 
     def write(self, data: bytes) -> None:
         """Add bytes; what could be the beginning of a secret waits for the next ones."""
@@ -48,28 +48,38 @@ class StageLog:
         """Add a line of our own, whole even while a process writes."""
         masked = self.masker.mask(text.encode("utf-8", "replace"))
         with self._lock:
-            if self._file >= 0:
+            if not self._closed:
                 self._put((b"" if self._at_line_start else b"\n") + masked + b"\n")
 
     def _write(self, stream: MaskedStream, data: bytes) -> None:
         with self._lock:
-            if self._file >= 0:
+            if not self._closed:
                 self._put(stream.feed(data))
 
     def close(self) -> None:
         """Write what was held back; further writes are dropped (a thread left behind may still try)."""
         with self._lock:
-            if self._file < 0:
+            if self._closed:
                 return
-            for stream in self._streams:
-                self._put(stream.end())
-            os.close(self._file)
-            os.close(self._index)
-            self._file = -1
+            self._closed = True
+            try:
+                for stream in self._streams:
+                    self._put(stream.end())
+            finally:
+                for descriptor in (self._file, self._index):
+                    if descriptor >= 0:
+                        os.close(descriptor)
+
+    def _open(self) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        self._file = os.open(self._path, flags, 0o644)
+        self._index = os.open(self._path.with_suffix(".idx"), flags, 0o644)
 
     def _put(self, data: bytes) -> None:
         if not data:
             return
+        if self._file < 0:
+            self._open()
         self._at_line_start = data.endswith(b"\n")
         self.heard = time.monotonic()
         now = time.time()

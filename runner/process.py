@@ -114,21 +114,14 @@ def _missing(program: str, cwd: Path) -> str:
 
 
 async def _carry(child: "subprocess.Popen[bytes]", streams: list[tuple[int, Callable[[bytes], None]]]) -> bool:
-    carried = anyio.Event()
-    async with anyio.create_task_group() as tasks:
-
-        async def pump_all() -> None:
-            async with anyio.create_task_group() as pumps:
-                for descriptor, sink in streams:
-                    pumps.start_soon(_pump, descriptor, sink)
-            carried.set()
-
-        tasks.start_soon(pump_all)
-        await _exit_of(child)
-        with anyio.move_on_after(DRAIN):
-            await carried.wait()
-        tasks.cancel_scope.cancel()
-    return not carried.is_set()
+    """Carry the output until its end; whether something still held it open after the program's end."""
+    with anyio.CancelScope() as drain:
+        async with anyio.create_task_group() as pumps:
+            for descriptor, sink in streams:
+                pumps.start_soon(_pump, descriptor, sink)
+            await _exit_of(child)
+            drain.deadline = anyio.current_time() + DRAIN
+    return drain.cancelled_caught
 
 
 async def _pump(descriptor: int, sink: Callable[[bytes], None]) -> None:

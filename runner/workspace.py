@@ -14,7 +14,7 @@ from pipeline.plan import Leaf, Plan
 from pipeline.stage import CauseKind, StageFailed
 from runner.folder import RunFolder
 
-__all__ = ["attempt_folder", "leaf_folder", "run_workspace"]
+__all__ = ["attempt_folders", "leaf_folder", "run_workspace"]
 
 
 def run_workspace(plan: Plan, folder: RunFolder, caller: Path) -> Path:
@@ -57,6 +57,8 @@ def _snapshot(workspace: Path, copy: Path) -> Path:
 
 
 def _inside(leaf: Leaf, workspace: Path) -> Path:
+    if not leaf.dir:
+        return workspace
     folder = (workspace / leaf.dir).resolve()
     if not folder.is_relative_to(workspace.resolve()):
         raise StageFailed(f"dir: {leaf.dir} leads out of the workspace", kind=CauseKind.CONFIG)
@@ -66,10 +68,24 @@ def _inside(leaf: Leaf, workspace: Path) -> Path:
 
 
 @contextmanager
-def attempt_folder(place: Path | None) -> Iterator[Path]:
-    """A private folder (0700) for the files of one attempt, in `place` if that is given."""
-    folder = tempfile.mkdtemp(prefix="pipe-", dir=place)
+def attempt_folders(place: Path | None) -> Iterator[tuple[Path, Path]]:
+    """Two folders of one attempt (0700), in `place` if that is given: for its outputs, and for files with secrets.
+
+    Few have such files: whoever writes one makes the second folder.
+    """
+    outputs = Path(tempfile.mkdtemp(prefix="pipe-", dir=place))
+    secrets = outputs.with_name(f"{outputs.name}-secrets")
     try:
-        yield Path(folder)
+        yield outputs, secrets
     finally:
+        for folder in (outputs, secrets):
+            _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    try:
+        folder.rmdir()  # one system call for most of them
+    except FileNotFoundError:
+        return
+    except OSError:
         shutil.rmtree(folder, ignore_errors=True)

@@ -3,7 +3,7 @@
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from pipeline.errors import PipeError, nearest
@@ -12,6 +12,7 @@ from runner.events import Record
 from runner.folder import RunFolder
 from runner.sinks.plain import Plain
 from runner.sinks.view import RunView
+from runner.state import LeafState
 from runner.store import Store
 
 __all__ = ["logs"]
@@ -48,29 +49,58 @@ def _one(folder: RunFolder, stage: str, attempt: int, *, follow: bool) -> int:
         raise PipeError(f"{stage} is fanned out: name one of {', '.join(leaves)}")
     if stage not in known:
         raise PipeError(f"{plan.pipeline}#{plan.run.number} has no leaf '{stage}'; {nearest(stage, known)}")
-    number = attempt or state.leaf(stage).attempt
-    log = folder.log(stage, number)
-    if not log.exists():
-        leaf = state.leaf(stage)
-        if leaf.outcome and leaf.cause and not attempt:
-            raise PipeError(f"{stage} has no log: {leaf.outcome}: {leaf.cause.message}")
-        raise PipeError(f"{stage} has no log of attempt {number}" if number else f"{stage} has not started")
-    with log.open("rb") as file:
-        while True:
-            grows = follow and _grows(folder, stage, number)
-            while block := file.read(1 << 20):
-                sys.stdout.buffer.write(block)
-            sys.stdout.buffer.flush()
-            if not grows:
-                return 0
-            time.sleep(LOOK_EVERY)
+    number = attempt or _last_attempt(folder, stage, follow=follow)
+    if not 0 < number <= read_run(folder)[1].leaf(stage).attempt:
+        raise PipeError(_why_none(state.leaf(stage), attempt))
+    for block in _blocks(folder.log(stage, number), lambda: follow and _runs(folder, stage, number)):
+        sys.stdout.buffer.write(block)
+        sys.stdout.buffer.flush()
+    return 0
 
 
-def _grows(folder: RunFolder, stage: str, attempt: int) -> bool:
+def _last_attempt(folder: RunFolder, stage: str, *, follow: bool) -> int:
+    """The newest attempt, 0 if there is none; with `follow` it is waited for while the run can still start it."""
+    while True:
+        alive = _has_engine(folder)
+        leaf = read_run(folder)[1].leaf(stage)
+        if leaf.attempt or leaf.outcome or not (follow and alive):
+            return leaf.attempt
+        time.sleep(LOOK_EVERY)
+
+
+def _why_none(leaf: LeafState, attempt: int) -> str:
+    if attempt:
+        return f"{leaf.name} has no attempt {attempt}; it had {leaf.attempt or 'none'} so far"
+    if leaf.outcome and leaf.cause:
+        return f"{leaf.name} has no log: {leaf.outcome}: {leaf.cause.message}"
+    return f"{leaf.name} has not started"
+
+
+def _blocks(log: Path, grows: Callable[[], bool]) -> Iterator[bytes]:
+    """What a log holds, and what comes while it grows; a log that nothing was written to is not there."""
+    place = 0
+    while True:
+        last = not grows()
+        if log.exists():
+            with log.open("rb") as file:
+                file.seek(place)
+                while block := file.read(1 << 20):
+                    place += len(block)
+                    yield block
+        if last:
+            return
+        time.sleep(LOOK_EVERY)
+
+
+def _runs(folder: RunFolder, stage: str, attempt: int) -> bool:
     """Whether that attempt is still under way."""
-    owner = folder.ownership.owner()
     leaf = read_run(folder)[1].leaf(stage)
-    return bool(owner and owner.alive() and leaf.running and leaf.attempt == attempt)
+    return _has_engine(folder) and leaf.running and leaf.attempt == attempt
+
+
+def _has_engine(folder: RunFolder) -> bool:
+    owner = folder.ownership.owner()
+    return bool(owner and owner.alive())
 
 
 def _records(folder: RunFolder, *, follow: bool) -> Iterator[Record | None]:
@@ -78,8 +108,7 @@ def _records(folder: RunFolder, *, follow: bool) -> Iterator[Record | None]:
     seen = 0
     while True:
         ended = False
-        owner = folder.ownership.owner()
-        alive = bool(owner and owner.alive())
+        alive = _has_engine(folder)
         for record in folder.records():
             if record.seq > seen:
                 seen = record.seq

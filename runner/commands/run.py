@@ -35,6 +35,7 @@ class Options:
     fail_fast: bool = False
     source: str = ""
     allow_dirty: bool = False
+    durability: str = "batched"
     resume: bool = False
     output: str = "auto"
     guardian: Guardian | None = None
@@ -55,7 +56,7 @@ def run(options: Options) -> int:
     # what one of them has as a secret is no variable of another's processes
     hidden = frozenset[str]().union(*(item.secrets.variables for item in prepared))
     prepared = [replace(item, secrets=replace(item.secrets, variables=hidden)) for item in prepared]
-    request = Request(fail_fast=options.fail_fast, jobs=options.jobs or 0)
+    request = Request(options.fail_fast, options.jobs or 0, options.durability == "strict")
     return drive(prepared, host, request, options.output, options.guardian)
 
 
@@ -79,20 +80,20 @@ def _ongoing(call: Call, store: Store) -> dict[str, RunFolder]:
 def _prepare(call: Call, store: Store, host: Host, options: Options) -> list[Ready]:
     """Check everything that can be checked, for all pipelines at once; only then take numbers."""
     problems: list[PipeError] = []
-    found: list[tuple[str, Secrets]] = []
+    found: list[tuple[Plan, Secrets]] = []
     if options.source and not Path(options.source).is_dir():
         raise PipeError(f"--source {options.source}: no such folder")
     for name in call.pipelines:
         try:
-            plan = call.plan(name, _identity(store, name, store.next_number(name)))
+            plan = call.plan(name, _identity(store, name, call.host.number or store.next_number(name)))
             _check_source(plan, options)
-            found.append((name, find_secrets(plan, host.environ, store.path)))
+            found.append((plan, find_secrets(plan, host.environ, store.path)))
         except PipeError as error:
             problems.append(error)
     if problems:
         raise PipeError("\n".join(dict.fromkeys(map(str, problems))))
     source = _source(call.path, options.source)
-    return [_take(call, store, name, secrets, source) for name, secrets in found]
+    return [_take(call, store, plan, secrets, source) for plan, secrets in found]
 
 
 def _check_source(plan: Plan, options: Options) -> None:
@@ -117,11 +118,14 @@ def _identity(store: Store, pipeline: str, number: int) -> RunIdentity:
     return RunIdentity(id=str(ULID()), number=number, previous=store.previous(pipeline, number))
 
 
-def _take(call: Call, store: Store, name: str, secrets: Secrets, source: Mapping[str, str]) -> Ready:
+def _take(call: Call, store: Store, plan: Plan, secrets: Secrets, source: Mapping[str, str]) -> Ready:
+    """Take a number; the plan was made for the one that was free then."""
+    name = plan.pipeline
     _tell_of_the_last(store, name)
     number, folder = store.take(name, call.host.number)
     store.sweep(name)
-    plan = call.plan(name, _identity(store, name, number))
+    if number != plan.run.number:
+        plan = call.plan(name, _identity(store, name, number))
     folder.write_plan(plan.model_dump_json(by_alias=True, exclude_defaults=True))
     return Ready(plan, folder, secrets, store.path, caller=Path.cwd(), source=source)
 

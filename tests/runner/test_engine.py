@@ -370,7 +370,9 @@ async def test_an_output_of_a_kind_that_holds_a_secret_fails_instead_of_being_ma
 
 
 async def test_a_place_that_cannot_be_written_is_the_hosts_trouble_and_takes_no_sibling_along(tmp_path: Path) -> None:
-    async with started(tmp_path, probe("gate", sleep="300ms"), probe("a", needs=["gate"]), probe("b")) as under_way:
+    async with started(
+        tmp_path, probe("gate", sleep="300ms"), probe("a", log="hello", needs=["gate"]), probe("b")
+    ) as under_way:
         await until_started(under_way, "gate")
         under_way.folder.log("a", 1).mkdir()
     assert under_way["a"].cause is not None

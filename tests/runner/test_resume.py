@@ -21,7 +21,7 @@ from tests.support.wait import until
 LEDGER = """name: demo
 stages:
   a: {run: echo a >> ledger}
-  b: {needs: a, run: "echo b >> ledger; touch b.started; test -e go || sleep 60"}
+  b: {needs: a, run: "echo b; echo b >> ledger; touch b.started; test -e go || sleep 60"}
   c: {needs: b, run: echo c >> ledger}
   d: {run: echo d >> ledger}
 finally:
@@ -191,7 +191,7 @@ def test_a_secret_of_a_run_that_goes_on_is_no_variable_of_a_new_one(tmp_path: Pa
     text = (
         "pipelines:\n  one:\n    secrets: {tok: {kind: text, env: MYTOK}}\n"
         "    stages: {a: {run: 'touch a.started; test -e go || sleep 20', secrets: {T: tok}}}\n"
-        "  two: {stages: {b: {run: 'env | grep MYTOK || true'}}}\n"
+        "  two: {stages: {b: {run: 'echo begun; env | grep MYTOK || true'}}}\n"
     )
     (tmp_path / "pipeline.yaml").write_text(text)
     env = host(MYTOK="correct-horse")
@@ -201,7 +201,7 @@ def test_a_secret_of_a_run_that_goes_on_is_no_variable_of_a_new_one(tmp_path: Pa
     run.wait(20)
     (tmp_path / "go").touch()
     assert pipe(tmp_path, "run", "pipeline.yaml", "--resume", env=env).returncode == 0
-    assert "MYTOK" not in (tmp_path / ".pipe/two/1/logs/b.1.log").read_text()
+    assert (tmp_path / ".pipe/two/1/logs/b.1.log").read_text() == "begun\n"
 
 
 @pytest.mark.slow
@@ -336,3 +336,13 @@ def test_a_checkout_that_is_gone_is_made_again_with_all_that_needs_it(tmp_path: 
     assert "[get] runs again: the checkout in . is gone from the workspace" in done.stdout
     assert (tmp_path / "ledger").read_text().count("one") == 2
     assert (tmp_path / "ledger").read_text().count("other") == 1
+
+
+def test_a_dead_run_can_be_ended_without_going_on(dead: Path) -> None:
+    done = pipe(dead, "cancel", "demo#1")
+    assert done.returncode == 0, done.stderr
+    assert sorted(ledger(dead)) == ["a", "b", "d", "z"]
+    ends = {name: leaf.outcome for name, leaf in state(dead).leaves.items()}
+    assert (ends["a"], ends["b"], ends["c"], ends["z"]) == ("succeeded", "cancelled", "cancelled", "succeeded")
+    assert (state(dead).outcome, state(dead).cancelled_by.partition(" on ")[1]) == ("cancelled", " on ")
+    assert pipe(dead, "resume", "demo#1").returncode == 2

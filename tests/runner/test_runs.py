@@ -112,8 +112,29 @@ def test_a_log_is_printed_byte_for_byte_and_a_runs_logs_behind_their_leaves(two:
     assert "[say] saying bye\n" in pipe(two, "logs", "2").stdout
     wrong = pipe(two, "logs", "2", "bed")
     assert (wrong.returncode, "did you mean 'bad'?" in wrong.stderr) == (2, True)
-    assert "has no log of attempt 4" in pipe(two, "logs", "2", "bad", "--attempt", "4").stderr
+    assert "bad has no attempt 4; it had 1 so far" in pipe(two, "logs", "2", "bad", "--attempt", "4").stderr
     assert "after has no log: skipped: needs bad: bad failed" in pipe(two, "logs", "2", "after").stderr
+
+
+def test_an_attempt_that_wrote_nothing_has_an_empty_log(tmp_path: Path) -> None:
+    (tmp_path / "pipeline.yaml").write_text('name: demo\nstages: {quiet: {run: "true"}}\n')
+    assert pipe(tmp_path, "run", "pipeline.yaml").returncode == 0
+    done = pipe(tmp_path, "logs", "1", "quiet")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert not list((tmp_path / ".pipe/demo/1/logs").iterdir())
+
+
+def test_following_a_leaf_that_waits_shows_it_once_it_starts(tmp_path: Path) -> None:
+    text = "name: demo\nstages: {s: {run: until test -e go; do sleep 0.05; done}, late: {needs: s, run: echo late}}\n"
+    (tmp_path / "pipeline.yaml").write_text(text)
+    run = subprocess.Popen([PIPE, "run", "pipeline.yaml"], cwd=tmp_path, env=host(), stdout=-3, stderr=-3)
+    until((tmp_path / ".pipe/demo/1/plan.json").exists)
+    follow = subprocess.Popen([PIPE, "logs", "1", "late", "-f"], cwd=tmp_path, env=host(), stdout=-1, text=True)
+    with pytest.raises(subprocess.TimeoutExpired):
+        follow.wait(1)
+    (tmp_path / "go").touch()
+    assert run.wait(20) == 0
+    assert (follow.communicate(timeout=20)[0], follow.returncode) == ("late\n", 0)
 
 
 def test_following_a_log_ends_with_the_run(tmp_path: Path, running: "subprocess.Popen[bytes]") -> None:
