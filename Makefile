@@ -43,8 +43,8 @@ status: .venv/.ready  ## Say how the sandbox is
 	$(PYTHON) -m sandbox status
 
 bench: .venv/.ready  ## Measure: the engine's own cost, parallel builds, a release against a shell script
-	$(PYTHON) -m bench.overhead
-	$(PYTHON) -m bench.graphs
+	@$(UV) sync --frozen --system-certs --group bench --compile-bytecode --quiet
+	$(PYTHON) -m bench.engine docs/benchmarks.md
 	$(PYTHON) -m bench.parallel
 	$(PYTHON) -m bench.release
 

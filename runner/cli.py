@@ -49,6 +49,12 @@ output_option = click.option(
 @click.option("--fail-fast", is_flag=True, help="When a stage fails, cancel all others of its pipeline.")
 @click.option("--source", default="", metavar="DIR", help="Build a copy of this working tree instead of a checkout.")
 @click.option("--allow-dirty", is_flag=True, help="Let a run with --source deploy.")
+@click.option(
+    "--durability",
+    type=click.Choice(["batched", "strict"]),
+    default="batched",
+    help="When power may fail: lose at most 50 ms without effects, or wait for the disk at every step.",
+)
 @click.option("--resume", is_flag=True, help="Go on with runs whose engine died instead of beginning new ones.")
 @output_option
 @click.pass_obj
@@ -165,11 +171,15 @@ def diff(before: str, after: str) -> int:
 
 @pipe.command()
 @click.argument("run", default="")
-def cancel(run: str) -> int:
-    """End RUN (else the one that is running) as Ctrl-C would, from another terminal or host."""
+@click.pass_obj
+def cancel(guardian: Guardian | None, /, run: str) -> int:
+    """End RUN (else the one that is running) as Ctrl-C would, from another terminal or host.
+
+    A run whose engine died is taken over for that: only its `finally` runs.
+    """
     from runner.commands.cancel import cancel as cancel_run
 
-    return cancel_run(run)
+    return cancel_run(run, guardian)
 
 
 @pipe.command()

@@ -61,8 +61,12 @@ class Request:
 
     fail_fast: bool = False
     jobs: int = 0
+    strict: bool = False
+    """Force every record to disk before going on, not only those before effects."""
     again: Mapping[str, str] | None = None
     """Leaves that are to be run although they have ended, and why; None when the run just goes on."""
+    cancelled_by: str = ""
+    """Who wants the run only ended: nothing more starts but its `finally`."""
 
 
 FIRST = Request()
@@ -99,6 +103,8 @@ class Engine:
         self._late: Interrupt | None = None
         self._cancelled_at = 0.0
         self._cancelled = anyio.Event()
+        self.stopping = anyio.Event()
+        """Set when the run is to end before its time: it was cancelled, or let go of."""
         self.let_go_because = ""
         self._scope: anyio.CancelScope | None = None
         self._most_retries = max(FEWEST_RETRIES, len(world.plan.leaves))
@@ -122,15 +128,15 @@ class Engine:
                 tasks.start_soon(self._bound_run)
                 outcome = await self._run_stages(clean_up=ours)
             tasks.cancel_scope.cancel()
-        if outcome is None:
+        if outcome is None:  # let go of, or left behind
             self.journal.close()
-            return Outcome.ERRORED
+            return self.journal.state.outcome or Outcome.ERRORED
         self._close(outcome)
         return outcome
 
     def cancel(self, by: str, *, superseded: bool = False) -> None:
         """End the run: running stages stop, waiting ones never start, `finally` gets eight seconds."""
-        if self._cancel:
+        if self._cancel or self.over:
             return
         self.journal.append(events.CancelRequested(by, superseded))
         self._begin_cancel()
@@ -145,18 +151,15 @@ class Engine:
         self._cancel = Interrupt(Outcome.CANCELLED, Cause(kind, message, (by,)))
         self._cancelled_at = anyio.current_time()
         self._cancelled.set()
+        self.stopping.set()
 
     def _obey(self, order: Cancel) -> None:
         self.cancel(order.by, superseded=order.superseded)
 
-    @property
-    def cancelled(self) -> anyio.Event:
-        """Set when the run is to end, whoever wants that."""
-        return self._cancelled
-
     def let_go(self, why: str) -> None:
         """Stop without an end: attempts are ended and lost, effects that have begun finished, and the run resumable."""
         self.let_go_because = self.let_go_because or why
+        self.stopping.set()
         for control in self._wave.controls.values():
             control.bound_effects()
         if self._scope:
@@ -167,8 +170,15 @@ class Engine:
         for control in self._wave.controls.values():
             control.cut()
 
+    @property
+    def over(self) -> bool:
+        """Nothing more is to be written: the run has its end, or was let go of without one."""
+        return self.journal.state.outcome is not None or bool(self.let_go_because)
+
     def abandon(self) -> None:
-        """Write down that stages did not stop in time; the process is about to end with them."""
+        """Write down that stages did not stop in time; they are to end with the process."""
+        if self.over:
+            return
         stuck = Cause(CauseKind.CANCELLED_BY, "did not stop in time; what it was doing is unknown")
         never = Cause(CauseKind.CANCELLED_BY, "no time was left for it")
         running = self._running()
@@ -176,6 +186,8 @@ class Engine:
             if leaf.name not in self._ends:
                 self._finish(leaf, Result(Outcome.CANCELLED, stuck if leaf.name in running else never))
         self._close(Outcome.CANCELLED)
+        if self._scope:
+            self._scope.cancel()
 
     async def _bound_run(self) -> None:
         """End the stages when the run's own time is over; it counts from the first stage that ever started."""
@@ -215,6 +227,8 @@ class Engine:
                 self.journal.append(events.RunReopened(again))
         if not state.id:
             self._begin_run()
+        if self._request.cancelled_by and not state.cancelled_by:
+            self.journal.append(events.CancelRequested(self._request.cancelled_by))
         if state.cancelled_by:
             self._begin_cancel()
 
@@ -231,6 +245,7 @@ class Engine:
                 version=__version__,
                 jobs=self._request.jobs,
                 fail_fast=self._request.fail_fast,
+                strict=self._request.strict,
                 folder=str(self.world.workspace),
                 source=dict(self.world.source),
             )
@@ -358,7 +373,7 @@ class Engine:
                 result = await self._attempt(leaf, number, control)
         if result is None and control.interrupt:
             result = Result(control.interrupt.outcome, control.interrupt.cause)
-        if result:
+        if result and not self.over:
             self._finish(leaf, result)
             self._advance(tasks)
 

@@ -101,6 +101,7 @@ class RunStarted(Event):
     version: str = ""
     jobs: int = 0
     fail_fast: bool = False
+    strict: bool = False
     folder: str = ""
     """Where it was called: the workspace of a run that checks nothing out."""
     source: Mapping[str, str] = field(default_factory=dict)

@@ -37,12 +37,14 @@ class EpochLost(Exception):
 class Journal:
     """Appends the events of one run and keeps the state that they fold to. Any thread may append.
 
-    `epoch` is what claiming the folder gave; the state begins with what earlier epochs wrote.
+    `epoch` is what claiming the folder gave; the state begins with what earlier epochs wrote. `strict`: each
+    record is on disk when `append` returns, which waits for the disk every time.
     """
 
-    def __init__(self, folder: RunFolder, masker: Masker, epoch: int = 1) -> None:
+    def __init__(self, folder: RunFolder, masker: Masker, epoch: int = 1, *, strict: bool = False) -> None:
         self.folder = folder
         self.epoch = epoch
+        self._strict = strict
         self._masker = masker
         self.state: RunState = fold(folder.records()) if epoch > 1 else RunState()
         self._seq = self.state.seq
@@ -74,7 +76,9 @@ class Journal:
             self._seq += 1
             record = Record(self._seq, round(time.time(), 3), clean)
             self._write(encode(record))
-            self._unforced = True
+            self._unforced = not self._strict
+            if self._strict:
+                _force(self._file)
             self.state.apply(record)
             for reader in self._readers:
                 reader(record)
@@ -150,6 +154,8 @@ class Journal:
     def close(self) -> None:
         """Force the rest and let go of the file; what is appended later raises OSError."""
         with self._lock:
+            if self._file < 0:
+                return
             _force(self._file)
             os.close(self._file)
             self._file = -1

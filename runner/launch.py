@@ -8,7 +8,7 @@ from runner.guardian import Guardian, guard
 
 __all__ = ["main"]
 
-_GUARDED = frozenset({"run", "resume", "rerun"})
+_GUARDED = frozenset({"run", "resume", "rerun", "cancel"})
 
 
 def main() -> NoReturn:

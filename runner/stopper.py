@@ -13,6 +13,7 @@ from runner.sinks.sink import Sink
 
 __all__ = ["Stopper"]
 
+LOOK_EVERY = 0.1
 _OBEYED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
@@ -23,8 +24,6 @@ class Stopper:
         self._engines = engines
         self._sink = sink
         self._heard: Counter[str] = Counter()
-        self._told = anyio.Event()
-        self._orphaned = False
         self.exit_code = 0
         """130 or 143 once a signal came, else 0."""
 
@@ -55,30 +54,30 @@ class Stopper:
             self.exit_code = 130 if number == signal.SIGINT else 143
             for engine in self._engines:
                 engine.cancel(signal.Signals(number).name)
-            self._told.set()
         elif self._heard[source] > 1:
             for engine in self._engines:
                 engine.cut()
 
     def _let_go(self) -> None:
         """Without a guardian nobody would end what we leave: stop as if killed, so that the runs can be resumed."""
-        self._orphaned = True
         for engine in self._engines:
             engine.let_go("its guardian died")
-        self._told.set()
-
-    async def heed_orders(self) -> None:
-        """Runs that were ended by an order have no more time than those that a signal ended."""
-        for engine in self._engines:
-            await engine.cancelled.wait()
-        self._told.set()
 
     async def last_resort(self) -> None:
-        """Leave behind what does not stop: write that down and end this process, which ends theirs too."""
-        await self._told.wait()
+        """Leave behind runs that were told to end and do not, and write that down.
+
+        What they hold up ends with this process, as soon as no other run of it is under way.
+        """
+        async with anyio.create_task_group() as tasks:
+            for engine in self._engines:
+                tasks.start_soon(self._leave_behind, engine)
+
+    async def _leave_behind(self, engine: Engine) -> None:
+        await engine.stopping.wait()
         await anyio.sleep(STOP_WITHIN)
-        for engine in () if self._orphaned else self._engines:
-            with suppress(OSError):
-                engine.abandon()
+        with suppress(OSError):
+            engine.abandon()
+        while not all(other.over for other in self._engines):  # noqa: ASYNC110 - they end in many ways
+            await anyio.sleep(LOOK_EVERY)
         await anyio.to_thread.run_sync(self._sink.stop)
         os._exit(self.exit_code or 1)

@@ -9,8 +9,9 @@ from pathlib import Path
 import click
 
 from pipeline.errors import PipeError
-from runner.commands.resume import read_run
+from runner.commands.resume import Options, read_run, resume
 from runner.folder import RunFolder
+from runner.guardian import Guardian
 from runner.orders import Cancel, Orders
 from runner.state import fold
 from runner.status import status
@@ -22,18 +23,24 @@ ENDS_WITHIN = 15.0
 """Seconds that a cancelled run is waited for: stages get ten, and the console a moment."""
 
 
-def cancel(words: str) -> int:
-    """Ask the engine of a run to end it, wherever it is, and wait until it has.
+def cancel(words: str, guardian: Guardian | None) -> int:
+    """Ask the engine of a run to end it, wherever it is, and wait until it has; end a run itself whose engine died.
 
     Raises:
-        PipeError: nobody works on that run.
+        PipeError: the run has ended.
     """
-    folder = _running(words)
+    folder = _meant(words)
     plan, state = read_run(folder)
     name = f"{plan.pipeline}#{plan.run.number}"
-    how = status(folder, name, state)
-    if how.word != "running":
-        raise PipeError(f"{name} is not running: {how.word}" + (f"; {how.note}" if how.note else ""))
+    if state.outcome:
+        raise PipeError(f"{name} is not running: {state.outcome}")
+    if status(folder, name, state).word != "running":
+        resume(Options(str(folder.path), cancelled_by=_who(), guardian=guardian))
+        return 0 if fold(folder.records()).outcome else 1
+    return _ask(folder, name)
+
+
+def _ask(folder: RunFolder, name: str) -> int:
     try:
         Orders(folder.path).give(Cancel(_who()))
     except OSError as error:
@@ -52,7 +59,7 @@ def cancel(words: str) -> int:
     return 1
 
 
-def _running(words: str) -> RunFolder:
+def _meant(words: str) -> RunFolder:
     store = Store(os.environ, Path.cwd())
     if words:
         return store.find(words)

@@ -75,7 +75,7 @@ def _engine(
 ) -> Engine:
     masker = Masker()
     short = [text for text in item.secrets.texts() if not masker.add(text)]
-    journal = Journal(item.folder, masker, item.epoch)
+    journal = Journal(item.folder, masker, item.epoch, strict=request.strict)
     view = RunView(item.plan, item.folder, item.plan.pipeline if several else "", fold(item.folder.records()))
     journal.subscribe(sink.reader(view))
     if short:
@@ -123,7 +123,6 @@ async def _run_all(engines: Sequence[Engine], sink: Sink, guardian: Guardian | N
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(stopper.obey_signals)
         tasks.start_soon(stopper.last_resort)
-        tasks.start_soon(stopper.heed_orders)
         if guardian is not None:
             tasks.start_soon(stopper.obey_guardian, guardian.pipe)
         async with anyio.create_task_group() as runs:

@@ -42,12 +42,13 @@ class Again:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """The words of `pipe resume` (`again` is None) and `pipe rerun`."""
+    """The words of `pipe resume` (`again` is None) and `pipe rerun`; `cancelled_by`: take it over only to end it."""
 
     run: str = ""
     again: Again | None = None
     jobs: int | None = None
     output: str = "auto"
+    cancelled_by: str = ""
     guardian: Guardian | None = None
 
 
@@ -67,7 +68,8 @@ def resume(options: Options) -> int:
     except PipeError:
         folder.ownership.release(epoch)
         raise
-    request = Request(state.begun.fail_fast, options.jobs or state.begun.jobs, again)
+    begun = state.begun
+    request = Request(begun.fail_fast, options.jobs or begun.jobs, begun.strict, again, options.cancelled_by)
     return drive([ready], host, request, options.output, options.guardian)
 
 

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from runner.folder import RunFolder
 from runner.ownership import Ownership
+from runner.state import fold
 from tests.support.program import PIPE, pipe
 from tests.support.program import host as environment
 from tests.support.wait import until
@@ -245,6 +247,44 @@ def test_no_file_with_a_secret_outlives_kill_9_of_the_engine(tmp_path: Path) -> 
     os.kill(int(engine), signal.SIGKILL)
     run.wait(10)
     assert not copy.exists()
+
+
+def end_of(folder: Path, pipeline: str) -> str:
+    return str(fold(RunFolder(folder / ".pipe" / pipeline / "1").records()).outcome or "")
+
+
+BESIDE = """pipelines:
+  quick: {stages: {one: {run: "echo done"}}}
+  slow: {stages: {one: {run: "touch started; sleep 300"}}}
+"""
+
+
+def test_a_signal_after_one_of_two_pipelines_has_ended_ends_the_other(tmp_path: Path) -> None:
+    write(tmp_path, BESIDE)
+    run = subprocess.Popen([PIPE, "run", "pipeline.yaml"], cwd=tmp_path, env=environment(), stdout=-3, stderr=-1)
+    until(lambda: end_of(tmp_path, "quick") and (tmp_path / "started").exists())
+    run.send_signal(signal.SIGINT)
+    assert (run.communicate(timeout=DEADLINE)[1], run.returncode) == (b"", 130)
+    assert (end_of(tmp_path, "quick"), end_of(tmp_path, "slow")) == ("succeeded", "cancelled")
+
+
+STUCK = """pipelines:
+  free: {stages: {one: {run: "until test -e go; do sleep 0.05; done"}}}
+  stuck: {stages: {one: {uses: probe, with: {log: up, sleep: 5m, ignore_cancel: 5m}}}}
+"""
+
+
+@pytest.mark.slow
+def test_a_stuck_pipeline_that_an_order_cancelled_holds_up_no_other_one(tmp_path: Path) -> None:
+    write(tmp_path, STUCK)
+    run = subprocess.Popen([PIPE, "run", "pipeline.yaml"], cwd=tmp_path, env=environment(), stdout=-3, stderr=-3)
+    until((tmp_path / ".pipe/stuck/1/logs/one.1.log").exists)
+    pipe(tmp_path, "cancel", "stuck")
+    until(lambda: end_of(tmp_path, "stuck"))
+    assert run.poll() is None
+    (tmp_path / "go").touch()
+    assert run.wait(DEADLINE) == 1
+    assert (end_of(tmp_path, "free"), end_of(tmp_path, "stuck")) == ("succeeded", "cancelled")
 
 
 def test_a_signal_before_anything_has_started_ends_quietly(tmp_path: Path) -> None:
