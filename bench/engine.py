@@ -119,10 +119,10 @@ def at_once() -> Iterator[Row]:
 
 def in_layers() -> Iterator[Row]:
     sparse, make, full = together(
-        7, (layered(20, 50, 3), "pipe"), (layered(20, 50, 3), "make"), (layered(20, 50, 50), "pipe")
+        7, (layered(20, 48, 3), "pipe"), (layered(20, 48, 3), "make"), (layered(20, 48, 48), "pipe")
     )
-    yield Row("W4 20 layers of 50, three needs each", "make", Ratio.of(sparse, make, 1.5))
-    yield Row("W4 20 layers of 50, all to all", "three needs each", Ratio.of(full, sparse, 1.2))
+    yield Row("W4 20 layers of 48, three needs each", "make", Ratio.of(sparse, make, 1.5))
+    yield Row("W4 20 layers of 48, all to all", "three needs each", Ratio.of(full, sparse, 1.2))
 
 
 def large() -> Iterator[Row]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from difflib import get_close_matches
 
 __all__ = ["InvalidPipeline", "PipeError", "Place", "Problem", "nearest"]
 
@@ -69,6 +68,8 @@ class InvalidPipeline(PipeError):
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """A hint that names the closest known word, or all of them when none is close and they are few."""
+    from difflib import get_close_matches
+
     names = sorted(known)
     if len(names) > MANY:
         names = [name for name in names if name[:1] == word[:1] and abs(len(name) - len(word)) < 3][:MANY]

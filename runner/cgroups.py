@@ -5,6 +5,7 @@ group is made beside or below our own one, wherever the host lets us; it is neve
 """
 
 import contextlib
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -67,19 +68,35 @@ def _cpu() -> _Controller:
 
 def out_of_memory_here() -> int:
     """How many processes of the group that we are in the kernel killed for want of memory; 0 if nobody counts."""
+    counter = _own_counter()
+    if counter is None:
+        return 0
+    try:
+        return _counted(os.pread(counter, 4096, 0))
+    except OSError:
+        return 0
+
+
+@cache
+def _own_counter() -> int | None:
+    """Open for as long as this process lives: every attempt reads it."""
     try:
         controller = _memory()
-    except NoGroup:
-        return 0
-    return _count(controller.own / controller.killed)
+        return os.open(controller.own / controller.killed, os.O_RDONLY | os.O_CLOEXEC)
+    except (NoGroup, OSError):
+        return None
 
 
 def _count(file: Path) -> int:
     try:
-        words = [line.split() for line in file.read_text().splitlines()]
+        return _counted(file.read_bytes())
     except OSError:
         return 0
-    return next((int(pair[1]) for pair in words if len(pair) == 2 and pair[0] == "oom_kill"), 0)
+
+
+def _counted(text: bytes) -> int:
+    _, found, rest = text.partition(b"oom_kill ")
+    return int(rest.split(maxsplit=1)[0]) if found else 0
 
 
 class Group:

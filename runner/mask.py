@@ -1,7 +1,6 @@
 """Taking secrets out of streams of bytes, whatever way the bytes are cut."""
 
 import base64
-import html
 import json
 import re
 import shlex
@@ -27,6 +26,8 @@ def _base64_forms(value: bytes) -> Iterator[bytes]:
 
 
 def _forms(value: str) -> set[bytes]:
+    import html
+
     raw = value.encode()
     quoted = urllib.parse.quote(value, safe="")
     texts = {
