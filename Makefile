@@ -31,7 +31,8 @@ check: .venv/.ready  ## What is quick: lint, types, import rules, tests without 
 	$(PYTHON) -m pytest -q -n 2 -m "not sandbox and not slow and not long"
 
 test-long: .venv/.ready  ## What takes minutes: every crash point, a storm of kills
-	$(PYTHON) -m pytest -v -m long tests/runner
+	$(PYTHON) -m sandbox up
+	$(PYTHON) -m pytest -v -m long
 
 up: .venv/.ready  ## Start the sandbox: docker engine, registry, git host, mail sink, Kubernetes
 	$(PYTHON) -m sandbox up

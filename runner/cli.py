@@ -163,7 +163,7 @@ def logs(run: str, stage: str, attempt: int | None, *, follow: bool) -> int:
 @click.argument("before")
 @click.argument("after")
 def diff(before: str, after: str) -> int:
-    """Say what differs between two runs: parameters, commits, digests, ends, times."""
+    """Say what differs between two runs: parameters, commits, tools, digests, ends, times."""
     from runner.commands.diff import diff as compare
 
     return compare(before, after)

@@ -2,11 +2,12 @@
 
 import hashlib
 import os
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from runner.events import Record, RunResumed, decode
+from runner.events import Record, RunFinished, RunResumed, decode
 from runner.ownership import Ownership, numbered
 
 __all__ = ["RunFolder"]
@@ -55,6 +56,13 @@ class RunFolder:
             os.fsync(descriptor)
             os.close(descriptor)
 
+    def made(self) -> float:
+        """When the run began, in seconds since the epoch: its plan is written once; 0 if it never did."""
+        try:
+            return self.plan.stat().st_mtime
+        except OSError:
+            return 0.0
+
     # -- the journal -------------------------------------------------------------------------------
 
     def records(self) -> Iterator[Record]:
@@ -74,6 +82,15 @@ class RunFolder:
                 if last is not None and record.seq > last:
                     break
                 yield record
+
+    def ended(self) -> RunFinished | None:
+        """The record that ended it; None while there is none, and of a journal that something has spoiled."""
+        try:
+            last = deque(self.records(), maxlen=1)
+        except ValueError:
+            return None
+        end = last[0].event if last else None
+        return end if isinstance(end, RunFinished) else None
 
     @property
     def ownership(self) -> Ownership:

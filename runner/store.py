@@ -1,18 +1,13 @@
-"""All runs below one folder: their numbers, and which of their workspaces may go."""
+"""All runs below one folder, and their numbers."""
 
 import contextlib
-import shutil
-from collections import deque
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from pipeline.errors import PipeError
-from runner.events import RunFinished
 from runner.folder import RunFolder
 
 __all__ = ["Store"]
-
-WORKSPACES_KEPT = 5
 
 
 class Store:
@@ -45,12 +40,8 @@ class Store:
         if not before:
             return ""
         folder = RunFolder(self.path / pipeline / str(max(before)))
-        try:
-            last = deque(folder.records(), maxlen=1)
-        except ValueError:  # a journal that something spoiled does not stop the next run
-            return ""
-        ended = last[0].event if last else None
-        return ended.outcome.value if isinstance(ended, RunFinished) else ""
+        end = folder.ended()
+        return end.outcome.value if end else ""
 
     def take(self, pipeline: str, number: int | None) -> tuple[int, RunFolder]:
         """Claim a run's number by making its folder, which one process alone can do.
@@ -81,14 +72,6 @@ class Store:
                 raise self._unwritable(error) from error
             return wanted, RunFolder(folder)
 
-    def sweep(self, pipeline: str) -> None:
-        """Remove the workspaces of runs that nobody works on, but the newest five; logs and journals stay."""
-        for number in sorted(self._numbers(pipeline), reverse=True)[WORKSPACES_KEPT:]:
-            folder = RunFolder(self.path / pipeline / str(number))
-            owner = folder.ownership.owner()
-            if folder.work.exists() and not (owner and owner.alive()):
-                shutil.rmtree(folder.work, ignore_errors=True)
-
     def runs(self) -> list[tuple[str, int, RunFolder]]:
         """Every run that is kept, the newest first."""
         found = [
@@ -96,7 +79,7 @@ class Store:
             for folder in (sorted(self.path.glob("[!.]*")) if self.path.is_dir() else ())
             for number in self._numbers(folder.name)
         ]
-        return sorted(found, key=lambda run: (_made(run[2].path), run[1]), reverse=True)
+        return sorted(found, key=lambda run: (run[2].made(), run[1]), reverse=True)
 
     def find(self, words: str) -> RunFolder:
         """The run that somebody means: `backend#12`, `12` or `backend` (its newest), or the path of its folder.
@@ -136,11 +119,3 @@ class Store:
     def _unwritable(self, error: OSError) -> PipeError:
         place = error.filename or self.path
         return PipeError(f"cannot write {place}: {error.strerror}; set PIPE_STORE to a folder that can be written")
-
-
-def _made(path: Path) -> float:
-    """When a run began: its plan is written once."""
-    try:
-        return (path / "plan.json").stat().st_mtime
-    except OSError:
-        return 0.0

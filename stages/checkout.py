@@ -71,6 +71,7 @@ class Checkout(Stage[CheckoutOutputs]):
         found = await self._find(ctx, remote, address)
         ctx.log(f"{address}: {found.ref or self.ref or 'HEAD'} is {found.commit}")
         await remote.bring(found, folder, depth=self.depth, submodules=self.submodules)
+        await ctx.once("tool git", remote.version)
         subject = await ctx.call(local.subject, folder)
         return CheckoutOutputs(commit=found.commit, branch=found.branch, tag=found.tag, subject=subject)
 

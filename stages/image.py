@@ -1,5 +1,6 @@
 """`uses: image`: build an image with a docker engine."""
 
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -86,6 +87,7 @@ class Image(Stage[ImageOutputs]):
         )
         image = await ctx.call(Build(self._engine(ctx, reference), request, ctx.log, ctx.progress))
         ctx.log(f"built {reference}: {image}")
+        await ctx.once("tool docker", partial(ctx.call, self._engine(ctx, reference).version))
         await self._tidy(ctx)
         return ImageOutputs(ref=str(reference), id=image, repository=self.image, tag=self.tag)
 

@@ -54,9 +54,11 @@ class Maven(Stage[NoOutputs]):
             lines.feed(block)
 
         async with _repository(ctx) as repository:
-            argv = [program, "-B", f"-Dmaven.repo.local={repository}", *options, *self.goals]
+            argv = [program, "-B", "-V", f"-Dmaven.repo.local={repository}", *options, *self.goals]
             ended = await ctx.exec(argv, env=env, output=sink, check=False)
         lines.end()
+        if log.tool:
+            await ctx.once("tool maven", log.version)
         if ended.exit_code:
             raise log.trouble(Path(program).name, ended.exit_code)
         return NoOutputs()

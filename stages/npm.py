@@ -82,8 +82,13 @@ class Npm(Stage[NoOutputs]):
         """The name of this installation in the store; empty if it cannot be kept."""
         if self.install == "install" or not await ctx.call(package.keepable):
             return ""
-        node = await ctx.exec(["node", "--version"], capture=True)
-        return await ctx.call(package.key, node.stdout.decode().strip(), self.registry)
+
+        async def version() -> str:
+            node = await ctx.exec(["node", "--version"], capture=True)
+            return node.stdout.decode().strip()
+
+        node = await ctx.once("tool node", version)
+        return await ctx.call(package.key, str(node), self.registry)
 
     async def _restored(self, ctx: StageContext, store: Store, modules: Path, key: str) -> bool:
         if await ctx.call(store.has, modules, key):

@@ -20,7 +20,7 @@ __all__ = ["diff"]
 
 
 def diff(before: str, after: str) -> int:
-    """Print what differs between two runs: parameters, commits and other facts, outputs, ends, and times."""
+    """Print what differs between two runs: parameters, commits, tools, outputs, ends, and times."""
     store = Store(os.environ, Path.cwd())
     pairs = [read_run(store.find(words)) for words in (before, after)]
     names = [f"{plan.pipeline}#{plan.run.number}" for plan, _ in pairs]
@@ -34,7 +34,7 @@ def _differences(before: tuple[Plan, RunState], after: tuple[Plan, RunState]) ->
     yield from _changed("pipe", {"": old.begun.version}, {"": new.begun.version})
     yield from _changed("file", {"": old_plan.digest[:12]}, {"": new_plan.digest[:12]})
     yield from _changed("param", old_plan.params, new_plan.params)
-    yield from _changed("fact", old.facts, new.facts)
+    yield from _changed("", old.facts, new.facts)
     yield from _changed("outcome", _ends(old), _ends(new))
     yield from _changed("output", _outputs(old), _outputs(new))
     yield from _slower(old, new)
@@ -43,7 +43,7 @@ def _differences(before: tuple[Plan, RunState], after: tuple[Plan, RunState]) ->
 def _changed(what: str, old: Mapping[str, JsonValue], new: Mapping[str, JsonValue]) -> Iterator[str]:
     for name in dict.fromkeys((*old, *new)):
         if old.get(name) != new.get(name):
-            label = f"{what} {name}".rstrip()
+            label = f"{what} {name}".strip()
             yield plain_text(f"  {label}: {_text(old.get(name))} → {_text(new.get(name))}")
 
 

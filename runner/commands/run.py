@@ -20,6 +20,7 @@ from runner.hosts import Host, detect
 from runner.process import end_marked
 from runner.secrets import Secrets, find_secrets
 from runner.store import Store
+from runner.sweep import policy, sweep
 
 __all__ = ["Options", "run"]
 
@@ -79,6 +80,7 @@ def _ongoing(call: Call, store: Store) -> dict[str, RunFolder]:
 
 def _prepare(call: Call, store: Store, host: Host, options: Options) -> list[Ready]:
     """Check everything that can be checked, for all pipelines at once; only then take numbers."""
+    keep = policy(host.environ)
     problems: list[PipeError] = []
     found: list[tuple[Plan, Secrets]] = []
     if options.source and not Path(options.source).is_dir():
@@ -93,7 +95,10 @@ def _prepare(call: Call, store: Store, host: Host, options: Options) -> list[Rea
     if problems:
         raise PipeError("\n".join(dict.fromkeys(map(str, problems))))
     source = _source(call.path, options.source)
-    return [_take(call, store, plan, secrets, source) for plan, secrets in found]
+    taken = [_take(call, store, plan, secrets, source) for plan, secrets in found]
+    if removed := sweep(store, keep):
+        sys.stderr.write(f"pipe: little room in {store.path}: removed the workspace(s) of {', '.join(removed)}\n")
+    return taken
 
 
 def _check_source(plan: Plan, options: Options) -> None:
@@ -123,7 +128,6 @@ def _take(call: Call, store: Store, plan: Plan, secrets: Secrets, source: Mappin
     name = plan.pipeline
     _tell_of_the_last(store, name)
     number, folder = store.take(name, call.host.number)
-    store.sweep(name)
     if number != plan.run.number:
         plan = call.plan(name, _identity(store, name, number))
     folder.write_plan(plan.model_dump_json(by_alias=True, exclude_defaults=True))

@@ -100,6 +100,7 @@ def _bring(source: Path, target: Path) -> None:
 EVIDENCE_LIMIT = 60
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 MODULE = re.compile(r"\[INFO\] Building (?P<module>\S+).*\[(?P<number>\d+)/(?P<count>\d+)\]\s*$")
+VERSION = re.compile(r"(?:Apache )?(?P<what>Maven|Java)(?: version:)? (?P<version>\d[^\s,]*)")
 GOAL = re.compile(
     r"Failed to execute goal (?:on project (?P<unresolved>[^:\s]+)"
     r"|\S+?:(?P<plugin>[\w-]+):\S+ .*?on project (?P<project>[^:\s]+)): (?P<why>.*)"
@@ -125,6 +126,8 @@ class Log:
     count: int = 0
     errors: list[str] = field(default_factory=list)
     last: str = ""
+    tool: str = ""
+    """Maven and the Java that it runs on, with their versions."""
     _tests: str = ""
 
     def take(self, line: str) -> bool:
@@ -134,9 +137,15 @@ class Log:
         if match := MODULE.match(line):
             self.module, self.number, self.count = match["module"], int(match["number"]), int(match["count"])
             return True
-        if line.startswith("[ERROR]"):
+        if match := VERSION.match(line):
+            self.tool = ", ".join(filter(None, (self.tool, f"{match['what']} {match['version']}")))
+        elif line.startswith("[ERROR]"):
             self._error(line)
         return False
+
+    async def version(self) -> str:
+        """What it said of itself, as a fact of the run."""
+        return self.tool
 
     def _error(self, line: str) -> None:
         if match := TESTS.match(line):

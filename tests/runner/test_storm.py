@@ -1,9 +1,6 @@
 """Engine, guardian or both killed at random moments: `pipe resume` ends green, and each change is made once."""
 
-import contextlib
-import os
 import random
-import signal
 import subprocess
 import time
 from collections import Counter
@@ -14,6 +11,7 @@ import pytest
 from runner.folder import RunFolder
 from runner.state import fold
 from tests.support.program import PIPE, host, pipe
+from tests.support.strike import WHOM, strike
 from tests.support.wait import until
 
 SLOW_TWELVE = """name: demo
@@ -29,21 +27,12 @@ finally:
 CHANGES = Counter(["a 1", *(f"b[{key}] 1" for key in "pqr"), *(f"d[{key}] 1" for key in "pqr"), "f 1"])
 
 
-def victims(guardian: int, whom: str) -> list[int]:
-    with contextlib.suppress(OSError, IndexError):
-        engine = int(Path(f"/proc/{guardian}/task/{guardian}/children").read_text().split()[0])
-        return {"engine": [engine], "guardian": [guardian], "both": [guardian, engine]}[whom]
-    return [guardian]
-
-
 def struck(folder: Path, draw: random.Random, epoch: int, *words: str) -> None:
     """Start or go on with the run, and strike once at some moment of it."""
     run = subprocess.Popen([PIPE, *words], cwd=folder, env=host(), stdout=-3, stderr=-3)
     until(lambda: run.poll() is not None or RunFolder(folder / ".pipe/demo/1").events(epoch).exists())
     time.sleep(draw.uniform(0, 1.2))
-    for pid in victims(run.pid, draw.choice(["engine", "guardian", "both"])):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+    strike(run, draw.choice(WHOM))
     run.wait(30)
     # an engine without a guardian takes a moment to stop
     until(lambda: not ((owner := RunFolder(folder / ".pipe/demo/1").ownership.owner()) and owner.alive()))

@@ -157,15 +157,28 @@ async def test_it_runs_its_goals_in_batch_mode_with_a_repository_of_its_own(ctx:
     fake_maven(ctx, 'printf "%s\\n" "$@"')
     await Maven().run(ctx)
     repository = ctx.cache / "repositories" / "0"
-    assert ctx.text.split() == ["-B", f"-Dmaven.repo.local={repository}", "clean", "package", "-Dmaven.test.skip=true"]
+    assert ctx.text.split() == [
+        "-B",
+        "-V",
+        f"-Dmaven.repo.local={repository}",
+        "clean",
+        "package",
+        "-Dmaven.test.skip=true",
+    ]
     assert ("junit", "**/surefire-reports/*.xml") in ctx.published
 
 
 async def test_goals_may_be_a_text_or_a_list(ctx: FakeContext) -> None:
-    fake_maven(ctx, 'shift 2; printf "%s|" "$@"')
+    fake_maven(ctx, 'shift 3; printf "%s|" "$@"')
     await Maven.model_validate({"goals": "verify -Dx='a b'"}).run(ctx)
     await Maven.model_validate({"goals": ["verify", "-Dx=c d"]}).run(ctx)
     assert ctx.text == "verify|-Dx=a b|verify|-Dx=c d|"
+
+
+async def test_maven_and_its_java_are_facts_of_the_run(ctx: FakeContext) -> None:
+    fake_maven(ctx, "echo 'Apache Maven 3.8.7'; echo 'Java version: 17.0.13, vendor: Debian, runtime: /usr/lib/jvm'")
+    await Maven().run(ctx)
+    assert ctx.facts == {"tool maven": "Maven 3.8.7, Java 17.0.13"}
 
 
 async def test_the_wrapper_of_the_workspace_is_preferred(ctx: FakeContext) -> None:
@@ -176,7 +189,7 @@ async def test_the_wrapper_of_the_workspace_is_preferred(ctx: FakeContext) -> No
 
 
 async def test_settings_and_jdk_are_looked_for(ctx: FakeContext) -> None:
-    fake_maven(ctx, 'echo "$JAVA_HOME $3 $4"')
+    fake_maven(ctx, 'echo "$JAVA_HOME $4 $5"')
     (ctx.workspace / "s.xml").touch()
     (ctx.workspace / "jdk" / "bin").mkdir(parents=True)
     (ctx.workspace / "jdk" / "bin" / "java").touch()

@@ -123,6 +123,12 @@ class Engine:
         words = {name.lower(): str(value) for name, value in (found or {}).items()}
         return Login(words.get("username", ""), words["password"]) if words.get("password") else None
 
+    def version(self) -> str:
+        """Of the engine; empty if it does not say."""
+        with self.connect() as client:
+            found: Mapping[str, Any] = client.version()
+            return str(found.get("Version", ""))
+
     def image(self, name: str) -> Mapping[str, Any] | None:
         """What the engine knows of an image; None when it has none of that name."""
         from docker.errors import ImageNotFound, NotFound

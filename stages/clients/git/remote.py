@@ -228,6 +228,17 @@ class Remote:
         if code:
             raise StageErrored(f"git {phase} in {folder}: {_last(lines)}", evidence=lines)
 
+    async def version(self) -> str:
+        """Of git itself."""
+        found: list[str] = []
+
+        def take(line: str) -> bool:
+            found.append(line)
+            return True
+
+        await self._git(["--version"], take)
+        return "".join(found).removeprefix("git version ")
+
     # -- running git -------------------------------------------------------------------------------
 
     async def _git(

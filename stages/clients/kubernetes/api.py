@@ -92,6 +92,14 @@ class Cluster:
         """Its address."""
         return self.transport.server
 
+    async def tell_version(self) -> str:
+        """Which Kubernetes it is, empty if we may not know."""
+        try:
+            answer = await self._json(Request("GET", "/version", "read its version"))
+        except ApiError:
+            return ""
+        return str(answer.get("gitVersion", ""))
+
     async def resource(self, api_version: str, kind: str) -> Resource | None:
         """How the cluster calls a kind, None if it has no such kind."""
         key = (self.server, api_version)

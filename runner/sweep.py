@@ -1,0 +1,97 @@
+"""Which workspaces of earlier runs may stay: so many, so old, and while the disk has room. Logs and journals stay."""
+
+import re
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import groupby
+
+from pipeline.errors import PipeError
+from runner.folder import RunFolder
+from runner.store import Store
+
+__all__ = ["Policy", "policy", "sweep"]
+
+DAY = 86400.0
+_SIZE = re.compile(r"([0-9]+)(Mi|Gi|Ti)")
+_SCALES = {"Mi": 1 << 20, "Gi": 1 << 30, "Ti": 1 << 40}
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How many workspaces of a pipeline are kept, for how many days (0: no limit), and the bytes to keep free."""
+
+    count: int
+    days: int
+    free: int
+
+
+def policy(environ: Mapping[str, str]) -> Policy:
+    """What the host wants: `PIPE_KEEP` (5), `PIPE_KEEP_DAYS` (no limit), `PIPE_KEEP_FREE` (`1Gi`).
+
+    Raises:
+        PipeError: one of them cannot be read, or several.
+    """
+    problems: list[str] = []
+
+    def number(name: str, default: int) -> int:
+        text = environ.get(name) or str(default)
+        if not text.isdecimal():
+            problems.append(f"{name}={text} is no number")
+            return default
+        return int(text)
+
+    size = _SIZE.fullmatch(environ.get("PIPE_KEEP_FREE") or "1Gi")
+    if size is None:
+        problems.append(f"PIPE_KEEP_FREE={environ['PIPE_KEEP_FREE']} is no size: write 500Mi or 10Gi")
+    found = Policy(
+        count=number("PIPE_KEEP", 5),
+        days=number("PIPE_KEEP_DAYS", 0),
+        free=int(size[1]) * _SCALES[size[2]] if size else 0,
+    )
+    if problems:
+        raise PipeError("\n".join(problems))
+    return found
+
+
+def sweep(store: Store, keep: Policy) -> list[str]:
+    """Remove workspaces that the policy lets go, never one that somebody works in.
+
+    Those that are too many or too old go silently; the names of the runs that lost theirs for want of room are
+    returned, oldest first. A run without an end keeps its workspace in that case: it can be gone on with.
+    """
+    left = []
+    for name, run in _kept(store, keep):
+        if not run.work.is_dir() or _in_use(run):
+            continue
+        if name:
+            left.append((name, run))
+        else:
+            shutil.rmtree(run.work, ignore_errors=True)
+    removed = []
+    for name, run in reversed(left):
+        if shutil.disk_usage(store.path).free >= keep.free:
+            break
+        if run.ended():
+            shutil.rmtree(run.work, ignore_errors=True)
+            removed.append(name)
+    return removed
+
+
+def _kept(store: Store, keep: Policy) -> Iterator[tuple[str, RunFolder]]:
+    """All runs, the newest first, each with its name or "" when its workspace is not to be kept."""
+    runs = store.runs()
+    newest = {
+        run[2].path
+        for _, group in groupby(sorted(runs, key=lambda run: run[0]), key=lambda run: run[0])
+        for run in sorted(group, key=lambda run: -run[1])[: keep.count]
+    }
+    for name, number, folder in runs:
+        old = keep.days and time.time() - folder.made() > keep.days * DAY
+        yield "" if old or folder.path not in newest else f"{name}#{number}", folder
+
+
+def _in_use(run: RunFolder) -> bool:
+    owner = run.ownership.owner()
+    return bool(owner and owner.alive())
