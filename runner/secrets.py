@@ -109,7 +109,7 @@ def _value(name: str, source: SecretSource, texts: list[str]) -> Secret:
     if source.kind == "text":
         return SecretText(texts[0])
     path = Path(texts[0]).expanduser()
-    if not (path.is_file() and os.access(path, os.R_OK)):
+    if not (path.is_file() and os.access(path, os.R_OK, effective_ids=os.access in os.supports_effective_ids)):
         raise PipeError(f"secret '{name}': the file {path} does not exist or cannot be read")
     return SecretFile(path)
 

@@ -8,7 +8,7 @@ import pytest
 
 from runner.folder import RunFolder
 from runner.state import RunState, fold
-from tests.support.program import host, pipe
+from tests.support.program import PIPE, host, pipe
 
 pytestmark = pytest.mark.slow
 
@@ -70,3 +70,30 @@ def test_without_a_home_a_run_works(tmp_path: Path) -> None:
     write(tmp_path, "name: demo\nstages: {s: {run: 'true'}}\n")
     env = {name: value for name, value in host().items() if name != "HOME"}
     assert pipe(tmp_path, "run", "pipeline.yaml", env=env).returncode == 0
+
+
+ELSEWHERE = """
+mount -t tmpfs tmpfs "$PLACE" && cp "$FILES"/pipeline.yaml "$FILES"/secret "$PLACE" && chown -R 54321 "$PLACE" && cd "$PLACE"
+for place in / /dev/shm; do mount -o remount,ro,bind "$place"; done
+! touch /tmp/x /dev/shm/x 2> /dev/null || exit 77
+unset HOME
+setpriv --reuid 54321 --regid 54321 --clear-groups --inh-caps +dac_read_search --ambient-caps +dac_read_search \\
+  "$PIPE" run pipeline.yaml -o plain
+"""
+
+
+def test_a_user_without_a_name_on_a_root_that_cannot_be_written_runs_in_his_folder_alone(tmp_path: Path) -> None:
+    text = "name: demo\nstages:\n  s: {run: id -u; echo x > $PIPE_OUTPUT/said, outputs: said, secrets: {T: t}}\n"
+    write(tmp_path, f"{text}secrets: {{t: {{kind: file}}}}\n")
+    place = tmp_path / "place"
+    place.mkdir()
+    (tmp_path / "secret").write_text("s3cret-of-mine")
+    env = host(PLACE=str(place), FILES=str(tmp_path), PIPE=str(PIPE))
+    env["PIPE_SECRET_T_FILE"] = str(place / "secret")
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", ELSEWHERE], env=env, capture_output=True, text=True, timeout=30, check=False
+    )
+    if "Operation not permitted" in done.stderr or done.returncode == 77:
+        pytest.skip("this host lets us make no such place")
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+    assert "[s] 54321\n" in done.stdout
