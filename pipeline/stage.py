@@ -41,6 +41,7 @@ __all__ = [
     "StageContext",
     "StageErrored",
     "StageFailed",
+    "duration_text",
     "parse_duration",
 ]
 
@@ -124,7 +125,8 @@ def parse_duration(text: object) -> timedelta:
         raise ValueError(f"{text!r} is longer than anybody can wait") from None
 
 
-def _duration_text(value: timedelta) -> str:
+def duration_text(value: timedelta) -> str:
+    """As a file writes it: `1h30m`."""
     rest = round(value.total_seconds() * 1000)
     text = ""
     for unit, seconds in _UNITS.items():
@@ -136,7 +138,7 @@ def _duration_text(value: timedelta) -> str:
 Duration: TypeAlias = Annotated[
     timedelta,
     BeforeValidator(parse_duration),
-    PlainSerializer(_duration_text, return_type=str),
+    PlainSerializer(duration_text, return_type=str),
     WithJsonSchema({"type": "string", "pattern": r"^(\d+d)?(\d+h)?(\d+m)?(\d+s)?(\d+ms)?$", "examples": ["5m"]}),
 ]
 

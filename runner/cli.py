@@ -72,7 +72,7 @@ def run(guardian: Guardian | None, /, file: str, **words: Any) -> int:
 @output_option
 @click.pass_obj
 def resume(guardian: Guardian | None, /, **words: Any) -> int:
-    """Go on with RUN (`backend#12`; else the newest) whose engine died: what has ended is not done again."""
+    """Go on with RUN whose engine died (`backend#12`; else the newest). What has ended is not done again."""
     from runner.commands.resume import Options
     from runner.commands.resume import resume as resume_command
 
@@ -87,7 +87,7 @@ def resume(guardian: Guardian | None, /, **words: Any) -> int:
 @output_option
 @click.pass_obj
 def rerun(guardian: Guardian | None, /, *, stages: tuple[str, ...], failed: bool, **words: Any) -> int:
-    """Run RUN again under its number, by its own plan: all of it, or a part. Old attempts and their logs stay."""
+    """Run RUN again under its number, all of it or a part. Its own plan is used; old attempts and their logs stay."""
     from runner.commands.resume import Again, Options
     from runner.commands.resume import resume as resume_command
 
@@ -102,7 +102,7 @@ def rerun(guardian: Guardian | None, /, *, stages: tuple[str, ...], failed: bool
 @params_option
 @click.option("--json", "as_json", is_flag=True, help="Print the plan itself.")
 def plan(file: str, pipelines: tuple[str, ...], params: tuple[str, ...], *, as_json: bool) -> int:
-    """Show what would run or be skipped, and why; needs no network and starts nothing."""
+    """Show what would run or be skipped, and why. Needs no network and starts nothing."""
     from runner.commands.plan import show
 
     return show(file, pipelines, params, as_json=as_json)
@@ -120,7 +120,7 @@ def check(files: tuple[str, ...]) -> int:
 @pipe.command()
 @click.argument("folder", default=".", type=click.Path())
 def init(folder: str) -> int:
-    """Write a first pipeline for the repository in FOLDER (Maven, npm and Dockerfiles are found)."""
+    """Write a first pipeline for the repository in FOLDER. Maven, npm and Dockerfiles are found."""
     from runner.commands.init import init as write
 
     return write(folder)
@@ -141,7 +141,7 @@ def runs(pipeline: str, most: int, *, as_json: bool) -> int:
 @click.argument("run", default="")
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 def show(run: str, *, as_json: bool) -> int:
-    """Show RUN (`backend#12`; else the newest): its tree, its attempts, its critical path."""
+    """Show a run: its tree, its attempts, its critical path. RUN is `backend#12`; else the newest."""
     from runner.commands.show import show as show_run
 
     return show_run(run, as_json=as_json)
@@ -153,7 +153,7 @@ def show(run: str, *, as_json: bool) -> int:
 @click.option("--attempt", type=click.IntRange(min=1), default=None, help="An earlier attempt (default: the last).")
 @click.option("-f", "--follow", is_flag=True, help="Go on while it grows.")
 def logs(run: str, stage: str, attempt: int | None, *, follow: bool) -> int:
-    """Print the log of a STAGE or leaf of RUN byte for byte, or of the whole run line by line."""
+    """Print the log of a leaf of RUN, or of the whole run. One leaf's comes byte for byte."""
     from runner.commands.logs import logs as print_logs
 
     return print_logs(run, stage, attempt or 0, follow=follow)
@@ -163,7 +163,7 @@ def logs(run: str, stage: str, attempt: int | None, *, follow: bool) -> int:
 @click.argument("before")
 @click.argument("after")
 def diff(before: str, after: str) -> int:
-    """Say what differs between two runs: parameters, commits, tools, digests, ends, times."""
+    """Say what differs between two runs. Parameters, commits, tools, digests, ends, times."""
     from runner.commands.diff import diff as compare
 
     return compare(before, after)
@@ -173,7 +173,7 @@ def diff(before: str, after: str) -> int:
 @click.argument("run", default="")
 @click.pass_obj
 def cancel(guardian: Guardian | None, /, run: str) -> int:
-    """End RUN (else the one that is running) as Ctrl-C would, from another terminal or host.
+    """End RUN as Ctrl-C would, from another terminal or host. Without RUN: the one that is running.
 
     A run whose engine died is taken over for that: only its `finally` runs.
     """

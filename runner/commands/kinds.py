@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Iterator
+from datetime import timedelta
 
 import click
 from pydantic_core import PydanticUndefined
 
 from pipeline.describe import describe
 from pipeline.schema import schema
-from pipeline.stage import Outputs, Stage
+from pipeline.stage import Outputs, Stage, duration_text
 from stages.catalog import installed, kind, names
 
 __all__ = ["print_schema", "show"]
@@ -41,9 +42,24 @@ def _described(name: str, of: type[Stage[Outputs]]) -> Iterator[str]:
     yield "with:"
     for field_name, field in describe(of).model_fields.items():
         must = " (required)" if field.is_required() else ""
-        default = "" if field.default in (PydanticUndefined, None, "", ()) else f" (default: {field.default})"
-        yield f"  {field_name}{must}{default}: {field.description or ''}"
+        default = _as_written(field.default)
+        given = f" (default: {default})" if default else ""
+        yield f"  {field_name}{must}{given}: {field.description or ''}"
     outputs = describe(of.outputs_model()).model_fields
     if outputs:
         yield "outputs:"
         yield from (f"  {output}: {field.description or ''}".rstrip(": ") for output, field in outputs.items())
+
+
+def _as_written(default: object) -> str:
+    """A default as a file would say it; empty when there is none to speak of."""
+    match default:
+        case bool():
+            return "true" if default else "false"
+        case timedelta():
+            return duration_text(default) if default else ""
+        case tuple():
+            return " ".join(map(str, default))
+        case None:
+            return ""
+    return "" if default is PydanticUndefined else str(default)
