@@ -13,7 +13,7 @@ from pipeline.expressions import Fault
 if TYPE_CHECKING:
     from cel_expr_python import cel
 
-__all__ = ["ConditionError", "Type", "Use", "check", "check_syntax", "evaluate", "uses"]
+__all__ = ["ConditionError", "Type", "Use", "check", "check_syntax", "evaluate", "uses", "value"]
 
 Type: TypeAlias = Literal["text", "bool", "int", "float", "list", "map", "any"]
 
@@ -85,6 +85,18 @@ def evaluate(text: str, names: Mapping[str, JsonValue]) -> bool:
     Raises:
         ConditionError: it cannot be evaluated, or says neither true nor false.
     """
+    found = value(text, names)
+    if not isinstance(found, bool):
+        raise ConditionError(f"it is neither true nor false but {found!r}")
+    return found
+
+
+def value(text: str, names: Mapping[str, JsonValue]) -> JsonValue:
+    """What an expression says for these values of its names.
+
+    Raises:
+        ConditionError: it cannot be evaluated.
+    """
     from cel_expr_python import cel
 
     types: tuple[tuple[str, Type], ...] = tuple((name, "any") for name in sorted(names))
@@ -93,12 +105,10 @@ def evaluate(text: str, names: Mapping[str, JsonValue]) -> bool:
         result = made.eval(data={_identifier(name, position): names[name] for position, (name, _) in enumerate(types)})
     except RuntimeError as error:
         raise ConditionError(next(_faults(text, str(error))).message) from None
-    value = result.value()
     if result.type() == cel.Type.ERROR:
-        raise ConditionError(_first_line(str(value)))
-    if not isinstance(value, bool):
-        raise ConditionError(f"it is neither true nor false but {value!r}")
-    return value
+        raise ConditionError(_first_line(str(result.value())))
+    found: JsonValue = result.plain_value()
+    return found
 
 
 # -- names -----------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from pipeline.scope import Binding, Scope, UnknownName, contains_unset, type_of
 from pipeline.shape import judge, keys, open_in
 from pipeline.source import List, Map, Node, Text
 from pipeline.spec import Bounds, PipelineSpec
+from pipeline.triggers import check_triggers
 from pipeline.unbuilt import check_unbuilt
 from pipeline.values import Report, Value, entries, misplaced, place_at, read_value
 
@@ -59,7 +60,8 @@ class Layout:
         self._given = given
         self._scope = self._make_scope()
         self._env = as_map(self._bound(node.get("env"), text=True))
-        check_unbuilt(node, spec, self._scope, report)
+        check_unbuilt(node, self._scope, report)
+        check_triggers(node, spec, self._scope, report)
         self._draft_all(kinds)
         self._needs = {name: self._stage_needs(made) for name, made in self.drafts.items()}
         self._check_cycles()

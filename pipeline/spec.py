@@ -34,9 +34,16 @@ __all__ = [
     "Defaults",
     "ParamSpec",
     "PipelineSpec",
+    "PipelineTrigger",
+    "PullRequestTrigger",
+    "PushTrigger",
     "RetrySpec",
     "SecretSpec",
     "StageSpec",
+    "TagTrigger",
+    "TriggerSpec",
+    "Triggers",
+    "WebhookTrigger",
     "not_built",
 ]
 
@@ -422,14 +429,16 @@ class Approval(_Spec):
 # -- how runs begin --------------------------------------------------------------------------------
 
 
-class _TriggerSpec(_Spec):
+class TriggerSpec(_Spec):
+    """What all triggers have."""
+
     repo: Text | None = None
     """Which repository; unless said, the one the file is in."""
     params: dict[Identifier, Value] = {}
     """Parameters of the runs that it starts."""
 
 
-class PushTrigger(_TriggerSpec):
+class PushTrigger(TriggerSpec):
     """A push to a branch."""
 
     branches: tuple[Glob, ...] = ()
@@ -438,7 +447,7 @@ class PushTrigger(_TriggerSpec):
     """Only if one of these files changed."""
 
 
-class TagTrigger(_TriggerSpec):
+class TagTrigger(TriggerSpec):
     """A new tag."""
 
     tags: tuple[Glob, ...] = ()
@@ -452,7 +461,7 @@ class PullRequestTrigger(PushTrigger):
     """Take those of forks too."""
 
 
-class PipelineTrigger(_TriggerSpec):
+class PipelineTrigger(TriggerSpec):
     """The end of a run of another pipeline."""
 
     name: Free
@@ -461,7 +470,7 @@ class PipelineTrigger(_TriggerSpec):
     """How it must have ended."""
 
 
-class WebhookTrigger(_TriggerSpec):
+class WebhookTrigger(TriggerSpec):
     """A request from elsewhere."""
 
     when: str | None = None
@@ -470,7 +479,7 @@ class WebhookTrigger(_TriggerSpec):
     """Parameter → CEL over `body` and `headers`."""
 
 
-class CronTrigger(_TriggerSpec):
+class CronTrigger(TriggerSpec):
     """A point in time."""
 
     at: Text
@@ -556,7 +565,7 @@ class PipelineSpec(Bounds):
     """Its inputs."""
     secrets: dict[Free, Secrets] = {}
     """The secrets it uses, each `text`, `login`, `file` or `ssh`; their values come from the host."""
-    triggers: Annotated[Triggers | None, NOT_BUILT] = None
+    triggers: Triggers | None = None
     """What starts a run by itself."""
     release: Annotated[Release | None, NOT_BUILT] = None
     """What happens when a deploy fails."""

@@ -81,21 +81,6 @@ def test_a_program_with_arguments_is_a_script_too() -> None:
 # -- not built yet ---------------------------------------------------------------------------------
 
 UNBUILT: list[tuple[str, list[str]]] = [
-    ("triggers: {push: {branches: [main], brnch: x}}", [
-        "1:1 `triggers:` is not built yet",
-        "1:37 unknown key 'brnch' (did you mean 'branches'?)",
-    ]),
-    ("triggers: {cron: {at: '0 2 * *'}, push: [{repo: '${params.must}'}, {repo: '${run.id}', params: {p: '${trigger.branch}', q: x}}]}", [
-        "1:1 `triggers:` is not built yet",
-        "1:23 `at:` '0 2 * *' has not five fields: minute, hour, day, month, weekday",
-        "1:50 `triggers:` may use params with a default, and 'must' has none",
-        "1:76 `triggers:` cannot use `run.id` (use params, and in its `params:` also `trigger.`)",
-        "1:121 there is no parameter 'q' (known: must, p)",
-    ]),
-    ("triggers: {webhook: {when: body.x == 1, values: {p: headers.y, q: oops}}}", [
-        "1:1 `triggers:` is not built yet",
-        "1:67 unknown name 'oops' (names begin with body, headers)",
-    ]),
     ("release: {on_failure: rollback}", ["1:1 `release:` is not built yet"]),
     ("defaults: {silence: 5m, executor: {image: x}}", [
         "1:25 `executor:` is not built yet",
@@ -103,8 +88,29 @@ UNBUILT: list[tuple[str, list[str]]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("text", "expected"), UNBUILT, ids=[text[:40] for text, _ in UNBUILT])
-def test_a_key_of_a_pipeline_that_is_not_built_is_checked_and_refused_by_name(text: str, expected: list[str]) -> None:
+TRIGGERS: list[tuple[str, list[str]]] = [
+    ("triggers: {push: {branches: [main], brnch: x}}", [
+        "1:37 unknown key 'brnch' (did you mean 'branches'?)",
+    ]),
+    ("triggers: {cron: {at: '0 2 * *'}, push: [{repo: '${params.must}'}, {repo: '${run.id}', params: {p: '${trigger.branch}', q: x}}]}", [
+        "1:23 `at:` '0 2 * *' has not five fields: minute, hour, day, month, weekday",
+        "1:50 `triggers:` may use params with a default, and 'must' has none",
+        "1:76 `triggers:` cannot use `run.id` (use params, and in its `params:` also `trigger.`)",
+        "1:121 there is no parameter 'q' (known: must, p)",
+    ]),
+    ("triggers: {webhook: {when: body.x == 1, values: {p: headers.y, q: oops}}}", [
+        "1:67 unknown name 'oops' (names begin with body, headers)",
+    ]),
+    ("triggers: {push: {branches: ['[z-a]']}}", [
+        "1:30 '[z-a]' is no glob: bad character range z-a at position 1",
+    ]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [*UNBUILT, *TRIGGERS], ids=[text[:40] for text, _ in [*UNBUILT, *TRIGGERS]]
+)
+def test_triggers_and_keys_that_are_not_built_are_checked_and_told_by_name(text: str, expected: list[str]) -> None:
     rest = "params: {p: {default: x}, must: {}}\nname: a\nstages: {s: {run: x}}\n"
     with pytest.raises(InvalidPipeline) as error:
         read(load(f"{text}\n{rest}", "f.yaml"), KINDS)
@@ -154,11 +160,11 @@ def test_an_approval_is_checked_and_refused_and_its_values_are_known() -> None:
 
 PAGES = Path(__file__).parent / "pages"
 EXPECTED = {
-    "approvals": ["triggers", "reports", "uses: approval", "uses: approval"],
-    "backend": ["triggers", "release"],
+    "approvals": ["reports", "uses: approval", "uses: approval"],
+    "backend": ["release"],
     "frontend": [],
     "matrix": [
-        *("triggers", "executor", "artifacts", "executor", "takes"),
+        *("executor", "artifacts", "executor", "takes"),
         *("services", "reports", "artifacts", "takes", "artifacts", "takes"),
     ],
     "middleware": ["executor"],

@@ -1,18 +1,16 @@
 """Which files the globs of `manifests:` name."""
 
 import os
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
+from pipeline.globs import takes
 from pipeline.stage import CauseKind, StageFailed
 
 __all__ = ["find_manifests"]
 
 _SUFFIXES = (".yaml", ".yml", ".json")
 _WILD = frozenset("*?[")
-_WILDCARDS = {"**/": "(?:[^/]+/)*", "**": ".*", "*": "[^/]*", "?": "[^/]"}
-_TOKEN = re.compile(r"\*\*/|\*\*|\*|\?|\[!?[^\]/]+\]|.", re.DOTALL)
 _MAX_BYTES = 16 * 1024 * 1024
 
 
@@ -27,36 +25,17 @@ def find_manifests(patterns: Sequence[str], base: Path, root: Path) -> dict[str,
     """
     for pattern in patterns:
         _refuse_outside(pattern)
-    rules = [(not each.startswith("!"), glob(each.removeprefix("!"))) for each in patterns]
     starts = {_literal(each) for each in patterns if not each.startswith("!")}
-    found = {path for start in starts for path in _files(base, start) if _takes(rules, path)}
+    try:
+        found = {path for start in starts for path in _files(base, start) if takes(patterns, path)}
+    except ValueError as error:
+        raise StageFailed(str(error), kind=CauseKind.CONFIG) from error
     chosen = sorted(path for path in found if path.endswith(_SUFFIXES) or path in patterns)
     if not chosen:
         hint = _hint(patterns, base, found)
         said = f"no manifest in {base} matches {' '.join(patterns) or 'an empty list'}{hint}"
         raise StageFailed(said, kind=CauseKind.CONFIG)
     return {path: _read(base / path, path, root) for path in chosen}
-
-
-def glob(pattern: str) -> re.Pattern[str]:
-    """A glob of the language, for whole paths: `*`, `?` and `[…]` within a part, `**` across."""
-    try:
-        return re.compile("".join(_piece(token[0]) for token in _TOKEN.finditer(pattern.removeprefix("./"))))
-    except re.error as error:
-        raise StageFailed(f"'{pattern}' is no glob: {error}", kind=CauseKind.CONFIG) from error
-
-
-def _piece(token: str) -> str:
-    if token in _WILDCARDS:
-        return _WILDCARDS[token]
-    if not token.startswith("[") or len(token) < 3:
-        return re.escape(token)
-    inner = token[1:-1].replace("\\", r"\\").replace("[", r"\[")
-    return f"[^/{inner[1:]}]" if inner.startswith("!") else f"[{inner}]"
-
-
-def _takes(rules: Sequence[tuple[bool, re.Pattern[str]]], path: str) -> bool:
-    return next((takes for takes, pattern in reversed(rules) if pattern.fullmatch(path)), False)
 
 
 def _hint(patterns: Sequence[str], base: Path, found: set[str]) -> str:

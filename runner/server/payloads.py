@@ -1,0 +1,388 @@
+"""What a delivery says, read from each forge's own JSON into events of the language. Nothing in it is trusted."""
+
+import json
+import re
+import urllib.parse
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from pydantic import JsonValue
+
+from pipeline.plan import Trigger
+from pipeline.triggers import Event
+from runner.server.signatures import Forge, Headers
+
+__all__ = ["Change", "Read", "read", "redacted", "slug"]
+
+LONGEST: Final = 1000
+_ZEROS: Final = re.compile(r"0{40,64}")
+_PINGS: Final = frozenset({"ping", "diagnostics:ping"})
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """An event of a repository: what it is, and the full name of the ref that has to be looked at for the truth."""
+
+    event: Event
+    ref: str = ""
+    before: str = ""
+    """The commit that the ref stood at before, if it is told."""
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """The events in a delivery; without any, why there is none."""
+
+    changes: Sequence[Change] = ()
+    ignored: str = ""
+
+
+def read(forge: Forge, headers: Headers, body: bytes) -> Read:
+    """The events that a genuine delivery tells of; one may hold several, or none."""
+    try:
+        text = body.decode()
+        if headers.get("content-type", "").startswith("application/x-www-form-urlencoded"):
+            text = urllib.parse.parse_qs(text).get("payload", [""])[0]
+        found: Any = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        return Read(ignored=f"its body is no JSON: {error}"[:200])
+    return _READERS[forge](_Node(found), headers)
+
+
+def slug(name: str) -> str:
+    """A branch or tag as an image tag can hold it: letters, digits, `.`, `_` and `-`, at most 128."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip("-.")[:128]
+
+
+def redacted(forge: Forge, body: bytes) -> bytes:
+    """The body as it may be kept: Gitee repeats the hook's password in it."""
+    if forge != "gitee":
+        return body
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError):
+        return b""
+    for name in ("password", "sign"):
+        if isinstance(found, dict) and found.get(name):
+            found[name] = "****"
+    return json.dumps(found, ensure_ascii=False).encode()
+
+
+class _Node:
+    """A part of JSON from a stranger: whatever is asked of it, it answers with the type that was asked for."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __truediv__(self, name: str) -> "_Node":
+        return _Node(self.value.get(name) if isinstance(self.value, dict) else None)
+
+    @property
+    def text(self) -> str:
+        if isinstance(self.value, bool) or not isinstance(self.value, str | int):
+            return ""
+        return re.sub(r"[\x00-\x1f\x7f]", " ", str(self.value))[:LONGEST]
+
+    @property
+    def line(self) -> str:
+        """The first line of a text."""
+        return _Node(self.value.strip().partition("\n")[0] if isinstance(self.value, str) else "").text[:200]
+
+    @property
+    def true(self) -> bool:
+        return self.value is True
+
+    @property
+    def items(self) -> "Iterator[_Node]":
+        yield from map(_Node, self.value if isinstance(self.value, list) else ())
+
+    def __bool__(self) -> bool:
+        return bool(self.value)
+
+
+def _push(ref: str, *, after: str, before: str, repo: str, head: _Node, author: str, url: str) -> Read:
+    """A push as most forges tell it: of a branch or of a tag."""
+    kind, name = _named(ref)
+    if not kind:
+        return Read(ignored=f"it is about {ref or 'no ref'}, which is neither a branch nor a tag")
+    if not after or _ZEROS.fullmatch(after):
+        return Read(ignored=f"the {kind} {name} was deleted")
+    trigger = Trigger(
+        kind="push" if kind == "branch" else "tag",
+        repo=repo,
+        branch=name if kind == "branch" else "",
+        tag=name if kind == "tag" else "",
+        slug=slug(name),
+        commit=(head / "id").text or after,
+        title=(head / "message").line,
+        author=author,
+        url=(head / "url").text or url,
+    )
+    known = "" if _ZEROS.fullmatch(before) else before
+    return Read([Change(Event(trigger, message=(head / "message").text), ref, known)])
+
+
+def _named(ref: str) -> tuple[Literal["branch", "tag", ""], str]:
+    if ref.startswith("refs/heads/"):
+        return "branch", ref.removeprefix("refs/heads/")
+    return ("tag", ref.removeprefix("refs/tags/")) if ref.startswith("refs/tags/") else ("", ref)
+
+
+def _pull_request(number: str, trigger: Mapping[str, Any], message: str = "") -> Read:
+    made = Trigger(kind="pull_request", number=number, **trigger)
+    return Read([Change(Event(made, message=message), f"refs/heads/{made.branch}")])
+
+
+# -- the forges ------------------------------------------------------------------------------------
+
+_UPDATED: Final = frozenset({"opened", "open", "reopened", "reopen", "synchronize", "synchronized", "ready_for_review"})
+
+
+def _github(body: _Node, headers: Headers) -> Read:
+    """GitHub, and Gitea with its family, which took its format over."""
+    names = ("x-forgejo-event", "x-gitea-event", "x-gogs-event", "x-github-event")
+    what = next((headers[name] for name in names if name in headers), "")
+    repo, sender = body / "repository", body / "sender"
+    if what == "push":
+        return _push(
+            (body / "ref").text,
+            after=(body / "after").text,
+            before=(body / "before").text,
+            repo=(repo / "clone_url").text,
+            head=body / "head_commit",
+            author=(body / "pusher" / "login").text or (body / "pusher" / "name").text or (sender / "login").text,
+            url=(body / "compare").text or (body / "compare_url").text,
+        )
+    if what in ("pull_request", "pull_request_sync"):
+        return _github_pull(body, repo, sender)
+    return Read(ignored=_no_interest(what))
+
+
+def _github_pull(body: _Node, repo: _Node, sender: _Node) -> Read:
+    action, pull = (body / "action").text, body / "pull_request"
+    head, base = pull / "head", pull / "base"
+    if action not in _UPDATED:
+        return Read(ignored=f"the pull request was {action or 'changed'}, its commits were not")
+    theirs, ours = (head / "repo" / "full_name").text, (base / "repo" / "full_name").text
+    return _pull_request(
+        (body / "number").text,
+        {
+            "repo": (repo / "clone_url").text,
+            "branch": (head / "ref").text,
+            "slug": slug((head / "ref").text),
+            "commit": (head / "sha").text,
+            "base": (base / "ref").text,
+            "title": (pull / "title").text,
+            "author": (pull / "user" / "login").text or (sender / "login").text,
+            "url": (pull / "html_url").text,
+            "fork": not theirs or theirs != ours,
+        },
+    )
+
+
+def _no_interest(what: str) -> str:
+    if what in _PINGS:
+        return "a ping: the hook works"
+    if what in ("create", "delete"):
+        return f"{what}: a push tells of it too, or nothing is there any more"
+    return f"{what or 'an event without a name'}: nothing starts by it"
+
+
+def _gitlab(body: _Node, headers: Headers) -> Read:
+    what = (body / "object_kind").text or (body / "event_name").text
+    project = body / "project"
+    repo, author = (project / "git_http_url").text, (body / "user_username").text
+    if what in ("push", "tag_push"):
+        commits = list((body / "commits").items)
+        after = (body / "checkout_sha").text or (body / "after").text
+        head = next((each for each in commits if (each / "id").text == after), _Node({"id": after}))
+        gone = not (body / "checkout_sha")
+        return _push(
+            (body / "ref").text,
+            after="" if gone else after,
+            before=(body / "before").text,
+            repo=repo,
+            head=head,
+            author=author,
+            url=(project / "web_url").text,
+        )
+    if what == "merge_request":
+        return _gitlab_merge(body, repo)
+    return Read(ignored=_no_interest(what or headers.get("x-gitlab-event", "")))
+
+
+def _gitlab_merge(body: _Node, repo: str) -> Read:
+    merge = body / "object_attributes"
+    action, last = (merge / "action").text, merge / "last_commit"
+    if action not in _UPDATED and not (action == "update" and merge / "oldrev"):
+        return Read(ignored=f"the merge request had '{action}', its commits did not change")
+    source, target = (merge / "source_project_id").text, (merge / "target_project_id").text
+    return _pull_request(
+        (merge / "iid").text,
+        {
+            "repo": repo,
+            "branch": (merge / "source_branch").text,
+            "slug": slug((merge / "source_branch").text),
+            "commit": (last / "id").text,
+            "base": (merge / "target_branch").text,
+            "title": (merge / "title").text,
+            "author": (body / "user" / "username").text,
+            "url": (merge / "url").text,
+            "fork": source != target,
+        },
+        (last / "message").text,
+    )
+
+
+def _gitee(body: _Node, headers: Headers) -> Read:
+    what = (body / "hook_name").text
+    repo = (body / "repository") or (body / "project")
+    clone = (repo / "clone_url").text or (repo / "git_http_url").text
+    if what in ("push_hooks", "tag_push_hooks"):
+        return _push(
+            (body / "ref").text,
+            after="" if (body / "deleted").true else (body / "after").text,
+            before=(body / "before").text,
+            repo=clone,
+            head=body / "head_commit",
+            author=(body / "sender" / "login").text or (body / "user_name").text,
+            url=(body / "compare").text,
+        )
+    if what == "merge_request_hooks":
+        action, pull = (body / "action").text, body / "pull_request"
+        if action not in _UPDATED and (body / "action_desc").text != "source_branch_changed":
+            return Read(ignored=f"the pull request had '{action}', its commits did not change")
+        head, base = pull / "head", pull / "base"
+        theirs, ours = (head / "repo" / "full_name").text, (base / "repo" / "full_name").text
+        return _pull_request(
+            (body / "number").text or (body / "iid").text,
+            {
+                "repo": clone,
+                "branch": (body / "source_branch").text or (head / "ref").text,
+                "slug": slug((body / "source_branch").text or (head / "ref").text),
+                "commit": (head / "sha").text,
+                "base": (body / "target_branch").text or (base / "ref").text,
+                "title": (body / "title").text,
+                "author": (pull / "user" / "login").text,
+                "url": (pull / "html_url").text,
+                "fork": not theirs or theirs != ours,
+            },
+        )
+    return Read(ignored=_no_interest(what or headers.get("x-gitee-event", "")))
+
+
+def _bitbucket(body: _Node, headers: Headers) -> Read:
+    what = headers.get("x-event-key", "")
+    if what == "repo:push":
+        return _joined([_cloud_push(each, body) for each in (body / "push" / "changes").items])
+    if what == "repo:refs_changed":
+        return _joined([_center_push(each, body) for each in (body / "changes").items])
+    if what in ("pullrequest:created", "pullrequest:updated"):
+        return _cloud_pull(body)
+    if what in ("pr:opened", "pr:from_ref_updated"):
+        return _center_pull(body)
+    return Read(ignored=_no_interest(what))
+
+
+def _joined(reads: Sequence[Read]) -> Read:
+    changes = [change for each in reads for change in each.changes]
+    reasons = "; ".join(each.ignored for each in reads if each.ignored)
+    return Read(changes, "" if changes else reasons or "it tells of no change")
+
+
+def _cloud_push(change: _Node, body: _Node) -> Read:
+    new, old = change / "new", change / "old"
+    told = new or old
+    kind = "tags" if (told / "type").text == "tag" else "heads"
+    target = new / "target"
+    return _push(
+        f"refs/{kind}/{(told / 'name').text}",
+        after=(target / "hash").text,
+        before=(old / "target" / "hash").text,
+        repo=_cloud_url(body / "repository"),
+        head=_Node({"message": (target / "message").text}),
+        author=(body / "actor" / "nickname").text,
+        url=(change / "links" / "html" / "href").text,
+    )
+
+
+def _cloud_url(repo: _Node) -> str:
+    page = (repo / "links" / "html" / "href").text
+    return page or f"https://bitbucket.org/{(repo / 'full_name').text}"
+
+
+def _cloud_pull(body: _Node) -> Read:
+    pull = body / "pullrequest"
+    source, target = pull / "source", pull / "destination"
+    theirs, ours = (source / "repository" / "full_name").text, (target / "repository" / "full_name").text
+    branch = (source / "branch" / "name").text
+    return _pull_request(
+        (pull / "id").text,
+        {
+            "repo": _cloud_url(body / "repository"),
+            "branch": branch,
+            "slug": slug(branch),
+            "commit": (source / "commit" / "hash").text,
+            "base": (target / "branch" / "name").text,
+            "title": (pull / "title").text,
+            "author": (pull / "author" / "nickname").text,
+            "url": (pull / "links" / "html" / "href").text,
+            "fork": not theirs or theirs != ours,
+        },
+    )
+
+
+def _center_push(change: _Node, body: _Node) -> Read:
+    return _push(
+        (change / "ref" / "id").text,
+        after="" if (change / "type").text == "DELETE" else (change / "toHash").text,
+        before=(change / "fromHash").text,
+        repo=_center_url(body / "repository"),
+        head=_Node({}),
+        author=(body / "actor" / "name").text,
+        url="",
+    )
+
+
+def _center_url(repo: _Node) -> str:
+    links = ((each / "href").text for each in (repo / "links" / "clone").items if (each / "name").text == "http")
+    return next(links, "")
+
+
+def _center_pull(body: _Node) -> Read:
+    pull = body / "pullRequest"
+    source, target = pull / "fromRef", pull / "toRef"
+    branch = (source / "displayId").text
+    return _pull_request(
+        (pull / "id").text,
+        {
+            "repo": _center_url(target / "repository"),
+            "branch": branch,
+            "slug": slug(branch),
+            "commit": (source / "latestCommit").text,
+            "base": (target / "displayId").text,
+            "title": (pull / "title").text,
+            "author": (body / "actor" / "name").text,
+            "fork": (source / "repository" / "id").text != (target / "repository" / "id").text,
+        },
+    )
+
+
+def _generic(body: _Node, headers: Headers) -> Read:
+    """Whatever it is, `when:` and `values:` of a `webhook:` trigger read it; secrets in headers are left out."""
+    shown = {name: value for name, value in headers.items() if name not in _PRIVATE}
+    found: JsonValue = body.value
+    return Read([Change(Event(Trigger(kind="webhook"), body=found, headers=shown))])
+
+
+_PRIVATE: Final = frozenset({"authorization", "cookie", "x-gitlab-token", "x-gitee-token", "proxy-authorization"})
+
+_READERS: Final[Mapping[Forge, Callable[[_Node, Headers], Read]]] = {
+    "github": _github,
+    "gitea": _github,
+    "gitlab": _gitlab,
+    "gitee": _gitee,
+    "bitbucket": _bitbucket,
+    "generic": _generic,
+}
