@@ -44,7 +44,7 @@ status: .venv/.ready  ## Say how the sandbox is
 	$(PYTHON) -m sandbox status
 
 bench: .venv/.ready  ## Measure: the engine's own cost, parallel builds, a release against a shell script
-	@$(UV) sync --frozen --system-certs --group bench --compile-bytecode --quiet
+	@$(UV) sync --frozen --system-certs --all-extras --group bench --compile-bytecode --quiet
 	$(PYTHON) -m bench.engine docs/benchmarks.md
 	$(PYTHON) -m bench.parallel
 	$(PYTHON) -m bench.release
@@ -57,7 +57,7 @@ help:  ## This list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
 
 .venv/.ready: uv.lock pyproject.toml $(UV)
-	@$(UV) sync --frozen --system-certs --compile-bytecode --quiet
+	@$(UV) sync --frozen --all-extras --system-certs --compile-bytecode --quiet
 	@touch $@
 
 $(UV):

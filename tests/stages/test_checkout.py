@@ -13,6 +13,7 @@ from pipeline.stage import CauseKind, Login, SecretFile, SecretText, StageErrore
 from stages.checkout import Checkout
 from stages.clients.git import remote
 from stages.clients.git.address import parse_url
+from stages.clients.git.command import askpass, environment
 from stages.clients.git.trouble import trouble
 from tests.support.context import FakeContext
 
@@ -323,8 +324,9 @@ async def test_a_password_is_in_no_argument_and_in_no_file(
     ],
 )
 def test_a_login_is_given_to_its_own_host_alone(tmp_path: Path, prompt: str, answer: str | None) -> None:
-    env = remote._login(Login("joe", PASSWORD), parse_url("https://h:1/a.git"))
-    done = subprocess.run([remote._askpass(tmp_path), prompt], env=env, capture_output=True, text=True, check=False)
+    program = askpass(tmp_path)
+    env = environment(parse_url("https://h:1/a.git"), Login("joe", PASSWORD), program)
+    done = subprocess.run([program, prompt], env=env, capture_output=True, text=True, check=False)
     assert (done.stdout, done.returncode) == ((f"{answer}\n", 0) if answer else ("", 1))
 
 

@@ -1,8 +1,6 @@
 """Network work with one remote repository: which commit a name means, and how it comes into a folder."""
 
-import os
 import re
-import shlex
 import shutil
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -13,8 +11,9 @@ from pathlib import Path
 import anyio
 from pydantic import JsonValue
 
-from pipeline.stage import CauseKind, Login, Secret, SecretFile, SecretText, StageContext, StageErrored, StageFailed
+from pipeline.stage import CauseKind, StageContext, StageErrored, StageFailed
 from stages.clients.git.address import Address, check_ref, is_commit
+from stages.clients.git.command import askpass, environment, git, without
 from stages.clients.git.trouble import trouble
 from stages.clients.output import Lines
 
@@ -27,47 +26,6 @@ MARKER = "pipe-checkout"
 """A file in `.git` that says: this repository is ours, and what else is in the folder."""
 ALONE, SHARED, LAID = "alone", "shared", "laid"
 """Nothing else is; other files are; other files are, and ours have been laid beside them."""
-
-TOKEN_USER = "oauth2"  # noqa: S105 - hosts take any user name beside a token, GitLab documents this one
-
-HARDENED = {
-    "core.hooksPath": os.devnull,
-    "core.fsmonitor": "false",
-    "core.askPass": "",
-    "credential.helper": "",
-    "protocol.ext.allow": "never",
-    "transfer.fsckObjects": "true",
-    "http.followRedirects": "initial",
-    "submodule.recurse": "false",
-    "fetch.recurseSubmodules": "false",
-    "advice.detachedHead": "false",
-    "init.defaultBranch": "main",
-    "gc.auto": "0",
-    "maintenance.auto": "false",
-}
-
-ENVIRONMENT = {
-    "GIT_TERMINAL_PROMPT": "0",
-    "GIT_CONFIG_NOSYSTEM": "1",
-    "GIT_CONFIG_GLOBAL": os.devnull,
-    "GIT_LFS_SKIP_SMUDGE": "1",
-    "GIT_HTTP_LOW_SPEED_LIMIT": "1",
-    "GIT_HTTP_LOW_SPEED_TIME": "60",
-    "LC_ALL": "C",
-}
-KEPT = {"GIT_SSL_CAINFO", "GIT_SSL_CAPATH", "GIT_SSL_CERT", "GIT_SSL_KEY", "GIT_SSL_NO_VERIFY"}
-"""Of the host's own GIT_ variables: all others could redirect git or print what it sends."""
-
-# Answers only for the host of `url`: a redirect or a submodule elsewhere gets no login.
-ASKPASS = """#!/bin/sh
-case "$1" in
-"Username for '$PIPE_GIT_ORIGIN': ") printf '%s\\n' "$PIPE_GIT_USERNAME" ;;
-"Password for '${PIPE_GIT_ORIGIN%%://*}://"*"@${PIPE_GIT_ORIGIN#*://}': ") printf '%s\\n' "$PIPE_GIT_PASSWORD" ;;
-*) exit 1 ;;
-esac
-"""
-
-SSH = ("ssh", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=accept-new", "-o", "ConnectTimeout=10")
 
 REF_LINE = re.compile(r"(?P<id>[0-9a-f]{40,64}|ref: \S+)\t(?P<name>\S+)")
 PROGRESS = re.compile(r"(?:remote: )?(?P<what>[A-Z][a-z]+(?: [a-z]+)*): +(?P<percent>\d+)% ")
@@ -255,9 +213,7 @@ class Remote:
                 kept.append(line)
 
         lines = Lines(sort)
-        settings = {**HARDENED, **({"safe.directory": str(folder)} if folder else {})}
-        program = ["git", *(word for name, value in settings.items() for word in ("-c", f"{name}={value}"))]
-        argv = [*_without(self._ctx.env), *program, *words]
+        argv = [*without(self._ctx.env), *git(folder), *words]
         where = folder or self._ctx.root
         ended = await self._ctx.exec(argv, env=self._environment, cwd=where, output=lines.feed, check=False)
         lines.end()
@@ -272,46 +228,8 @@ class Remote:
 
     async def _make_environment(self) -> Mapping[str, str]:
         secret = self._ctx.secret(self._secret) if self._secret else None
-        allowed = {"https", "ssh", self._address.scheme}
-        key = ["-i", str(secret.path), "-o", "IdentitiesOnly=yes"] if isinstance(secret, SecretFile) else []
-        askpass = str(await self._ctx.call(_askpass, self._ctx.cache))
-        return {
-            **ENVIRONMENT,
-            "GIT_ALLOW_PROTOCOL": ":".join(sorted(allowed)),
-            "GIT_ASKPASS": askpass,
-            "SSH_ASKPASS": askpass,
-            "GIT_SSH_COMMAND": shlex.join([*SSH, *key]),
-            "GIT_SSH_VARIANT": "ssh",
-            **_login(secret, self._address),
-        }
-
-
-def _login(secret: Secret | None, address: Address) -> dict[str, str]:
-    match secret:
-        case Login(username, password):
-            pass
-        case SecretText(password):
-            username = TOKEN_USER
-        case _:
-            return {}
-    origin = f"{address.scheme}://{address.host}"
-    return {"PIPE_GIT_ORIGIN": origin, "PIPE_GIT_USERNAME": username, "PIPE_GIT_PASSWORD": password}
-
-
-def _askpass(cache: Path) -> Path:
-    path = cache / "askpass"
-    if not path.exists() or path.read_text() != ASKPASS:
-        own = cache / f"askpass.{os.getpid()}.{os.urandom(4).hex()}"
-        own.write_text(ASKPASS)
-        own.chmod(0o700)
-        own.replace(path)
-    return path
-
-
-def _without(env: Mapping[str, str]) -> list[str]:
-    """The words that take the host's own git settings out of the environment."""
-    foreign = sorted(name for name in env if name.startswith("GIT_") and name not in KEPT | {"GIT_COMMIT"})
-    return ["env", *(word for name in foreign for word in ("-u", name))] if foreign else []
+        program = await self._ctx.call(askpass, self._ctx.cache)
+        return environment(self._address, secret, program)
 
 
 def _prepare(folder: Path) -> str:
