@@ -167,7 +167,9 @@ def starts(graph: Graph, events: Path) -> list[float]:
             started[record["stage"]] = record["time"]
         elif record["type"] == "stage.finished":
             ended[record["stage"]] = record["time"]
-    return [(started[name] - max(ended[need] for need in needs)) * 1000 for name, needs in graph.items() if needs]
+    return [
+        round((started[name] - max(ended[need] for need in needs)) * 1000) for name, needs in graph.items() if needs
+    ]
 
 
 def start_up() -> Iterator[Row]:

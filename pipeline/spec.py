@@ -303,7 +303,10 @@ def _size(value: object) -> object:
     match = _SIZE.fullmatch(value) if isinstance(value, str) else None
     if match is None and not (isinstance(value, int) and value > 0):
         raise ValueError(f"'{value}' is no size: write 512Mi or 2Gi, or a number of bytes")
-    return int(match[1]) * _SCALES[match[2] or ""] if match else value
+    size = int(match[1]) * _SCALES[match[2] or ""] if match else value
+    if isinstance(size, int) and size < _SCALES["Mi"]:
+        raise ValueError(f"'{value}' is {size} bytes, less than any program needs: write 512Mi or 2Gi")
+    return size
 
 
 def _cores(value: object) -> object:

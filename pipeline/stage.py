@@ -311,6 +311,9 @@ class StageContext(Protocol):
     async def once(self, key: str, find: Callable[[], Awaitable[JsonValue]]) -> JsonValue:
         """A fact found once a run (a branch's commit) and then the same for every stage, attempt and resume."""
 
+    async def tool(self, name: str, ask: Callable[[], Awaitable[str]]) -> None:
+        """Note which version of a tool the stage works with. It never decides an outcome: no answer is no note."""
+
     def publish(self, what: Literal["junit"], pattern: Glob) -> None:
         """Say where reports of a known sort will lie in the workspace when the stage ends."""
 

@@ -62,6 +62,8 @@ class World:
     facts: Facts
     store: Path = Path()
     """Where all runs are, and where those of one group take turns."""
+    emptied: bool = False
+    """The workspace was removed since the run worked in it last."""
     private: Path | None = None
     """Where attempts keep files with secrets; removed with the run whatever happens to this process."""
     source: Mapping[str, str] = field(default_factory=dict)
@@ -122,7 +124,7 @@ async def gone(world: World, leaf: Leaf, outputs: Mapping[str, JsonValue], looku
     """
     kind = world.kind(leaf.uses)
     if kind.gone is Stage.gone:
-        return ""
+        return "the workspace that it worked in is gone" if world.emptied else ""
     declared = {name: value for name, value in outputs.items() if name in kind.outputs_model().model_fields}
     log = StageLog(world.journal.folder.log(leaf.name, 0), world.masker)
     try:
@@ -274,7 +276,7 @@ async def _context(
 ) -> AsyncIterator[Context]:
     run = world.plan.run
     info = RunInfo(run.id, run.number, world.plan.pipeline, leaf.name, number)
-    async with leaf_folder(leaf, world.workspace) as (root, folder):
+    async with leaf_folder(leaf, world.workspace, world.journal.folder.copies) as (root, folder):
         with attempt_folders(world.private) as (outputs, private):
             said = {**environment.of_run(info, world.plan.trigger, root), **given}
             ctx = Context(

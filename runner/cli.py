@@ -55,7 +55,7 @@ output_option = click.option(
     default="batched",
     help="When power may fail: lose at most 50 ms without effects, or wait for the disk at every step.",
 )
-@click.option("--resume", is_flag=True, help="Go on with runs whose engine died instead of beginning new ones.")
+@click.option("--resume", is_flag=True, help="Of pipelines whose newest run died, go on with that one.")
 @output_option
 @click.pass_obj
 def run(guardian: Guardian | None, /, file: str, **words: Any) -> int:
@@ -171,15 +171,14 @@ def diff(before: str, after: str) -> int:
 
 @pipe.command()
 @click.argument("run", default="")
-@click.pass_obj
-def cancel(guardian: Guardian | None, /, run: str) -> int:
+def cancel(run: str) -> int:
     """End RUN as Ctrl-C would, from another terminal or host. Without RUN: the one that is running.
 
     A run whose engine died is taken over for that: only its `finally` runs.
     """
     from runner.commands.cancel import cancel as cancel_run
 
-    return cancel_run(run, guardian)
+    return cancel_run(run)
 
 
 @pipe.command()

@@ -41,6 +41,8 @@ class Facts:
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
         self._locks: defaultdict[str, anyio.Lock] = defaultdict(anyio.Lock)
+        self.asked: set[str] = set()
+        """Tools that this engine has asked for their versions."""
 
     async def once(self, key: str, find: Callable[[], Awaitable[JsonValue]]) -> JsonValue:
         """The journaled fact, found now if it is not known yet."""
@@ -184,6 +186,19 @@ class Context:
         """A fact found once a run."""
         return await self.facts.once(key, find)
 
+    async def tool(self, name: str, ask: Callable[[], Awaitable[str]]) -> None:
+        """Note a version where it is not known by this engine yet."""
+        if name in self.facts.asked:
+            return
+        self.facts.asked.add(name)
+        try:
+            version = await ask()
+        except (StageFailed, StageErrored, OSError) as error:
+            self.stage_log.line(f"which {name} it is cannot be told: {error}")
+            return
+        if version and self.journal.state.facts.get(f"tool {name}") != version:
+            self.journal.append(events.FactFound(f"tool {name}", version))
+
     def publish(self, what: Literal["junit"], pattern: Glob) -> None:
         """Note where reports will lie."""
         self.journal.append(events.ReportPublished(self.run.stage, what, pattern))
@@ -191,7 +206,7 @@ class Context:
     def warn(self, message: str) -> None:
         """Tell people something that does not change the outcome."""
         self.stage_log.line(f"warning: {message}")
-        self.journal.append(events.RunWarned(message, self.run.stage))
+        self.journal.append(events.RunWarned(message, self.run.stage, logged=True))
 
 
 def _ending(program: str, code: int) -> str:

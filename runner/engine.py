@@ -27,7 +27,7 @@ from runner.schedule import End, Schedule
 from runner.state import run_outcome
 from runner.turns import Turn, in_turn
 
-__all__ = ["STOP_WITHIN", "Engine", "Pools", "Request"]
+__all__ = ["FIRST", "STOP_WITHIN", "Engine", "Pools", "Request"]
 
 LONGEST_PAUSE = 120.0
 FEWEST_RETRIES = 10
@@ -105,6 +105,8 @@ class Engine:
         self._cancelled = anyio.Event()
         self.stopping = anyio.Event()
         """Set when the run is to end before its time: it was cancelled, or let go of."""
+        self.gone = anyio.Event()
+        """Set when `run` has returned, however, or when nobody waits for that any longer."""
         self.let_go_because = ""
         self._scope: anyio.CancelScope | None = None
         self._most_retries = max(FEWEST_RETRIES, len(world.plan.leaves))
@@ -126,9 +128,9 @@ class Engine:
             tasks.start_soon(obey, Orders(self.journal.folder.path), self._obey)
             async with in_turn(self._turn(), self._queued, self._cancelled, self.let_go) as ours:
                 tasks.start_soon(self._bound_run)
-                outcome = await self._run_stages(clean_up=ours)
+                outcome = await self._run_stages(clean_up=ours or self.journal.state.work_began > 0)
             tasks.cancel_scope.cancel()
-        if outcome is None:  # let go of, or left behind
+        if outcome is None or self.over:  # let go of, or left behind
             self.journal.close()
             return self.journal.state.outcome or Outcome.ERRORED
         self._close(outcome)
@@ -218,7 +220,7 @@ class Engine:
         if epoch > 1:
             again = self._request.again
             taken = events.RunResumed(
-                epoch, state.seq, again is not None, self.world.host.name, os.getpid(), __version__
+                epoch, state.seq, again is not None, self.world.host.name, os.getpid(), __version__, self._private
             )
             self.journal.append(taken)
             self._lose_attempts()
@@ -231,6 +233,10 @@ class Engine:
             self.journal.append(events.CancelRequested(self._request.cancelled_by))
         if state.cancelled_by:
             self._begin_cancel()
+
+    @property
+    def _private(self) -> str:
+        return str(self.world.private or "")
 
     def _begin_run(self) -> None:
         plan = self.world.plan
@@ -246,6 +252,7 @@ class Engine:
                 jobs=self._request.jobs,
                 fail_fast=self._request.fail_fast,
                 strict=self._request.strict,
+                private=self._private,
                 folder=str(self.world.workspace),
                 source=dict(self.world.source),
             )
@@ -402,8 +409,16 @@ class Engine:
             self.journal.append(events.StageStarted(leaf.name, number))
             lookup = partial(self._results.value, leaf)
             result = await attempt(self.world, leaf, number, control, lookup, self._results.exports(leaf))
+        if self.over:  # left behind meanwhile: its end is written
+            return result
         tries = self.journal.state.leaf(leaf.name).tries
-        if result.cause is None or tries >= leaf.retry.times or not leaf.retry.repeats(result.cause.kind):
+        if result.cause is None or tries >= leaf.retry.times:
+            return result
+        if not leaf.retry.repeats(result.cause.kind):
+            kind = result.cause.kind.value
+            if kind in ("user", "timeout"):
+                hint = f"not tried again: `retry:` is for {', '.join(leaf.retry.on)} unless `on:` names {kind} too"
+                self.journal.append(events.RunWarned(hint, leaf.name))
             return result
         if sum(state.tries for state in self.journal.state.leaves.values()) >= self._most_retries:
             used_up = f"{result.cause.message} (no further attempt: {self._most_retries} in this run were enough)"

@@ -102,6 +102,8 @@ class RunStarted(Event):
     jobs: int = 0
     fail_fast: bool = False
     strict: bool = False
+    private: str = ""
+    """The folder for files with secrets on that host; the guardian removes it."""
     folder: str = ""
     """Where it was called: the workspace of a run that checks nothing out."""
     source: Mapping[str, str] = field(default_factory=dict)
@@ -119,6 +121,7 @@ class RunResumed(Event):
     host: str = ""
     pid: int = 0
     version: str = ""
+    private: str = ""
 
 
 @_named("run.queued")
@@ -244,6 +247,8 @@ class RunWarned(Event):
     free = ("message",)
     message: str
     stage: str = ""
+    logged: bool = False
+    """It stands in the stage's log too."""
 
 
 @_named("run.cancelling")

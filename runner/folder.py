@@ -31,6 +31,11 @@ class RunFolder:
         """The workspace of a run that checks out."""
         return self.path / "work"
 
+    @property
+    def copies(self) -> Path:
+        """Snapshots of the workspace for stages that want their own."""
+        return self.path / "copies"
+
     def events(self, epoch: int) -> Path:
         """The journal of one epoch."""
         return self.path / f"events.{epoch}.jsonl"

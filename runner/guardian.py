@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple, NoReturn
 
-__all__ = ["Guardian", "guard"]
+__all__ = ["Guardian", "guard", "leave"]
 
 _PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 PR_SET_CHILD_SUBREAPER = 36
@@ -40,6 +40,16 @@ def guard(work: Callable[[Guardian], NoReturn]) -> NoReturn:
     code = _wait_for(engine)
     _end_descendants()
     _remove(private)
+    os._exit(code)
+
+
+def leave(code: int) -> NoReturn:
+    """End this process; a thread that was left behind must not hold that up."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:  # nobody reads any more
+            continue
     os._exit(code)
 
 

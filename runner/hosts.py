@@ -12,11 +12,13 @@ _NEVER_PASSED = frozenset({"PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"})
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """A terminal or a Jenkins agent. `number` is the run's number if the host counts, else None."""
+    """A terminal, a Jenkins agent or our own server. `number` is the run's number if the host counts, else None."""
 
     name: str
     environ: Mapping[str, str]
     number: int | None = None
+    run: str = ""
+    """The run's id, if the host gave one."""
     trigger: Trigger = field(default_factory=Trigger)
 
     def base(self) -> dict[str, str]:
@@ -27,17 +29,20 @@ class Host:
         return {
             name: value
             for name, value in self.environ.items()
-            if name not in _NEVER_PASSED and not name.startswith("PIPE_SECRET_")
+            if name not in _NEVER_PASSED and not name.startswith(("PIPE_SECRET_", "PIPE_SERVER_"))
         }
 
 
 def detect(environ: Mapping[str, str]) -> Host:
     """Which host this is, by the variables that it sets."""
+    if told := environ.get("PIPE_SERVER_TRIGGER"):
+        number = int(environ.get("PIPE_SERVER_NUMBER", "0")) or None
+        return Host("server", environ, number, environ.get("PIPE_SERVER_RUN", ""), Trigger.model_validate_json(told))
     if environ.get("JENKINS_URL") and environ.get("BUILD_NUMBER", "").isdigit():
         trigger = Trigger(
             branch=environ.get("BRANCH_NAME", ""),
             tag=environ.get("TAG_NAME", ""),
             commit=environ.get("GIT_COMMIT", ""),
         )
-        return Host("jenkins", environ, int(environ["BUILD_NUMBER"]), trigger)
+        return Host("jenkins", environ, int(environ["BUILD_NUMBER"]), trigger=trigger)
     return Host("terminal", environ)

@@ -1,14 +1,13 @@
 """The entry point of the console script: commands that start processes get a guardian first."""
 
-import os
 import sys
-from typing import NoReturn, TextIO
+from typing import NoReturn
 
-from runner.guardian import Guardian, guard
+from runner.guardian import Guardian, guard, leave
 
 __all__ = ["main"]
 
-_GUARDED = frozenset({"run", "resume", "rerun", "cancel"})
+_GUARDED = frozenset({"run", "resume", "rerun"})
 
 
 def main() -> NoReturn:
@@ -21,14 +20,4 @@ def main() -> NoReturn:
 def _work(guardian: Guardian | None) -> NoReturn:
     from runner.cli import main as command_line
 
-    code = command_line(guardian)
-    for stream in (sys.stdout, sys.stderr):
-        _flush(stream)
-    os._exit(code)  # a thread that was left behind must not hold up the end
-
-
-def _flush(stream: TextIO) -> None:
-    try:
-        stream.flush()
-    except OSError:  # nobody reads any more
-        return
+    leave(command_line(guardian))

@@ -72,8 +72,13 @@ class StageLog:
 
     def _open(self) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-        self._file = os.open(self._path, flags, 0o644)
-        self._index = os.open(self._path.with_suffix(".idx"), flags, 0o644)
+        index = os.open(self._path.with_suffix(".idx"), flags, 0o644)
+        try:
+            self._file = os.open(self._path, flags, 0o644)
+        except OSError:
+            os.close(index)
+            raise
+        self._index = index
 
     def _put(self, data: bytes) -> None:
         if not data:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import PipeError
-from pipeline.plan import Plan, SecretSource
+from pipeline.plan import Leaf, Plan, SecretSource
 from pipeline.stage import Login, Secret, SecretFile, SecretText
 
 __all__ = ["Secrets", "find_secrets"]
@@ -53,14 +53,17 @@ class Secrets:
                     yield from (match[1] or match[0] for match in _KEY_MATERIAL.finditer(text))
 
 
-def find_secrets(plan: Plan, environ: Mapping[str, str], store: Path) -> Secrets:
+def find_secrets(plan: Plan, environ: Mapping[str, str], store: Path, *, last_only: bool = False) -> Secrets:
     """Find every secret that a leaf of the plan wants: host variables first, then `secrets.env` in the store.
+
+    `last_only`: nothing but `finally` will run, so only what that wants must be there.
 
     Raises:
         PipeError: some are missing, each on one line with the places that were tried and the stages that
             want it; or `secrets.env` may be read by others.
     """
-    wanted = _wanted(plan)
+    wanted = _wanted((*plan.leaves, *plan.finally_))
+    needed = _wanted(plan.finally_) if last_only else wanted
     file = store / "secrets.env"
     places = (environ, _read(file))
     values: dict[str, Secret] = {}
@@ -72,18 +75,18 @@ def find_secrets(plan: Plan, environ: Mapping[str, str], store: Path) -> Secrets
         if name not in wanted:
             continue
         found = next((place for place in places if all(place.get(n) for n in names)), None)
-        if found is None:
-            missing.append(_missing(name, names, file, wanted[name]))
-        else:
+        if found is None and name in needed:
+            missing.append(_missing(name, names, file, needed[name]))
+        elif found is not None:
             values[name] = _value(name, source, [found[n] for n in names])
     if missing:
         raise PipeError("\n".join(missing))
     return Secrets(values, frozenset(variables))
 
 
-def _wanted(plan: Plan) -> dict[str, list[str]]:
+def _wanted(leaves: Iterable[Leaf]) -> dict[str, list[str]]:
     wanted: dict[str, list[str]] = {}
-    for leaf in (*plan.leaves, *plan.finally_):
+    for leaf in leaves:
         for name in () if leaf.skipped else leaf.secret_names:
             stages = wanted.setdefault(name, [])
             if leaf.stage not in stages:

@@ -53,6 +53,8 @@ class LeafState:
     """When the next attempt may start; 0 unless the last one ended badly."""
     lost: bool = False
     """Its engine died with it, and it has not been started again."""
+    run: int = 0
+    """The epoch in which it started: times of different epochs are no span."""
     ended: int = 0
     """The number of the record that ended it: leaves in the order of their ends."""
 
@@ -127,6 +129,7 @@ class RunState:
         self.queued_behind, self.work_began = "", self.work_began or time
         leaf = self.leaf(event.stage)
         leaf.attempt, leaf.queued_for, leaf.progress, leaf.fraction = event.attempt, "", "", None
+        leaf.run = self.epoch if not leaf.started else leaf.run
         leaf.started, leaf.again_at, leaf.lost = leaf.started or time, 0.0, False
 
     @_take.register

@@ -24,8 +24,9 @@ def status(folder: RunFolder, name: str, state: RunState) -> Status:
     owner = folder.ownership.owner()
     if owner and owner.alive():
         waits = f"waits for {state.queued_behind}" if state.queued_behind else ""
-        return Status("running", waits or f"{owner}")
-    go_on = f"`pipe resume '{name}'` goes on with it"
+        ends = f"cancelling: {state.cancelled_by}" if state.cancelled_by else ""
+        return Status("running", ends or waits or f"{owner}")
+    go_on = f"`pipe resume '{name}'` goes on with it, `pipe cancel '{name}'` ends it"
     if owner and not owner.is_here():
         return Status(f"not heard for {owner.silent():.0f} s", f"{owner}; {go_on}")
     return Status("died", go_on)

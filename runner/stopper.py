@@ -9,11 +9,11 @@ from contextlib import suppress
 import anyio
 
 from runner.engine import STOP_WITHIN, Engine
+from runner.journal import EpochLost
 from runner.sinks.sink import Sink
 
 __all__ = ["Stopper"]
 
-LOOK_EVERY = 0.1
 _OBEYED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
@@ -53,7 +53,8 @@ class Stopper:
         if not self.exit_code:
             self.exit_code = 130 if number == signal.SIGINT else 143
             for engine in self._engines:
-                engine.cancel(signal.Signals(number).name)
+                with suppress(EpochLost, OSError):  # it ends by that itself; the others are cancelled all the same
+                    engine.cancel(signal.Signals(number).name)
         elif self._heard[source] > 1:
             for engine in self._engines:
                 engine.cut()
@@ -75,9 +76,10 @@ class Stopper:
     async def _leave_behind(self, engine: Engine) -> None:
         await engine.stopping.wait()
         await anyio.sleep(STOP_WITHIN)
-        with suppress(OSError):
+        with suppress(EpochLost, OSError):
             engine.abandon()
-        while not all(other.over for other in self._engines):  # noqa: ASYNC110 - they end in many ways
-            await anyio.sleep(LOOK_EVERY)
+        engine.gone.set()
+        for other in self._engines:
+            await other.gone.wait()
         await anyio.to_thread.run_sync(self._sink.stop)
         os._exit(self.exit_code or 1)

@@ -94,7 +94,8 @@ class Store:
         found = [run for run in self.runs() if wanted[0] in ("", run[0]) and wanted[1] in ("", str(run[1]))]
         names = {run[0] for run in found}
         if not found:
-            raise PipeError(f"there is no run '{words}' in {self.path}{self._known()}")
+            which = f"no run '{words}'" if words else "no run"
+            raise PipeError(f"there is {which} in {self.path}{self._known()}")
         if len(names) > 1 and words:
             several = ", ".join(f"{name}#{number}" for name in sorted(names))
             raise PipeError(f"which run {words} do you mean: {several}?")

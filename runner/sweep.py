@@ -3,9 +3,10 @@
 import re
 import shutil
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from itertools import groupby
 
 from pipeline.errors import PipeError
 from runner.folder import RunFolder
@@ -38,7 +39,7 @@ def policy(environ: Mapping[str, str]) -> Policy:
     def number(name: str, default: int) -> int:
         text = environ.get(name) or str(default)
         if not text.isdecimal():
-            problems.append(f"{name}={text} is no number")
+            problems.append(f"{name}={text} is none of 0, 1, 2, …")
             return default
         return int(text)
 
@@ -62,34 +63,44 @@ def sweep(store: Store, keep: Policy) -> list[str]:
     returned, oldest first. A run without an end keeps its workspace in that case: it can be gone on with.
     """
     left = []
-    for name, run in _kept(store, keep):
-        if not run.work.is_dir() or _in_use(run):
-            continue
-        if name:
-            left.append((name, run))
-        else:
-            shutil.rmtree(run.work, ignore_errors=True)
+    for name, run, kept in _kept(store, keep):
+        with suppress(OSError):  # another user's run is none of our business
+            if not run.work.is_dir() or _in_use(run):
+                continue
+            if kept:
+                left.append((name, run))
+            else:
+                _remove(run)
     removed = []
     for name, run in reversed(left):
         if shutil.disk_usage(store.path).free >= keep.free:
             break
-        if run.ended():
-            shutil.rmtree(run.work, ignore_errors=True)
+        if run.ended() and _remove(run):
             removed.append(name)
     return removed
 
 
-def _kept(store: Store, keep: Policy) -> Iterator[tuple[str, RunFolder]]:
-    """All runs, the newest first, each with its name or "" when its workspace is not to be kept."""
-    runs = store.runs()
-    newest = {
-        run[2].path
-        for _, group in groupby(sorted(runs, key=lambda run: run[0]), key=lambda run: run[0])
-        for run in sorted(group, key=lambda run: -run[1])[: keep.count]
-    }
-    for name, number, folder in runs:
+def _kept(store: Store, keep: Policy) -> Iterator[tuple[str, RunFolder, bool]]:
+    """All runs, the newest first, each with its name and whether its workspace may stay."""
+    seen: Counter[str] = Counter()
+    for name, number, folder in store.runs():
+        seen[name] += 1
         old = keep.days and time.time() - folder.made() > keep.days * DAY
-        yield "" if old or folder.path not in newest else f"{name}#{number}", folder
+        yield f"{name}#{number}", folder, not old and seen[name] <= keep.count
+
+
+def _remove(run: RunFolder) -> bool:
+    """Remove a workspace that nobody works in; whether it is gone. Somebody who takes the run right now keeps it."""
+    aside = run.path / "work.old"
+    try:
+        run.work.rename(aside)
+        if _in_use(run):
+            aside.rename(run.work)
+            return False
+    except OSError:
+        return False
+    shutil.rmtree(aside, ignore_errors=True)
+    return not aside.exists()
 
 
 def _in_use(run: RunFolder) -> bool:

@@ -86,7 +86,7 @@ class Turn:
                 said = json.loads(ticket.read_text())
                 run = Path(said["run"])
                 owner = Ownership(run).owner()
-                if owner and owner.alive():
+                if run != self.run and owner and owner.alive():  # one of our own is of an engine that died
                     found.append((run, said["name"]))
                 else:
                     ticket.unlink()

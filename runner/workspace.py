@@ -33,8 +33,8 @@ def run_workspace(plan: Plan, folder: RunFolder, caller: Path) -> Path:
 
 
 @asynccontextmanager
-async def leaf_folder(leaf: Leaf, workspace: Path) -> AsyncIterator[tuple[Path, Path]]:
-    """The workspace that a leaf sees and its `dir:` in it; with `workspace: copy` a snapshot, thrown away after.
+async def leaf_folder(leaf: Leaf, workspace: Path, copies: Path) -> AsyncIterator[tuple[Path, Path]]:
+    """The workspace that a leaf sees and its `dir:` in it; with `workspace: copy` a snapshot in `copies`.
 
     Raises:
         StageFailed: `dir:` leads out of the workspace, or is not there.
@@ -42,13 +42,18 @@ async def leaf_folder(leaf: Leaf, workspace: Path) -> AsyncIterator[tuple[Path, 
     if leaf.workspace == "shared":
         yield workspace, _inside(leaf, workspace)
         return
-    place = Path(tempfile.mkdtemp(prefix="pipe-copy-"))
+    place = _place(copies)
     try:
         copy = await anyio.to_thread.run_sync(_snapshot, workspace, place / "work")
         yield copy, _inside(leaf, copy)
     finally:
         with anyio.CancelScope(shield=True):
             await anyio.to_thread.run_sync(partial(shutil.rmtree, place, ignore_errors=True))
+
+
+def _place(copies: Path) -> Path:
+    copies.mkdir(exist_ok=True)
+    return Path(tempfile.mkdtemp(dir=copies))
 
 
 def _snapshot(workspace: Path, copy: Path) -> Path:

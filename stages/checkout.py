@@ -71,7 +71,7 @@ class Checkout(Stage[CheckoutOutputs]):
         found = await self._find(ctx, remote, address)
         ctx.log(f"{address}: {found.ref or self.ref or 'HEAD'} is {found.commit}")
         await remote.bring(found, folder, depth=self.depth, submodules=self.submodules)
-        await ctx.once("tool git", remote.version)
+        await ctx.tool("git", remote.version)
         subject = await ctx.call(local.subject, folder)
         return CheckoutOutputs(commit=found.commit, branch=found.branch, tag=found.tag, subject=subject)
 
@@ -95,10 +95,20 @@ class Checkout(Stage[CheckoutOutputs]):
             raise StageFailed(f"url: {error}", kind=CauseKind.CONFIG) from None
 
     async def _find(self, ctx: StageContext, remote: Remote, address: Address) -> Found:
-        async def find() -> JsonValue:
-            return (await remote.find(self.ref)).as_json()
+        ref = self._wanted(ctx)
 
-        return Found.of(await ctx.once(f"git {address.url} {self.ref or 'HEAD'}", find))
+        async def find() -> JsonValue:
+            return (await remote.find(ref)).as_json()
+
+        return Found.of(await ctx.once(f"git {address.url} {ref or 'HEAD'}", find))
+
+    def _wanted(self, ctx: StageContext) -> str:
+        """The ref to look up; of what started the run its very commit, not the newest by now."""
+        source, commit = ctx.env.get("PIPE_SOURCE", ""), ctx.env.get("GIT_COMMIT", "")
+        if "://" not in source or self.url not in ("", source) or not commit:
+            return self.ref
+        names = ("", ctx.env.get("BRANCH_NAME", ""), ctx.env.get("TAG_NAME", ""), commit)
+        return commit if self.ref in names else self.ref
 
 
 async def _own_source(ctx: StageContext) -> str:

@@ -79,7 +79,7 @@ class Deploy(Stage[DeployOutputs]):
         async with await connect(ctx, self.secret, self.context) as cluster:
             try:
                 applied = await self._apply(ctx, cluster, manifests)
-                await ctx.once("tool kubernetes", cluster.tell_version)
+                await ctx.tool("kubernetes", cluster.tell_version)
                 await wait_until_done(ctx, cluster, applied, self.wait.total_seconds())
                 return await _outputs(cluster, manifests)
             except ApiError as error:

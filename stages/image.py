@@ -87,7 +87,7 @@ class Image(Stage[ImageOutputs]):
         )
         image = await ctx.call(Build(self._engine(ctx, reference), request, ctx.log, ctx.progress))
         ctx.log(f"built {reference}: {image}")
-        await ctx.once("tool docker", partial(ctx.call, self._engine(ctx, reference).version))
+        await ctx.tool("docker", partial(ctx.call, self._engine(ctx, reference).version))
         await self._tidy(ctx)
         return ImageOutputs(ref=str(reference), id=image, repository=self.image, tag=self.tag)
 

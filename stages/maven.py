@@ -58,7 +58,7 @@ class Maven(Stage[NoOutputs]):
             ended = await ctx.exec(argv, env=env, output=sink, check=False)
         lines.end()
         if log.tool:
-            await ctx.once("tool maven", log.version)
+            await ctx.tool("maven", log.version)
         if ended.exit_code:
             raise log.trouble(Path(program).name, ended.exit_code)
         return NoOutputs()

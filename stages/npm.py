@@ -82,13 +82,14 @@ class Npm(Stage[NoOutputs]):
         """The name of this installation in the store; empty if it cannot be kept."""
         if self.install == "install" or not await ctx.call(package.keepable):
             return ""
+        said = await ctx.exec(["node", "--version"], capture=True)
+        node = said.stdout.decode().strip()
 
         async def version() -> str:
-            node = await ctx.exec(["node", "--version"], capture=True)
-            return node.stdout.decode().strip()
+            return node
 
-        node = await ctx.once("tool node", version)
-        return await ctx.call(package.key, str(node), self.registry)
+        await ctx.tool("node", version)
+        return await ctx.call(package.key, node, self.registry)
 
     async def _restored(self, ctx: StageContext, store: Store, modules: Path, key: str) -> bool:
         if await ctx.call(store.has, modules, key):

@@ -9,9 +9,9 @@ from pathlib import Path
 import click
 
 from pipeline.errors import PipeError
-from runner.commands.resume import Options, read_run, resume
+from runner.commands.resume import Options, read_run, resumable, resume
 from runner.folder import RunFolder
-from runner.guardian import Guardian
+from runner.guardian import Guardian, guard, leave
 from runner.orders import Cancel, Orders
 from runner.state import fold
 from runner.status import status
@@ -23,7 +23,7 @@ ENDS_WITHIN = 15.0
 """Seconds that a cancelled run is waited for: stages get ten, and the console a moment."""
 
 
-def cancel(words: str, guardian: Guardian | None) -> int:
+def cancel(words: str) -> int:
     """Ask the engine of a run to end it, wherever it is, and wait until it has; end a run itself whose engine died.
 
     Raises:
@@ -35,9 +35,18 @@ def cancel(words: str, guardian: Guardian | None) -> int:
     if state.outcome:
         raise PipeError(f"{name} is not running: {state.outcome}")
     if status(folder, name, state).word != "running":
-        resume(Options(str(folder.path), cancelled_by=_who(), guardian=guardian))
-        return 0 if fold(folder.records()).outcome else 1
+        return _end(folder) if sys.platform != "linux" else guard(lambda guardian: leave(_end(folder, guardian)))
     return _ask(folder, name)
+
+
+def _end(folder: RunFolder, guardian: Guardian | None = None) -> int:
+    """Become the engine of a run whose own one died, only to run its `finally`."""
+    try:
+        resume(Options(str(folder.path), cancelled_by=_who(), guardian=guardian))
+    except PipeError as error:
+        click.echo(error, err=True)
+        return 2
+    return 0 if fold(folder.records()).outcome else 1
 
 
 def _ask(folder: RunFolder, name: str) -> int:
@@ -68,7 +77,11 @@ def _meant(words: str) -> RunFolder:
     if len(running) == 1:
         return running[0][2]
     several = ", ".join(f"{name}#{number}" for name, number, _ in running)
-    raise PipeError(f"which run do you mean: {several}?" if running else f"nothing is running in {store.path}")
+    if running:
+        raise PipeError(f"which run do you mean: {several}?")
+    dead = next((f"{name}#{number}" for name, number, folder in store.runs() if resumable(folder)), "")
+    hint = f"; {dead} died, `pipe cancel '{dead}'` ends it" if dead else ""
+    raise PipeError(f"nothing is running in {store.path}{hint}")
 
 
 def _who() -> str:

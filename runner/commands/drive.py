@@ -13,7 +13,7 @@ from pipeline.plan import Plan
 from pipeline.stage import Outcome
 from runner.attempt import World
 from runner.context import Facts
-from runner.engine import Engine, Pools, Request
+from runner.engine import FIRST, Engine, Pools, Request
 from runner.folder import RunFolder
 from runner.guardian import Guardian
 from runner.hosts import Host
@@ -44,13 +44,14 @@ class Ready:
     """The workspace of a run that checks nothing out."""
     source: Mapping[str, str] = field(default_factory=dict)
     """`PIPE_SOURCE` and `PIPE_SOURCE_DIR`, for checkouts without a url."""
+    request: Request = FIRST
 
 
-def drive(runs: Sequence[Ready], host: Host, request: Request, output: str, guardian: Guardian | None) -> int:
+def drive(runs: Sequence[Ready], host: Host, output: str, guardian: Guardian | None) -> int:
     """Drive the runs side by side and return the exit code: that of a signal, else 1 if one is not green."""
     sink = Sink(_renderer(output, host.environ))
-    pools = Pools(request.jobs or default_jobs(), _sizes(runs))
-    engines = [_engine(item, host, sink, guardian, pools, request, several=len(runs) > 1) for item in runs]
+    pools = Pools(max(item.request.jobs for item in runs) or default_jobs(), _sizes(runs))
+    engines = [_engine(item, host, sink, guardian, pools, several=len(runs) > 1) for item in runs]
     try:
         return anyio.run(_run_all, engines, sink, guardian)
     finally:
@@ -70,12 +71,10 @@ def _sizes(runs: Sequence[Ready]) -> dict[str, int]:
     return sizes
 
 
-def _engine(
-    item: Ready, host: Host, sink: Sink, guardian: Guardian | None, pools: Pools, request: Request, *, several: bool
-) -> Engine:
+def _engine(item: Ready, host: Host, sink: Sink, guardian: Guardian | None, pools: Pools, *, several: bool) -> Engine:
     masker = Masker()
     short = [text for text in item.secrets.texts() if not masker.add(text)]
-    journal = Journal(item.folder, masker, item.epoch, strict=request.strict)
+    journal = Journal(item.folder, masker, item.epoch, strict=item.request.strict)
     view = RunView(item.plan, item.folder, item.plan.pipeline if several else "", fold(item.folder.records()))
     journal.subscribe(sink.reader(view))
     if short:
@@ -86,6 +85,7 @@ def _engine(
         masker=masker,
         secrets=item.secrets,
         host=host,
+        emptied=item.epoch > 1 and item.plan.checks_out and not item.folder.work.exists(),
         workspace=run_workspace(item.plan, item.folder, item.caller),
         cache=cache_folder(host.environ),
         kind=kind,
@@ -94,7 +94,7 @@ def _engine(
         private=Path(guardian.private) if guardian and guardian.private else None,
         source=item.source,
     )
-    return Engine(world, pools, request)
+    return Engine(world, pools, item.request)
 
 
 def _renderer(output: str, environ: Mapping[str, str]) -> Renderer:
@@ -135,7 +135,7 @@ async def _run_all(engines: Sequence[Engine], sink: Sink, guardian: Guardian | N
 async def _run(engine: Engine, outcomes: list[Outcome]) -> None:
     try:
         outcomes.append(await engine.run())
-        if engine.let_go_because:
+        if engine.journal.state.outcome is None:
             name = engine.world.plan.pipeline
             sys.stderr.write(f"pipe: {name} was stopped, for {engine.let_go_because}; `pipe resume` goes on with it\n")
         else:
@@ -143,3 +143,5 @@ async def _run(engine: Engine, outcomes: list[Outcome]) -> None:
     except* EpochLost:
         sys.stderr.write(f"pipe: {EpochLost(engine.journal.folder)}\n")
         outcomes.append(Outcome.ERRORED)
+    finally:
+        engine.gone.set()

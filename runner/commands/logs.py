@@ -4,6 +4,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from pipeline.errors import PipeError, nearest
@@ -49,22 +50,44 @@ def _one(folder: RunFolder, stage: str, attempt: int, *, follow: bool) -> int:
         raise PipeError(f"{stage} is fanned out: name one of {', '.join(leaves)}")
     if stage not in known:
         raise PipeError(f"{plan.pipeline}#{plan.run.number} has no leaf '{stage}'; {nearest(stage, known)}")
-    number = attempt or _last_attempt(folder, stage, follow=follow)
-    if not 0 < number <= read_run(folder)[1].leaf(stage).attempt:
-        raise PipeError(_why_none(state.leaf(stage), attempt))
-    for block in _blocks(folder.log(stage, number), lambda: follow and _runs(folder, stage, number)):
+    leaf = _once_started(folder, stage) if follow else state.leaf(stage)
+    number = attempt or leaf.attempt
+    if not 0 < number <= leaf.attempt:
+        raise PipeError(_why_none(leaf, attempt))
+    while True:
+        _print(_blocks(folder.log(stage, number), partial(_runs, folder, stage, number) if follow else bool))
+        if not follow or attempt or not _goes_on(folder, stage, number):
+            return 0
+        number += 1
+
+
+def _print(blocks: Iterator[bytes]) -> None:
+    for block in blocks:
         sys.stdout.buffer.write(block)
         sys.stdout.buffer.flush()
-    return 0
 
 
-def _last_attempt(folder: RunFolder, stage: str, *, follow: bool) -> int:
-    """The newest attempt, 0 if there is none; with `follow` it is waited for while the run can still start it."""
+def _goes_on(folder: RunFolder, stage: str, number: int) -> bool:
+    """Wait until another attempt has begun, or it is sure that none will."""
     while True:
         alive = _has_engine(folder)
         leaf = read_run(folder)[1].leaf(stage)
-        if leaf.attempt or leaf.outcome or not (follow and alive):
-            return leaf.attempt
+        if leaf.attempt > number:
+            return True
+        if leaf.outcome or not alive:
+            if not leaf.outcome:
+                sys.stderr.write(f"pipe: the engine of the run died; {stage} has no end\n")
+            return False
+        time.sleep(LOOK_EVERY)
+
+
+def _once_started(folder: RunFolder, stage: str) -> LeafState:
+    """A leaf when it has started, or ended without, or when nobody is there to start it any more."""
+    while True:
+        alive = _has_engine(folder)
+        leaf = read_run(folder)[1].leaf(stage)
+        if leaf.attempt or leaf.outcome or not alive:
+            return leaf
         time.sleep(LOOK_EVERY)
 
 

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 
@@ -12,8 +12,10 @@ from rich.cells import cell_len, set_cell_size
 
 from pipeline.errors import PipeError
 from pipeline.plan import Leaf, Need, Plan, RunIdentity
+from pipeline.stage import Cause, CauseKind, Outcome
 from runner.commands.load import open_call
 from runner.hosts import detect
+from runner.schedule import End, Schedule
 from runner.store import Store
 
 __all__ = ["check", "show"]
@@ -57,12 +59,13 @@ def _tree(plan: Plan) -> Iterator[str]:
     for name, value in plan.params.items():
         yield f"  {name} = {_value(value)}"
     yield ""
-    lines = [*_stages(plan.leaves), *(["finally"] if plan.finally_ else []), *_stages(plan.finally_)]
+    never = {**_never(plan.leaves), **_never(plan.finally_)}
+    lines = [*_stages(plan.leaves, never), *(["finally"] if plan.finally_ else []), *_stages(plan.finally_, never)]
     widths = [max((cell_len(cells[i]) for cells in lines if isinstance(cells, tuple)), default=0) for i in range(2)]
     for line in lines:
         yield line if isinstance(line, str) else _aligned(line, widths)
     yield ""
-    yield _count((*plan.leaves, *plan.finally_))
+    yield _count((*plan.leaves, *plan.finally_), len(never))
 
 
 def _value(value: JsonValue) -> str:
@@ -72,10 +75,35 @@ def _value(value: JsonValue) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _count(leaves: Sequence[Leaf]) -> str:
+def _never(leaves: Sequence[Leaf]) -> dict[str, str]:
+    """The leaves that are skipped whatever the others say, each with the reason."""
+    found: dict[str, str] = {}
+    schedule = Schedule(leaves)
+    for leaf, never in schedule.ready():
+        cause = never or _own_reason(leaf, found)
+        if cause:
+            found[leaf.name] = cause.message
+        schedule.ended(leaf.name, End(Outcome.SKIPPED, cause) if cause else End(Outcome.SUCCEEDED))
+    return found
+
+
+def _own_reason(leaf: Leaf, skipped: Mapping[str, str]) -> Cause | None:
+    if leaf.skipped:
+        return Cause(CauseKind.CONDITION, f"when: {leaf.skipped}", (leaf.name,))
+    if source := _missing(leaf, skipped):
+        return Cause(CauseKind.DEPENDENCY, f"needs a value of {source}, which is skipped", (source, "skipped"))
+    return None
+
+
+def _missing(leaf: Leaf, skipped: Mapping[str, str]) -> str:
+    """A leaf whose output this one cannot do without, and which will not give it."""
+    asked = (source for source, output in leaf.references.values() if output != "outcome")
+    return next((source for source in asked if source in skipped), "")
+
+
+def _count(leaves: Sequence[Leaf], skipped: int) -> str:
     stages = len({leaf.stage for leaf in leaves})
     parallel = sum(bool(leaf.key) for leaf in leaves)
-    skipped = sum(bool(leaf.skipped) for leaf in leaves)
     words = [f"{stages} stage{'s' if stages != 1 else ''}"]
     words += [f"{parallel} parallel leaves"] if parallel else []
     words += [f"{skipped} skipped"] if skipped else []
@@ -87,25 +115,21 @@ def _aligned(cells: Sequence[str], widths: list[int]) -> str:
     return "  ".join([*padded, *cells[len(widths) :]]).rstrip()
 
 
-def _stages(leaves: Sequence[Leaf]) -> Iterator[tuple[str, ...]]:
+def _stages(leaves: Sequence[Leaf], never: Mapping[str, str]) -> Iterator[tuple[str, ...]]:
     for stage, group in groupby(leaves, key=lambda leaf: leaf.stage):
         members = list(group)
         first = members[0]
         if not first.key:
-            yield f"  {stage}", first.title, first.uses, _why(first)
+            yield f"  {stage}", first.title, first.uses, _condition(first, never) or _needs(first.needs)
             continue
         yield f"  {stage}", f"{len(members)} leaves", first.uses, _needs(first.needs)
         for leaf in members:
-            yield f"    {leaf.name}", leaf.title, _skip(leaf)
+            yield f"    {leaf.name}", leaf.title, _condition(leaf, never)
 
 
-def _why(leaf: Leaf) -> str:
-    return _skip(leaf) or _needs(leaf.needs)
-
-
-def _skip(leaf: Leaf) -> str:
-    if leaf.skipped:
-        return f"skipped: when: {leaf.skipped}"
+def _condition(leaf: Leaf, never: Mapping[str, str]) -> str:
+    if leaf.name in never:
+        return f"skipped: {never[leaf.name]}"
     return f"when: {leaf.when}" if leaf.when else ""
 
 

@@ -4,7 +4,7 @@ import hashlib
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -16,8 +16,8 @@ from runner.engine import Request
 from runner.folder import RunFolder
 from runner.guardian import Guardian
 from runner.hosts import Host, detect
+from runner.leftovers import clear
 from runner.ownership import Taken
-from runner.process import end_marked
 from runner.reopen import all_leaves, failed_leaves, leaves_from
 from runner.secrets import find_secrets
 from runner.state import RunState, fold
@@ -63,14 +63,25 @@ def resume(options: Options) -> int:
     folder = _meant(options, store)
     epoch = _claim(folder)
     try:
-        ready, state = _reopened(folder, epoch, host, store)
+        ready, state = _reopened(folder, epoch, host, store, last_only=bool(options.cancelled_by))
         again = _wanted(options.again, ready.plan, state)
     except PipeError:
         folder.ownership.release(epoch)
         raise
+    asked = Request(jobs=options.jobs or 0, again=again, cancelled_by=options.cancelled_by)
+    ready = replace(ready, request=_as_begun(state, asked))
+    return drive([ready], host, options.output, options.guardian)
+
+
+def _as_begun(state: RunState, asked: Request) -> Request:
+    """What the call that began the run wanted, and what is asked for on top of it now."""
     begun = state.begun
-    request = Request(begun.fail_fast, options.jobs or begun.jobs, begun.strict, again, options.cancelled_by)
-    return drive([ready], host, request, options.output, options.guardian)
+    return replace(
+        asked,
+        fail_fast=asked.fail_fast or begun.fail_fast,
+        jobs=asked.jobs or begun.jobs,
+        strict=asked.strict or begun.strict,
+    )
 
 
 def _wanted(again: Again | None, plan: Plan, state: RunState) -> Mapping[str, str] | None:
@@ -128,7 +139,7 @@ def read_run(folder: RunFolder) -> tuple[Plan, RunState]:
         raise PipeError(f"a journal in {folder.path} is spoiled: {error}") from None
 
 
-def go_on(folder: RunFolder, host: Host, store: Store) -> Ready:
+def go_on(folder: RunFolder, host: Host, store: Store, asked: Request) -> Ready:
     """Become the engine of a run that has no end.
 
     Raises:
@@ -141,7 +152,7 @@ def go_on(folder: RunFolder, host: Host, store: Store) -> Ready:
     except PipeError:
         folder.ownership.release(epoch)
         raise
-    return ready
+    return replace(ready, request=_as_begun(state, asked))
 
 
 def _claim(folder: RunFolder) -> int:
@@ -152,12 +163,14 @@ def _claim(folder: RunFolder) -> int:
         raise PipeError(f"{plan.pipeline}#{plan.run.number} is being run by {taken.owner}") from None
 
 
-def _reopened(folder: RunFolder, epoch: int, host: Host, store: Store) -> tuple[Ready, RunState]:
+def _reopened(
+    folder: RunFolder, epoch: int, host: Host, store: Store, *, last_only: bool = False
+) -> tuple[Ready, RunState]:
     """A run that is ours now, and what had become of it."""
     plan, state = read_run(folder)
     home = _home(folder, plan, store)
-    secrets = find_secrets(plan, host.environ, home)
-    if left := end_marked(plan.run.id):
+    secrets = find_secrets(plan, host.environ, home, last_only=last_only)
+    if left := clear(folder, plan.run.id):
         sys.stderr.write(f"pipe: ended {left} process(es) that the dead engine had left\n")
     _tell_of_changes(plan, state)
     caller = Path(state.begun.folder)

@@ -17,7 +17,7 @@ from runner.engine import Request
 from runner.folder import RunFolder
 from runner.guardian import Guardian
 from runner.hosts import Host, detect
-from runner.process import end_marked
+from runner.leftovers import clear
 from runner.secrets import Secrets, find_secrets
 from runner.store import Store
 from runner.sweep import policy, sweep
@@ -53,12 +53,13 @@ def run(options: Options) -> int:
     store = Store(host.environ, Path.cwd())
     ongoing = _ongoing(call, store) if options.resume else {}
     call = replace(call, pipelines=tuple(name for name in call.pipelines if name not in ongoing))
-    prepared = [go_on(folder, host, store) for folder in ongoing.values()] + _prepare(call, store, host, options)
+    asked = Request(options.fail_fast, options.jobs or 0, options.durability == "strict")
+    prepared = [go_on(folder, host, store, asked) for folder in ongoing.values()]
+    prepared += [replace(item, request=asked) for item in _prepare(call, store, host, options)]
     # what one of them has as a secret is no variable of another's processes
     hidden = frozenset[str]().union(*(item.secrets.variables for item in prepared))
     prepared = [replace(item, secrets=replace(item.secrets, variables=hidden)) for item in prepared]
-    request = Request(options.fail_fast, options.jobs or 0, options.durability == "strict")
-    return drive(prepared, host, request, options.output, options.guardian)
+    return drive(prepared, host, options.output, options.guardian)
 
 
 # -- before anything starts ------------------------------------------------------------------------
@@ -87,14 +88,14 @@ def _prepare(call: Call, store: Store, host: Host, options: Options) -> list[Rea
         raise PipeError(f"--source {options.source}: no such folder")
     for name in call.pipelines:
         try:
-            plan = call.plan(name, _identity(store, name, call.host.number or store.next_number(name)))
+            plan = call.plan(name, _identity(store, call.host, name, call.host.number or store.next_number(name)))
             _check_source(plan, options)
             found.append((plan, find_secrets(plan, host.environ, store.path)))
         except PipeError as error:
             problems.append(error)
     if problems:
         raise PipeError("\n".join(dict.fromkeys(map(str, problems))))
-    source = _source(call.path, options.source)
+    source = _source(call.path, options.source, host)
     taken = [_take(call, store, plan, secrets, source) for plan, secrets in found]
     if removed := sweep(store, keep):
         sys.stderr.write(f"pipe: little room in {store.path}: removed the workspace(s) of {', '.join(removed)}\n")
@@ -119,8 +120,8 @@ def _check_source(plan: Plan, options: Options) -> None:
         )
 
 
-def _identity(store: Store, pipeline: str, number: int) -> RunIdentity:
-    return RunIdentity(id=str(ULID()), number=number, previous=store.previous(pipeline, number))
+def _identity(store: Store, host: Host, pipeline: str, number: int) -> RunIdentity:
+    return RunIdentity(id=host.run or str(ULID()), number=number, previous=store.previous(pipeline, number))
 
 
 def _take(call: Call, store: Store, plan: Plan, secrets: Secrets, source: Mapping[str, str]) -> Ready:
@@ -129,7 +130,7 @@ def _take(call: Call, store: Store, plan: Plan, secrets: Secrets, source: Mappin
     _tell_of_the_last(store, name)
     number, folder = store.take(name, call.host.number)
     if number != plan.run.number:
-        plan = call.plan(name, _identity(store, name, number))
+        plan = call.plan(name, _identity(store, call.host, name, number))
     folder.write_plan(plan.model_dump_json(by_alias=True, exclude_defaults=True))
     return Ready(plan, folder, secrets, store.path, caller=Path.cwd(), source=source)
 
@@ -140,13 +141,13 @@ def _tell_of_the_last(store: Store, pipeline: str) -> None:
     if newest is None or not resumable(newest):
         return
     plan = read_plan(newest)
-    name, left = f"{pipeline}#{plan.run.number}", end_marked(plan.run.id)
+    name, left = f"{pipeline}#{plan.run.number}", clear(newest, plan.run.id)
     ended = f", and {left} process(es) that it had left are ended now" if left else ""
     sys.stderr.write(f"pipe: the engine of {name} died{ended}; `pipe resume '{name}'` goes on with it\n")
 
 
-def _source(file: Path, folder: str) -> Mapping[str, str]:
-    named = {"PIPE_SOURCE": str(file.absolute().parent)}
+def _source(file: Path, folder: str, host: Host) -> Mapping[str, str]:
+    named = {"PIPE_SOURCE": host.trigger.repo or str(file.absolute().parent)}
     if folder:
         named["PIPE_SOURCE_DIR"] = str(Path(folder).absolute())
     return named

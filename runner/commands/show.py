@@ -36,7 +36,7 @@ def show(words: str, *, as_json: bool) -> int:
 
 
 def _shown(view: RunView, how: Status) -> Iterator[str]:
-    now = time.time() if how.word == "running" else view.state.finished or view.state.latest
+    now = _now(view.state, how)
     for row in rows(view, now):
         said = row.note if row.depth or how.word == "running" else how.word
         note = f"  {said}" if said else ""
@@ -44,28 +44,33 @@ def _shown(view: RunView, how: Status) -> Iterator[str]:
     yield ""
     if not view.state.outcome:
         yield f"  {how.word}: {how.note}"
-    yield from _facts(view)
+    yield from _facts(view, now)
     yield from _attempts(view)
     for warning in view.state.warnings:
         yield f"  warning: {plain_text(warning)}"
     yield f"  logs: {view.folder.path / 'logs'}"
 
 
-def _facts(view: RunView) -> Iterator[str]:
+def _now(state: RunState, how: Status) -> float:
+    """The moment up to which what has no end has lasted."""
+    return time.time() if how.word == "running" else state.finished or state.latest
+
+
+def _facts(view: RunView, now: float) -> Iterator[str]:
     state = view.state
     began = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(state.started)) if state.started else "never"
     yield f"  started {began}, {view.plan.trigger.kind}, pipe {state.begun.version}, run.id {view.plan.run.id}"
     for name, value in view.plan.params.items():
         yield f"  {name} = {plain_text(value if isinstance(value, str) else json.dumps(value))}"
-    path = _longest(view.plan, state)
+    path = _longest(view.plan, state, now)
     if len(path) > 1:
-        took = {name: state.leaves[name].seconds(time.time()) for name in path}
+        took = {name: state.leaves[name].seconds(now) for name in path}
         steps = " → ".join(f"{name} {clock(took[name])}" for name in path)
         yield f"  critical path, {clock(sum(took.values()))}: {steps}"
 
 
-def _longest(plan: Plan, state: RunState) -> tuple[str, ...]:
-    ran = {name: leaf.seconds(time.time()) for name, leaf in state.leaves.items() if leaf.started}
+def _longest(plan: Plan, state: RunState, now: float) -> tuple[str, ...]:
+    ran = {name: leaf.seconds(now) for name, leaf in state.leaves.items() if leaf.started}
     needs = {
         leaf.name: [name for need in leaf.needs for name in need.leaves if name in ran]
         for leaf in plan.leaves
@@ -97,12 +102,12 @@ def _as_json(plan: Plan, state: RunState, how: Status) -> JsonValue:
         "params": dict(plan.params),
         "facts": dict(state.facts),
         "warnings": list(state.warnings),
-        "critical_path": list(_longest(plan, state)),
+        "critical_path": list(_longest(plan, state, _now(state, how))),
         "leaves": {
             name: {
                 "outcome": leaf.outcome,
                 "attempt": leaf.attempt,
-                "seconds": round(leaf.seconds(time.time()), 3),
+                "seconds": round(leaf.seconds(_now(state, how)), 3),
                 "cause": {"kind": leaf.cause.kind, "message": leaf.cause.message} if leaf.cause else None,
                 "outputs": dict(leaf.outputs),
             }

@@ -119,7 +119,7 @@ def _told_of_ends(view: RunView, event: events.Event) -> str:
     match event:
         case events.StageFinished(stage):
             return _end(view.state.leaf(stage))
-        case events.RunWarned(message):
+        case events.RunWarned(message, logged=False):
             return f"warning: {message}"
         case events.CancelRequested(by, superseded):
             return f"{view.name} cancelling: {by} takes its place" if superseded else f"{view.name} cancelling: {by}"

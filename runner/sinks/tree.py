@@ -54,6 +54,7 @@ def rows(view: RunView, now: float) -> Iterator[Row]:
     seconds = (state.finished or now) - state.started if state.started else 0
     mark = MARKS[state.outcome] if state.outcome else RUNNING
     doing = f"waits for {state.queued_behind}" if state.queued_behind else "running"
+    doing = f"cancelling: {state.cancelled_by}" if state.cancelled_by else doing
     yield Row(0, mark, view.name, state.outcome or doing, clock(seconds), state.outcome, state.outcome is None)
     for _, group in groupby((*view.plan.leaves, *view.plan.finally_), key=lambda leaf: leaf.stage):
         leaves = list(group)
@@ -97,7 +98,8 @@ def _reason(cause: Cause | None) -> str:
 def _fan_out(leaves: Sequence[Leaf], view: RunView, now: float) -> Row:
     states = [view.state.leaf(leaf.name) for leaf in leaves]
     ended = [state.outcome for state in states if state.outcome]
-    started = [state.started for state in states if state.started]
+    newest = max((state.run for state in states if state.started), default=0)
+    started = [state.started for state in states if state.started and state.run == newest]
     running = any(state.running for state in states)
     whole = worst(ended) if len(ended) == len(leaves) else None
     last = max((state.finished for state in states), default=0) if whole else now

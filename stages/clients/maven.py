@@ -129,6 +129,8 @@ class Log:
     tool: str = ""
     """Maven and the Java that it runs on, with their versions."""
     _tests: str = ""
+    _head: bool = True
+    """What it says of itself comes first of all."""
 
     def take(self, line: str) -> bool:
         """Read one line; True if another module has begun."""
@@ -137,9 +139,11 @@ class Log:
         if match := MODULE.match(line):
             self.module, self.number, self.count = match["module"], int(match["number"]), int(match["count"])
             return True
-        if match := VERSION.match(line):
+        if line.startswith("["):
+            self._head = False
+        if self._head and (match := VERSION.match(line)):
             self.tool = ", ".join(filter(None, (self.tool, f"{match['what']} {match['version']}")))
-        elif line.startswith("[ERROR]"):
+        if line.startswith("[ERROR]"):
             self._error(line)
         return False
 

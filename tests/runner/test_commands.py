@@ -42,7 +42,9 @@ def test_a_plan_says_what_a_condition_would_skip(tmp_path: Path) -> None:
     shown = pipe(tmp_path, "plan", EXAMPLES / "backend.yaml", "-p", "only=service-user").stdout
     skipped = [line for line in shown.splitlines() if "skipped: when:" in line]
     assert len(skipped) == 9
-    assert "6 stages, 30 parallel leaves, 9 skipped" in shown
+    assert shown.count("skipped: needs image, skipped by image[") == 9
+    assert shown.count("skipped: needs a value of push[") == 9
+    assert "6 stages, 30 parallel leaves, 27 skipped" in shown
 
 
 def test_a_plan_as_json_holds_no_value_of_a_secret(tmp_path: Path) -> None:

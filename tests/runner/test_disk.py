@@ -73,7 +73,8 @@ def test_without_a_home_a_run_works(tmp_path: Path) -> None:
 
 
 ELSEWHERE = """
-mount -t tmpfs tmpfs "$PLACE" && cp "$FILES"/pipeline.yaml "$FILES"/secret "$PLACE" && chown -R 54321 "$PLACE" && cd "$PLACE"
+mount -t tmpfs tmpfs "$PLACE" || exit 77
+cp "$FILES"/pipeline.yaml "$FILES"/secret "$PLACE" && chown -R 54321 "$PLACE" && cd "$PLACE"
 for place in / /dev/shm; do mount -o remount,ro,bind "$place"; done
 ! touch /tmp/x /dev/shm/x 2> /dev/null || exit 77
 unset HOME
@@ -93,7 +94,7 @@ def test_a_user_without_a_name_on_a_root_that_cannot_be_written_runs_in_his_fold
     done = subprocess.run(
         ["unshare", "--mount", "sh", "-c", ELSEWHERE], env=env, capture_output=True, text=True, timeout=30, check=False
     )
-    if "Operation not permitted" in done.stderr or done.returncode == 77:
+    if done.returncode == 77 or done.stderr.startswith("unshare:"):
         pytest.skip("this host lets us make no such place")
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
     assert "[s] 54321\n" in done.stdout

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -266,6 +267,26 @@ def test_a_signal_after_one_of_two_pipelines_has_ended_ends_the_other(tmp_path: 
     run.send_signal(signal.SIGINT)
     assert (run.communicate(timeout=DEADLINE)[1], run.returncode) == (b"", 130)
     assert (end_of(tmp_path, "quick"), end_of(tmp_path, "slow")) == ("succeeded", "cancelled")
+
+
+def test_a_signal_after_one_of_two_pipelines_was_taken_over_ends_the_other_in_order(tmp_path: Path) -> None:
+    text = """pipelines:
+  taken: {stages: {one: {run: "touch $JOB_NAME; sleep 300"}}}
+  mine: {stages: {one: {run: "touch $JOB_NAME; sleep 300"}}, finally: {last: {run: "touch last"}}}
+"""
+    write(tmp_path, text)
+    run = subprocess.Popen([PIPE, "run", "pipeline.yaml"], cwd=tmp_path, env=environment(), stdout=-3, stderr=-1)
+    until(lambda: (tmp_path / "taken").exists() and (tmp_path / "mine").exists())
+    (tmp_path / ".pipe/taken/1/owner.2").write_text("{}")
+    time.sleep(0.2)  # the engine that lost its run has noticed, or has not: both must do
+    run.send_signal(signal.SIGINT)
+    said = run.communicate(timeout=DEADLINE)[1]
+    assert (run.returncode, b"BUG" in said, b"has taken over the run" in said) == (130, False, True)
+    assert (end_of(tmp_path, "mine"), end_of(tmp_path, "taken"), (tmp_path / "last").exists()) == (
+        "cancelled",
+        "",
+        True,
+    )
 
 
 STUCK = """pipelines:

@@ -2,8 +2,18 @@
 
 from pathlib import Path
 
+import pytest
+
 from runner.logs import StageLog, tail
 from runner.mask import Masker
+
+
+def test_a_log_whose_index_cannot_be_made_names_the_place_each_time(tmp_path: Path) -> None:
+    (tmp_path / "x.idx").mkdir()
+    made = StageLog(tmp_path / "x.log", Masker())
+    for _ in range(2):
+        with pytest.raises(IsADirectoryError, match=r"x\.idx"):
+            made.write(b"hello\n")
 
 
 def log(path: Path, *secrets: str) -> StageLog:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -16,6 +17,7 @@ from runner.orders import Cancel, Orders
 from runner.ownership import Owner, Ownership, Taken
 from runner.state import RunState, fold
 from tests.support.program import PIPE, host, pipe
+from tests.support.strike import strike
 from tests.support.wait import until
 
 LEDGER = """name: demo
@@ -346,3 +348,75 @@ def test_a_dead_run_can_be_ended_without_going_on(dead: Path) -> None:
     assert (ends["a"], ends["b"], ends["c"], ends["z"]) == ("succeeded", "cancelled", "cancelled", "succeeded")
     assert (state(dead).outcome, state(dead).cancelled_by.partition(" on ")[1]) == ("cancelled", " on ")
     assert pipe(dead, "resume", "demo#1").returncode == 2
+
+
+SECRET = """name: demo
+secrets: {kc: file, other: text}
+stages:
+  a: {run: "touch started; test -e go || sleep 60", secrets: {KC: kc}, workspace: copy}
+  b: {needs: a, run: "true", secrets: {O: other}}
+"""
+
+
+@pytest.mark.slow
+def test_what_engine_and_guardian_left_on_disk_the_next_command_removes(tmp_path: Path) -> None:
+    (tmp_path / "pipeline.yaml").write_text(
+        SECRET.replace("touch started", f"touch {tmp_path}/started").replace("-e go", f"-e {tmp_path}/go")
+    )
+    (tmp_path / "kc").write_text("token: verysecretvalue123")
+    env = host(PIPE_SECRET_KC_FILE=str(tmp_path / "kc"), PIPE_SECRET_OTHER="another-secret")
+    run = subprocess.Popen([PIPE, "run", "pipeline.yaml"], cwd=tmp_path, env=env, stdout=-3, stderr=-3)
+    until((tmp_path / "started").exists)
+    private = Path(state(tmp_path).begun.private)
+    strike(run, "both")
+    run.wait(20)
+    assert (list(private.glob("*/secret-kc")), list((tmp_path / ".pipe/demo/1/copies").iterdir())) != ([], [])
+    (tmp_path / "go").touch()
+    assert pipe(tmp_path, "resume", env=env).returncode == 0
+    assert not private.exists()
+    assert not list((tmp_path / ".pipe/demo/1/copies").glob("*"))
+
+
+@pytest.mark.slow
+def test_a_dead_run_is_ended_without_the_secrets_of_stages_that_will_not_run(tmp_path: Path) -> None:
+    text = SECRET.replace("touch started", f"touch {tmp_path}/started").replace("-e go", f"-e {tmp_path}/go")
+    (tmp_path / "pipeline.yaml").write_text(text + "finally: {z: {run: 'echo z > z'}}\n")
+    (tmp_path / "kc").write_text("x" * 20)
+    env = host(PIPE_SECRET_KC_FILE=str(tmp_path / "kc"), PIPE_SECRET_OTHER="another-secret")
+    run = subprocess.Popen([PIPE, "run", "pipeline.yaml"], cwd=tmp_path, env=env, stdout=-3, stderr=-3)
+    until((tmp_path / "started").exists)
+    strike(run, "engine")
+    run.wait(20)
+    done = pipe(tmp_path, "cancel", "demo#1")
+    assert (done.returncode, (tmp_path / "z").exists()) == (0, True), done.stderr
+
+
+@pytest.mark.slow
+def test_when_the_workspace_is_gone_what_worked_in_it_runs_again(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    for words in (["init", "-q"], ["commit", "-q", "--allow-empty", "-m", "x"]):
+        subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b", *words], cwd=source, check=True)
+    text = f"""name: demo
+stages:
+  co: {{uses: checkout, with: {{url: "{source}", into: src}}}}
+  gen: {{run: "mkdir g; echo x > g/gen.txt"}}
+  other: {{run: echo other}}
+  use: {{needs: [co, gen], run: "cat g/gen.txt; exit 1"}}
+"""
+    (tmp_path / "pipeline.yaml").write_text(text)
+    assert pipe(tmp_path, "run", "pipeline.yaml").returncode == 1
+    shutil.rmtree(tmp_path / ".pipe/demo/1/work")
+    done = pipe(tmp_path, "rerun", "demo#1", "--failed", "-o", "plain")
+    assert "[use] x\n" in done.stdout
+    attempts = {name: leaf.attempt for name, leaf in state(tmp_path).leaves.items()}
+    assert attempts == {"co": 2, "gen": 2, "other": 1, "use": 2}
+
+
+@pytest.mark.slow
+def test_run_with_resume_keeps_what_the_run_began_with(tmp_path: Path) -> None:
+    killed(tmp_path, LEDGER, (tmp_path / "b.started").exists, "--durability", "strict", "--fail-fast", "-j", "3")
+    (tmp_path / "go").touch()
+    assert pipe(tmp_path, "run", "pipeline.yaml", "--resume").returncode == 0
+    begun = state(tmp_path).begun
+    assert (begun.strict, begun.fail_fast, begun.jobs) == (True, True, 3)

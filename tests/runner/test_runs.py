@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.program import PIPE, host, pipe
+from tests.support.strike import strike
 from tests.support.wait import until
 
 TEXT = """name: demo
@@ -135,6 +136,24 @@ def test_following_a_leaf_that_waits_shows_it_once_it_starts(tmp_path: Path) -> 
     (tmp_path / "go").touch()
     assert run.wait(20) == 0
     assert (follow.communicate(timeout=20)[0], follow.returncode) == ("late\n", 0)
+
+
+def test_following_a_leaf_shows_its_further_attempts(tmp_path: Path) -> None:
+    text = "name: demo\nstages: {s: {run: echo $PIPE_ATTEMPT; sleep 0.3; exit 1, retry: {times: 1, on: user, wait: 500ms}}}\n"
+    (tmp_path / "pipeline.yaml").write_text(text)
+    run = subprocess.Popen([PIPE, "run", "pipeline.yaml"], cwd=tmp_path, env=host(), stdout=-3, stderr=-3)
+    until((tmp_path / ".pipe/demo/1/plan.json").exists)
+    follow = pipe(tmp_path, "logs", "1", "s", "-f")
+    assert (run.wait(20), follow.stdout, follow.returncode) == (1, "1\n2\n", 0)
+
+
+def test_the_death_of_an_engine_is_told_to_who_follows(tmp_path: Path, running: "subprocess.Popen[bytes]") -> None:
+    follow = subprocess.Popen([PIPE, "logs", "1", "s", "-f"], cwd=tmp_path, env=host(), stdout=-1, stderr=-1, text=True)
+    assert follow.stdout is not None
+    assert follow.stdout.readline() == "begun\n"
+    strike(running, "engine")
+    assert running.wait(20) == 1
+    assert "the engine of the run died; s has no end" in follow.communicate(timeout=20)[1]
 
 
 def test_following_a_log_ends_with_the_run(tmp_path: Path, running: "subprocess.Popen[bytes]") -> None:

@@ -96,10 +96,16 @@ def test_the_policy_is_read_from_the_environment() -> None:
     assert policy({}) == Policy(5, 0, 1 << 30)
     with pytest.raises(PipeError) as caught:
         policy({"PIPE_KEEP": "-1", "PIPE_KEEP_FREE": "much"})
-    assert str(caught.value) == ("PIPE_KEEP_FREE=much is no size: write 500Mi or 10Gi\nPIPE_KEEP=-1 is no number")
+    assert str(caught.value) == (
+        "PIPE_KEEP_FREE=much is no size: write 500Mi or 10Gi\nPIPE_KEEP=-1 is none of 0, 1, 2, …"
+    )
 
 
 def test_a_wrong_policy_stops_a_run_before_it_begins(tmp_path: Path) -> None:
     (tmp_path / "pipeline.yaml").write_text('name: demo\nstages: {a: {run: "true"}}\n')
     done = pipe(tmp_path, "run", "pipeline.yaml", env={**os.environ, "PIPE_KEEP": "five"})
-    assert (done.returncode, done.stderr, (tmp_path / ".pipe").exists()) == (2, "PIPE_KEEP=five is no number\n", False)
+    assert (done.returncode, done.stderr, (tmp_path / ".pipe").exists()) == (
+        2,
+        "PIPE_KEEP=five is none of 0, 1, 2, …\n",
+        False,
+    )

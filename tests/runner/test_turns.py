@@ -15,6 +15,7 @@ from runner.orders import Cancel, Orders
 from runner.state import RunState, fold
 from runner.turns import Turn, in_turn
 from tests.support.program import PIPE, host, pipe
+from tests.support.strike import strike
 from tests.support.wait import until
 
 TEXT = """name: demo
@@ -88,6 +89,44 @@ def test_a_cancel_ends_the_waiting(tmp_path: Path) -> None:
     assert state(tmp_path, 2).leaves["a"].attempt == 0
     first.terminate()
     assert first.wait(20) == 143
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("busy", ["queue", "supersede"])
+def test_a_run_that_is_killed_and_resumed_does_not_stand_in_its_own_way(tmp_path: Path, busy: str) -> None:
+    run = start(tmp_path, busy)
+    until((tmp_path / "1.started").exists)
+    strike(run, "engine")
+    assert run.wait(20) == 1
+    (tmp_path / "go").touch()
+    assert pipe(tmp_path, "resume").returncode == 0
+    assert (state(tmp_path, 1).cancelled_by, str(state(tmp_path, 1).outcome)) == ("", "succeeded")
+
+
+@pytest.mark.slow
+def test_a_run_killed_while_it_waits_takes_its_turn_after_a_resume(tmp_path: Path) -> None:
+    first = start(tmp_path)
+    until((tmp_path / "1.started").exists)
+    second = start(tmp_path)
+    until(lambda: waits(tmp_path, 2))
+    strike(second, "engine")
+    assert second.wait(20) == 1
+    (tmp_path / "go").touch()
+    first.terminate()
+    first.wait(20)
+    assert pipe(tmp_path, "resume", "demo#2").returncode == 0
+
+
+@pytest.mark.slow
+def test_finally_runs_when_a_dead_run_of_a_group_is_cancelled(tmp_path: Path) -> None:
+    text = f"{TEXT.replace('BUSY', 'queue')}finally: {{z: {{run: echo z >> ledger}}}}\n"
+    (tmp_path / "pipeline.yaml").write_text(text)
+    run = subprocess.Popen([PIPE, "run", "pipeline.yaml"], cwd=tmp_path, env=host(), stdout=-3, stderr=-3)
+    until((tmp_path / "1.started").exists)
+    strike(run, "engine")
+    assert run.wait(20) == 1
+    assert pipe(tmp_path, "cancel", "demo#1").returncode == 0
+    assert (tmp_path / "ledger").read_text().split() == ["begin", "1", "z"]
 
 
 # -- the queue itself ------------------------------------------------------------------------------

@@ -176,7 +176,10 @@ async def test_goals_may_be_a_text_or_a_list(ctx: FakeContext) -> None:
 
 
 async def test_maven_and_its_java_are_facts_of_the_run(ctx: FakeContext) -> None:
-    fake_maven(ctx, "echo 'Apache Maven 3.8.7'; echo 'Java version: 17.0.13, vendor: Debian, runtime: /usr/lib/jvm'")
+    fake_maven(
+        ctx,
+        "echo 'Apache Maven 3.8.7'; echo 'Java version: 17.0.13, vendor: Debian'; echo '[INFO] x'; echo 'Java 21 is required'",
+    )
     await Maven().run(ctx)
     assert ctx.facts == {"tool maven": "Maven 3.8.7, Java 17.0.13"}
 

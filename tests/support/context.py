@@ -167,6 +167,9 @@ class FakeContext:
             self.facts[key] = await find()
         return self.facts[key]
 
+    async def tool(self, name: str, ask: Callable[[], Awaitable[str]]) -> None:
+        self.facts[f"tool {name}"] = await ask()
+
     def publish(self, what: Literal["junit"], pattern: Glob) -> None:
         self.published.append((what, pattern))
 

@@ -1,6 +1,6 @@
 """A reference model of a run: what each leaf must end as, worked out by recursion from the words of LANGUAGE alone."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from hypothesis import strategies as st
@@ -15,13 +15,14 @@ __all__ = ["Task", "ends", "graphs", "leaves"]
 
 @dataclass(frozen=True)
 class Task:
-    """One leaf: what it does when it starts, and what it waits for (name → word)."""
+    """One leaf: what it does when it starts, and what it waits for."""
 
     does: str
     """`succeed`, `fail`, `flake` (once, then succeed), `crash`, or `skip` by its own condition."""
     retries: int = 0
     allowed: bool = False
-    needs: Mapping[str, str] = field(default_factory=dict)
+    needs: Mapping[tuple[str, ...], str] = field(default_factory=dict)
+    """Leaves of one need, several of them as a fan-out that is needed as a whole → the word."""
 
 
 Graph = Mapping[str, Task]
@@ -46,11 +47,10 @@ def ends(graph: Graph) -> dict[str, Expected]:
 
 
 def _end(task: Task, known: Mapping[str, Expected]) -> Expected:
-    unmet = [known[name] for name, word in task.needs.items() if not _satisfies(known[name], word)]
+    unmet = [reason for names, word in task.needs.items() for reason in _unmet([known[name] for name in names], word)]
     if unmet:
-        # a leaf that waits for several is skipped by the first that it hears of: any of them
-        by_condition = all(end.by_condition for end in unmet)
-        return Expected(Outcome.SKIPPED, met=False, by_condition=by_condition)
+        # a failure weighs more than a condition, whichever came first
+        return Expected(Outcome.SKIPPED, met=False, by_condition=all(unmet))
     if task.does == "skip":
         return Expected(Outcome.SKIPPED, met=False, by_condition=True)
     if task.does == "succeed":
@@ -62,8 +62,16 @@ def _end(task: Task, known: Mapping[str, Expected]) -> Expected:
     return Expected(outcome, met=task.allowed, attempts=1)
 
 
-def _satisfies(end: Expected, word: str) -> bool:
-    return word == "ended" or end.met or (word == "optional" and end.by_condition)
+def _unmet(ends: Sequence[Expected], word: str) -> Sequence[bool]:
+    """Why a need is not met: for each reason whether it is a condition. Of a fan-out what a condition skipped does
+    not count, but one must be left.
+    """
+    good = [end for end in ends if word == "ended" or end.met or (word == "optional" and end.by_condition)]
+    bad = [end for end in ends if end not in good]
+    if len(ends) == 1 or not bad:
+        return [end.by_condition for end in bad]
+    failed = [False for end in bad if not end.by_condition]
+    return failed or ([] if good else [True])
 
 
 # -- as hypothesis and the engine have it ----------------------------------------------------------
@@ -88,7 +96,9 @@ def _leaf(name: str, task: Task) -> Leaf:
         "skipped": "false" if task.does == "skip" else "",
         "retry": {"times": task.retries, "wait": "0s"},
     }
-    needs = [Need(on=need, leaves=(need,), word=NeedWord(word)) for need, word in task.needs.items()]
+    needs = [
+        Need(on=names[0], leaves=names, word=NeedWord(word), group=len(names) > 1) for names, word in task.needs.items()
+    ]
     return probe(name, needs=needs, options=options, **fields)
 
 
@@ -98,8 +108,11 @@ def graphs(draw: st.DrawFn, *, largest: int = 9, steady: bool = False) -> Graph:
     ways = ["succeed", "succeed", "succeed", "fail", "crash", "skip", *([] if steady else ["flake"])]
     graph: dict[str, Task] = {}
     for number in range(draw(st.integers(1, largest))):
-        earlier = draw(st.lists(st.sampled_from(sorted(graph)), unique=True, max_size=3)) if graph else []
-        needs = {name: draw(st.sampled_from(["ok", "ok", "optional", "ended"])) for name in earlier}
+        earlier = (
+            st.lists(st.sampled_from(sorted(graph)), unique=True, min_size=1, max_size=3) if graph else st.just([])
+        )
+        chosen = draw(st.lists(earlier.map(tuple), unique=True, max_size=3)) if graph else []
+        needs = {names: draw(st.sampled_from(["ok", "ok", "optional", "ended"])) for names in chosen}
         does = draw(st.sampled_from(ways))
         graph[f"s{number}"] = Task(does, draw(st.integers(0, 2)), draw(st.booleans()), needs)
     return graph
