@@ -1,8 +1,10 @@
 """The command line: it reads the words, imports a command when it is asked for, and turns ends into exit codes."""
 
 import errno
+import os
 import sys
 import traceback
+from pathlib import Path
 from typing import Any
 
 import click
@@ -72,7 +74,7 @@ def run(guardian: Guardian | None, /, file: str, **words: Any) -> int:
 @output_option
 @click.pass_obj
 def resume(guardian: Guardian | None, /, **words: Any) -> int:
-    """Go on with RUN whose engine died (`backend#12`; else the newest). What has ended is not done again."""
+    """Go on with RUN whose engine died. It is `backend#12`, else the newest; what has ended is not done again."""
     from runner.commands.resume import Options
     from runner.commands.resume import resume as resume_command
 
@@ -181,10 +183,95 @@ def cancel(run: str) -> int:
     return cancel_run(run)
 
 
+def _server() -> Any:
+    """The commands of the server, whose libraries are an extra."""
+    try:
+        from runner.commands import server
+    except ModuleNotFoundError as error:
+        raise PipeError(f"there is no {error.name}: the server needs the extra `pipe-ci[server]`") from error
+    return server
+
+
+state_option = click.option(
+    "--state",
+    type=click.Path(path_type=Path),
+    default=Path(".pipe-server"),
+    show_default=True,
+    help="The server's own folder.",
+)
+
+
+@pipe.command()
+@state_option
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen at.")
+@click.option("--port", type=click.IntRange(1, 65535), default=8080, show_default=True, help="The port.")
+@click.option("--url", default="", metavar="URL", help="How people reach it, for links.")
+@click.option("--runs", "slots", type=click.IntRange(min=1), default=4, show_default=True, help="How many at once.")
+@click.option("--poll", "poll_every", type=click.IntRange(min=1), default=60, show_default=True, help="Seconds.")
+def serve(*, state: Path, **words: Any) -> int:
+    """Serve a team: what forges tell starts runs. Everybody can follow them by the API."""
+    server = _server()
+    code: int = server.serve_folder(server.Options(state, **words))
+    return code
+
+
+@pipe.group()
+def projects() -> None:
+    """Add and list the repositories that a server knows."""
+
+
+@projects.command("add")
+@click.argument("name")
+@click.argument("url")
+@state_option
+@click.option("--forge", default="generic", help="github, gitlab, gitee, gitea (Forgejo, Gogs), bitbucket or generic.")
+@click.option("--file", default="pipeline.yaml", show_default=True, help="The pipeline file in the repository.")
+@click.option("--username", default="", help="For git; the password comes from PIPE_GIT_PASSWORD.")
+@click.option(
+    "--hook-url", default="http://127.0.0.1:8080", show_default=True, help="How the forge reaches the server."
+)
+def add_project(*, state: Path, hook_url: str, **words: Any) -> int:
+    """Add a repository and say what its forge has to be told.
+
+    PIPE_GIT_PASSWORD is its password or token for git, PIPE_FORGE_TOKEN the token for the forge's API.
+    """
+    server = _server()
+    secrets = {"password": os.environ.get("PIPE_GIT_PASSWORD", ""), "token": os.environ.get("PIPE_FORGE_TOKEN", "")}
+    code: int = server.add_project(state, server.Project(**words, **secrets), hook_url)
+    return code
+
+
+@projects.command("list")
+@state_option
+def list_projects(*, state: Path) -> int:
+    """List them."""
+    code: int = _server().list_projects(state)
+    return code
+
+
+@pipe.command()
+@click.argument("project", default="")
+@state_option
+@click.option("-n", "most", type=click.IntRange(min=1), default=20, show_default=True, help="How many.")
+def deliveries(project: str, *, state: Path, most: int) -> int:
+    """List what came in at a server, and what became of it."""
+    code: int = _server().list_deliveries(state, project, most)
+    return code
+
+
+@pipe.command()
+@click.argument("name")
+@state_option
+def token(name: str, *, state: Path) -> int:
+    """Make a token for a server's API."""
+    code: int = _server().add_token(state, name)
+    return code
+
+
 @pipe.command()
 @click.argument("name", required=False)
 def kinds(name: str | None) -> int:
-    """List the kinds of stages that are installed, or the fields of one."""
+    """List the kinds of stages, or the fields of one."""
     from runner.commands.kinds import show
 
     return show(name)

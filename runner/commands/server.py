@@ -1,0 +1,65 @@
+"""`pipe serve`, `pipe projects` and `pipe deliveries`: the team server, from the machine that it runs on."""
+
+import os
+import time
+from pathlib import Path
+
+import click
+from sqlalchemy import select
+
+from pipeline.errors import PipeError
+from runner.server import projects
+from runner.server.database import deliveries
+from runner.server.projects import Project
+from runner.server.serve import Options, new_token, open_folder, serve
+from runner.sinks.view import plain_text
+
+__all__ = ["Options", "Project", "add_project", "add_token", "list_deliveries", "list_projects", "serve_folder"]
+
+
+def serve_folder(options: Options) -> int:
+    """Serve until a signal."""
+    return serve(options, os.environ)
+
+
+def add_project(folder: Path, project: Project, url: str) -> int:
+    """Keep a project and print what its forge has to be told."""
+    _, database, seal = open_folder(folder, os.environ)
+    made = database.write_now(lambda connection: projects.add(connection, seal, project))
+    click.echo(
+        f"{made.name}: tell the forge this hook, with content type application/json, for pushes, tags and pull requests"
+    )
+    click.echo(f"  URL     {url.rstrip('/')}/hooks/{made.name}")
+    click.echo(f"  secret  {made.secret}")
+    return 0
+
+
+def list_projects(folder: Path) -> int:
+    """Print the projects."""
+    _, database, seal = open_folder(folder, os.environ)
+    for name in database.read_now(projects.known):
+        found = database.read_now(lambda connection, name=name: projects.find(connection, seal, name))  # type: ignore[misc]
+        if found:
+            click.echo(f"{found.name}  {found.forge}  {found.url}  {found.file}")
+    return 0
+
+
+def list_deliveries(folder: Path, project: str, most: int) -> int:
+    """Print the newest deliveries: what they were, and what became of them."""
+    _, database, _ = open_folder(folder, os.environ)
+    wanted = select(deliveries).order_by(deliveries.c.id.desc()).limit(most)
+    wanted = wanted.where(deliveries.c.project == project) if project else wanted
+    for row in database.read_now(lambda connection: connection.execute(wanted).all()):
+        when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(row.received))
+        copies = f"  {row.copies + 1} times" if row.copies else ""
+        click.echo(f"{row.id}  {when}  {row.project}  {row.forge}  {row.state}{copies}  {plain_text(row.note)}")
+    return 0
+
+
+def add_token(folder: Path, name: str) -> int:
+    """Make a token for the API and print it; it is not kept."""
+    if not name.strip():
+        raise PipeError("give the token a name, so that people know whose it is")
+    _, database, _ = open_folder(folder, os.environ)
+    click.echo(database.write_now(lambda connection: new_token(connection, name)))
+    return 0

@@ -1,0 +1,178 @@
+"""What the server itself knows, in SQL: projects, deliveries, runs, the refs it has seen, and what it has to report.
+
+What happens *in* a run is in the run's folder alone. One thread writes; readers never wait for it (WAL).
+"""
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import anyio
+import anyio.to_thread
+from sqlalchemy import (
+    Boolean,
+    Column,
+    Connection,
+    Engine,
+    Float,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+    create_engine,
+    event,
+)
+
+__all__ = ["Database", "deliveries", "projects", "refs", "runs", "statuses", "tokens"]
+
+T = TypeVar("T")
+READERS = 8
+
+_metadata = MetaData()
+
+projects = Table(
+    "projects",
+    _metadata,
+    Column("name", Text, primary_key=True),
+    Column("url", Text, nullable=False),
+    Column("file", Text, nullable=False),
+    Column("forge", Text, nullable=False),
+    Column("created", Float, nullable=False),
+    # sealed by `runner.server.sealing`
+    Column("secret", LargeBinary, nullable=False),
+    Column("login", LargeBinary, nullable=False),
+    Column("token", LargeBinary, nullable=False),
+)
+"""A repository whose deliveries start runs: hook secret, login for git, and token for the forge's API are sealed."""
+
+deliveries = Table(
+    "deliveries",
+    _metadata,
+    Column("id", Text, primary_key=True),
+    Column("project", Text, nullable=False),
+    Column("forge", Text, nullable=False),
+    Column("key", Text, nullable=False),
+    Column("received", Float, nullable=False),
+    Column("headers", Text, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Column("size", Integer, nullable=False),
+    Column("state", Text, nullable=False),  # new, done, failed, refused
+    Column("note", Text, nullable=False, default=""),
+    Column("copies", Integer, nullable=False, default=0),
+    Column("tries", Integer, nullable=False, default=0),
+    Column("due", Float, nullable=False, default=0.0),
+    Index("deliveries_due", "state", "due"),
+    Index("deliveries_key", "project", "key", unique=True, sqlite_where=Column("state", Text) != "refused"),
+)
+
+runs = Table(
+    "runs",
+    _metadata,
+    Column("id", Text, primary_key=True),
+    Column("project", Text, nullable=False),
+    Column("pipeline", Text, nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("event", Text, nullable=False),
+    Column("found_by", Text, nullable=False),  # hook, poll, call
+    Column("delivery", Text, nullable=False, default=""),
+    Column("ref", Text, nullable=False),
+    Column("commit", Text, nullable=False),
+    Column("trigger", Text, nullable=False),
+    Column("params", Text, nullable=False),
+    Column("state", Text, nullable=False),  # queued, running, ended
+    Column("outcome", Text, nullable=False, default=""),
+    Column("note", Text, nullable=False, default=""),
+    Column("pid", Integer, nullable=False, default=0),
+    Column("revived", Integer, nullable=False, default=0),
+    Column("created", Float, nullable=False),
+    Column("started", Float, nullable=False, default=0.0),
+    Column("ended", Float, nullable=False, default=0.0),
+    UniqueConstraint("project", "pipeline", "event"),
+    UniqueConstraint("project", "pipeline", "number"),
+    Index("runs_state", "state", "created"),
+)
+"""One run for each pipeline and event; `event` names what happened in words that are the same however it was found."""
+
+refs = Table(
+    "refs",
+    _metadata,
+    Column("project", Text, primary_key=True),
+    Column("ref", Text, primary_key=True),
+    Column("commit", Text, nullable=False),
+    Column("moves", Integer, nullable=False, default=1),
+)
+"""Where each branch and tag of a project stood when it was looked at last, and how often it has moved."""
+
+statuses = Table(
+    "statuses",
+    _metadata,
+    Column("run", Text, primary_key=True),
+    Column("state", Text, nullable=False),  # pending, success, failure
+    Column("description", Text, nullable=False),
+    Column("tries", Integer, nullable=False, default=0),
+    Column("due", Float, nullable=False, default=0.0),
+    Column("told", Boolean, nullable=False, default=False),
+    Column("note", Text, nullable=False, default=""),
+)
+"""What a forge is to show beside a run's commit; a newer state takes the place of one that was not told yet."""
+
+tokens = Table(
+    "tokens",
+    _metadata,
+    Column("digest", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("created", Float, nullable=False),
+)
+"""Who may use the API: SHA-256 of tokens of 256 random bits, never the tokens."""
+
+
+class Database:
+    """One SQLite file with one writer. Functions given to it run in threads and must not keep the connection."""
+
+    def __init__(self, path: Path) -> None:
+        self._engine = _engine(path)
+        self._writing = threading.Lock()
+        self._writer = anyio.CapacityLimiter(1)
+        self._readers = anyio.CapacityLimiter(READERS)
+        _metadata.create_all(self._engine)
+
+    async def write(self, work: Callable[[Connection], T]) -> T:
+        """Do something in one transaction; it is on disk when this returns, or nothing of it is."""
+        return await anyio.to_thread.run_sync(self.write_now, work, limiter=self._writer)
+
+    def write_now(self, work: Callable[[Connection], T]) -> T:
+        """The same where no event loop runs. Blocks."""
+        with self._writing, self._engine.begin() as connection:
+            return work(connection)
+
+    async def read(self, work: Callable[[Connection], T]) -> T:
+        """Look at what is there."""
+        return await anyio.to_thread.run_sync(self.read_now, work, limiter=self._readers)
+
+    def read_now(self, work: Callable[[Connection], T]) -> T:
+        """The same where no event loop runs. Blocks."""
+        with self._engine.connect() as connection:
+            return work(connection)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._engine.dispose()
+
+
+def _engine(path: Path) -> Engine:
+    engine = create_engine(f"sqlite:///{path}", connect_args={"check_same_thread": False, "isolation_level": None})
+
+    @event.listens_for(engine, "connect")
+    def configure(connection: Any, _: object) -> None:
+        for words in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=10000", "foreign_keys=ON"):
+            connection.execute(f"PRAGMA {words}")
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN")
+
+    return engine

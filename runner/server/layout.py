@@ -1,0 +1,38 @@
+"""Where the server keeps what on its disk."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["Layout"]
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The server's folder: its database, and for each project a place with runs, files, consoles and a copy of git."""
+
+    folder: Path
+
+    @property
+    def database(self) -> Path:
+        """What the server itself knows."""
+        return self.folder / "server.db"
+
+    def place(self, project: str) -> Path:
+        """Everything of one project; its runs work here when they check nothing out."""
+        return self.folder / "projects" / project
+
+    def store(self, project: str) -> Path:
+        """The runs of a project, each in its folder; `secrets.env` beside them holds its secrets."""
+        return self.place(project) / "runs"
+
+    def file(self, project: str, commit: str, path: str) -> Path:
+        """The pipeline file as it was at a commit."""
+        return self.place(project) / "files" / commit / path
+
+    def console(self, project: str, run: str) -> Path:
+        """What a run's process said."""
+        return self.place(project) / f"{run}.console"
+
+    def repository(self, project: str) -> Path:
+        """The bare copy of its repository."""
+        return self.place(project) / "repository.git"

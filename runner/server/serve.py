@@ -1,0 +1,149 @@
+"""One server: it takes the folder for itself, opens the doors, and works until it is told to end."""
+
+import hashlib
+import secrets
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import anyio
+import uvicorn
+from sqlalchemy import Connection, func, insert, select
+
+from pipeline.errors import PipeError
+from runner.ownership import HEARTBEAT, Ownership, Taken
+from runner.server.database import Database, tokens
+from runner.server.desk import Desk
+from runner.server.dispatcher import Dispatcher
+from runner.server.feedback import Feedback
+from runner.server.layout import Layout
+from runner.server.registry import Registry
+from runner.server.sealing import Seal
+from runner.server.web import Doors, application
+
+__all__ = ["Options", "new_token", "open_folder", "serve"]
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The words of `pipe serve`."""
+
+    folder: Path
+    host: str = "127.0.0.1"
+    port: int = 8080
+    url: str = ""
+    """How people reach it; for links in statuses."""
+    slots: int = 4
+    """How many runs are under way at once."""
+    poll_every: float = 60.0
+
+
+def open_folder(folder: Path, environ: Mapping[str, str]) -> tuple[Layout, Database, Seal]:
+    """What commands and the server itself work with; the folder is made (0700) when it is not there.
+
+    Raises:
+        PipeError: it cannot be made or read.
+    """
+    layout = Layout(folder.absolute())
+    try:
+        layout.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return layout, Database(layout.database), Seal(layout.folder, environ)
+    except OSError as error:
+        raise PipeError(f"cannot use {error.filename or folder}: {error.strerror}") from error
+
+
+def new_token(connection: Connection, name: str) -> str:
+    """Make a token for the API; only its digest is kept."""
+    token = f"pipe_{secrets.token_urlsafe(32)}"
+    row = {"digest": hashlib.sha256(token.encode()).hexdigest(), "name": name, "created": time.time()}
+    connection.execute(insert(tokens).values(row))
+    return token
+
+
+def serve(options: Options, environ: Mapping[str, str]) -> int:
+    """Serve until SIGINT or SIGTERM. Runs that are under way live on, and are found again at the next start.
+
+    Raises:
+        PipeError: the folder or the address cannot be used, or another server has the folder.
+    """
+    layout, database, seal = open_folder(options.folder, environ)
+    ownership = Ownership(layout.folder)
+    try:
+        epoch = ownership.claim(f"pipe serve on {options.host}:{options.port}")
+    except Taken as taken:
+        raise PipeError(f"{layout.folder} belongs to {taken.owner.what or 'a server'}, {taken.owner}") from None
+    try:
+        if not database.read_now(lambda c: c.execute(select(func.count()).select_from(tokens)).scalar_one()):
+            token = database.write_now(lambda c: new_token(c, "first"))
+            sys.stderr.write(f"pipe: the API's token, shown this once: {token}\n")
+        anyio.run(_serve, options, layout, Registry(database, seal, layout), _Beat(ownership, epoch))
+    finally:
+        ownership.release(epoch)
+        database.close()
+    return 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Beat:
+    ownership: Ownership
+    epoch: int
+
+    async def keep(self, lost: Callable[[], None]) -> None:
+        """Say that we live; `lost` is called when another server has taken the folder over."""
+        self.ownership.forget(self.epoch)
+        while not self.ownership.lost(self.epoch):
+            self.ownership.beat(self.epoch)
+            await anyio.sleep(HEARTBEAT)
+        sys.stderr.write("pipe: another server has taken the folder over\n")
+        lost()
+
+
+class _Web(uvicorn.Server):
+    """The web server without signal handlers of its own: it would end this process before the rest has ended."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Capture none."""
+        yield
+
+    def end(self) -> None:
+        """Answer what has been asked, then end."""
+        self.should_exit = True
+
+    async def obey_signals(self) -> None:
+        """End at the first signal; a second one ends what is still answered."""
+        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as received:
+            async for _ in received:
+                self.force_exit = self.should_exit
+                self.end()
+
+
+async def _serve(options: Options, layout: Layout, registry: Registry, beat: _Beat) -> None:
+    url = options.url.rstrip("/") or f"http://{options.host}:{options.port}"
+    dispatcher = Dispatcher(registry, layout, options.slots)
+    desk = Desk(registry.database, registry, dispatcher.wake, options.poll_every)
+    feedback = Feedback(registry.database, registry, url)
+    app = application(Doors(registry.database, registry, layout, desk.wake))
+    web = _Web(
+        uvicorn.Config(
+            app,
+            options.host,
+            options.port,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            lifespan="off",
+            timeout_graceful_shutdown=3,
+        )
+    )
+    async with anyio.create_task_group() as tasks:
+        for part in (desk.work, dispatcher.work, feedback.work, web.obey_signals, partial(beat.keep, web.end)):
+            tasks.start_soon(part)
+        sys.stderr.write(f"pipe: serving {layout.folder} at {url}\n")
+        await web.serve()
+        tasks.cancel_scope.cancel()

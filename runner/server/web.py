@@ -1,0 +1,234 @@
+"""The doors: where deliveries come in, and the API by which people and programs follow runs."""
+
+import hashlib
+import hmac
+import json
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import anyio
+import anyio.to_thread
+from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException, Query, Request, Response
+from fastapi.responses import FileResponse, StreamingResponse
+from sqlalchemy import Connection, select
+
+from pipeline import __version__
+from runner.events import Record, encode
+from runner.folder import RunFolder
+from runner.orders import Cancel, Orders
+from runner.server import inbox
+from runner.server.database import Database, deliveries, runs, tokens
+from runner.server.layout import Layout
+from runner.server.registry import Registry
+
+__all__ = ["Doors", "application"]
+
+FOLLOW_EVERY = 0.25
+HEARTBEAT = 15.0
+UNKNOWN = HTTPException(404, "there is no such thing, or not for you")
+
+
+@dataclass(frozen=True, slots=True)
+class Doors:
+    """What the pages and the API stand on."""
+
+    database: Database
+    registry: Registry
+    layout: Layout
+    came_in: Callable[[], None]
+    """Called when a delivery waits for work."""
+
+
+_INERT = {"X-Content-Type-Options": "nosniff", "Content-Security-Policy": "default-src 'none'; sandbox"}
+
+
+def application(doors: Doors) -> FastAPI:
+    """The application; every path below `/api` wants a token, every delivery its signature."""
+    app = FastAPI(title="pipe", version=__version__, docs_url=None, redoc_url=None, openapi_url="/api/v1/openapi.json")
+    app.state.doors = doors
+    app.include_router(_open)
+    app.include_router(_api)
+    return app
+
+
+def _here(request: Request) -> Doors:
+    doors: Doors = request.app.state.doors
+    return doors
+
+
+Here = Annotated[Doors, Depends(_here)]
+
+
+async def _allowed(doors: Here, authorization: Annotated[str, Header()] = "") -> None:
+    """Let a request through that carries a token which is known."""
+    scheme, _, token = authorization.partition(" ")
+    digest = hashlib.sha256(token.encode()).hexdigest()
+    known = select(tokens.c.digest).where(tokens.c.digest == digest)
+    found = await doors.database.read(lambda connection: connection.execute(known).scalar_one_or_none())
+    if scheme.lower() != "bearer" or found is None or not hmac.compare_digest(found, digest):
+        raise HTTPException(401, "a token is needed: Authorization: Bearer …", {"WWW-Authenticate": "Bearer"})
+
+
+_open = APIRouter()
+_api = APIRouter(prefix="/api/v1", dependencies=[Depends(_allowed)])
+
+
+@_open.get("/healthz", include_in_schema=False)
+async def health() -> dict[str, str]:
+    return {"status": "ok", "version": __version__}
+
+
+@_open.post("/hooks/{project}", status_code=202, operation_id="deliver")
+async def deliver(project: str, request: Request, response: Response, doors: Here) -> dict[str, str]:
+    """Take a delivery in. 202: it is kept and will be worked; 200: it was here already; 401: it is not genuine."""
+    found = await doors.registry.project(project)
+    if found is None:
+        raise UNKNOWN
+    receipt = await inbox.receive(doors.database, found, _headers(request), await _body(request))
+    if receipt.refused:
+        raise HTTPException(401, f"{receipt.refused} (delivery {receipt.id})")
+    if not receipt.fresh:
+        response.status_code = 200
+    doors.came_in()
+    return {"delivery": receipt.id}
+
+
+@_api.get("/deliveries", operation_id="list_deliveries")
+async def list_deliveries(
+    doors: Here, project: str = "", before: str = "", limit: Annotated[int, Query(ge=1, le=200)] = 50
+) -> list[dict[str, Any]]:
+    """Deliveries, the newest first; `before` is the id of the last one of the page before."""
+    return await doors.database.read(lambda c: _deliveries(c, project, before, limit))
+
+
+@_api.post("/deliveries/{id_}/redeliver", operation_id="redeliver")
+async def redeliver(id_: str, doors: Here) -> dict[str, str]:
+    """Work a delivery once more, as if it had just come."""
+    if not await doors.database.write(lambda c: inbox.again(c, id_)):
+        raise UNKNOWN
+    doors.came_in()
+    return {"delivery": id_}
+
+
+@_api.get("/runs", operation_id="list_runs")
+async def list_runs(
+    doors: Here,
+    project: str = "",
+    pipeline: str = "",
+    before: str = "",
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+) -> list[dict[str, Any]]:
+    """Runs, the newest first; `before` is the id of the last one of the page before."""
+    return await doors.database.read(lambda c: _runs(c, project, pipeline, before, limit))
+
+
+@_api.get("/runs/{id_}", operation_id="get_run")
+async def get_run(id_: str, doors: Here) -> dict[str, Any]:
+    """One run."""
+    return await _run(doors, id_)
+
+
+@_api.get("/runs/{id_}/events", operation_id="follow_run")
+async def follow_run(
+    id_: str, doors: Here, last_event_id: Annotated[int, Header()] = 0, *, follow: bool = True
+) -> StreamingResponse:
+    """The events of a run as a stream (text/event-stream); it goes on after `Last-Event-ID`."""
+    run = await _run(doors, id_)
+    stream = _stream(_folder(doors, run), last_event_id, doors, id_, follow=follow)
+    return StreamingResponse(stream, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+
+
+@_api.get("/runs/{id_}/logs/{leaf:path}", operation_id="get_log")
+async def get_log(id_: str, leaf: str, doors: Here, attempt: Annotated[int, Query(ge=1)] = 1) -> FileResponse:
+    """The log of one attempt, byte for byte, as text that no browser runs."""
+    log = _folder(doors, await _run(doors, id_)).log(leaf, attempt)
+    if not await anyio.Path(log).is_file():
+        raise UNKNOWN
+    return FileResponse(log, media_type="text/plain; charset=utf-8", headers=_INERT)
+
+
+@_api.post("/runs/{id_}/cancel", status_code=202, operation_id="cancel_run")
+async def cancel_run(id_: str, doors: Here) -> dict[str, str]:
+    """Ask a run to end, as Ctrl-C would."""
+    run = await _run(doors, id_)
+    if run["state"] != "running":
+        raise HTTPException(409, f"the run is {run['outcome'] or run['state']}")
+    await anyio.to_thread.run_sync(Orders(_folder(doors, run).path).give, Cancel("the API"))
+    return {"run": id_}
+
+
+async def _body(request: Request) -> bytes:
+    """The raw body, no more than may be; what is too large is not even read to its end."""
+    found = bytearray()
+    async for block in request.stream():
+        found += block
+        if len(found) > inbox.LARGEST:
+            raise HTTPException(413, f"the body is larger than {inbox.LARGEST >> 20} MiB")
+    return bytes(found)
+
+
+def _headers(request: Request) -> dict[str, str]:
+    return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in request.headers.raw}
+
+
+# -- reading ---------------------------------------------------------------------------------------
+
+
+def _deliveries(connection: Connection, project: str, before: str, limit: int) -> list[dict[str, Any]]:
+    columns = [column for column in deliveries.c if column.name not in ("body", "headers")]
+    wanted = select(*columns).order_by(deliveries.c.id.desc()).limit(limit)
+    wanted = wanted.where(deliveries.c.project == project) if project else wanted
+    wanted = wanted.where(deliveries.c.id < before) if before else wanted
+    return [dict(row) for row in connection.execute(wanted).mappings()]
+
+
+def _runs(connection: Connection, project: str, pipeline: str, before: str, limit: int) -> list[dict[str, Any]]:
+    wanted = select(runs).order_by(runs.c.id.desc()).limit(limit)
+    wanted = wanted.where(runs.c.project == project) if project else wanted
+    wanted = wanted.where(runs.c.pipeline == pipeline) if pipeline else wanted
+    wanted = wanted.where(runs.c.id < before) if before else wanted
+    return [_shown(dict(row)) for row in connection.execute(wanted).mappings()]
+
+
+def _shown(run: dict[str, Any]) -> dict[str, Any]:
+    return {**run, "trigger": json.loads(run["trigger"]), "params": json.loads(run["params"])}
+
+
+async def _run(doors: Doors, id_: str) -> dict[str, Any]:
+    def find(connection: Connection) -> dict[str, Any] | None:
+        row = connection.execute(select(runs).where(runs.c.id == id_)).mappings().one_or_none()
+        return _shown(dict(row)) if row else None
+
+    found = await doors.database.read(find)
+    if found is None:
+        raise UNKNOWN
+    return found
+
+
+def _folder(doors: Doors, run: dict[str, Any]) -> RunFolder:
+    return RunFolder(Path(doors.layout.store(run["project"])) / run["pipeline"] / str(run["number"]))
+
+
+async def _stream(folder: RunFolder, after: int, doors: Doors, id_: str, *, follow: bool) -> AsyncIterator[bytes]:
+    """Records as server-sent events, `id` their number; a comment when there has been nothing for a while."""
+    said = time.monotonic()
+    while True:
+        ended = (await _run(doors, id_))["state"] == "ended"
+        for record in await anyio.to_thread.run_sync(_records, folder, after):
+            after, said = record.seq, time.monotonic()
+            yield b"id: %d\nevent: %s\ndata: %s\n" % (record.seq, record.event.type.encode(), encode(record))
+            yield b"\n"
+        if ended or not follow:
+            yield b"event: end\ndata: {}\n\n"
+            return
+        if time.monotonic() - said > HEARTBEAT:
+            said = time.monotonic()
+            yield b": still here\n\n"
+        await anyio.sleep(FOLLOW_EVERY)
+
+
+def _records(folder: RunFolder, after: int) -> list[Record]:
+    return [record for record in folder.records() if record.seq > after]

@@ -1,0 +1,245 @@
+"""A push starts the right run, once, of the right commit; and nothing is lost when the server is killed."""
+
+import json
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from runner.folder import RunFolder
+from tests.runner.server.conftest import TEXT, Repository, Server
+from tests.support.program import pipe
+from tests.support.wait import until
+
+pytestmark = [pytest.mark.network, pytest.mark.slow, pytest.mark.timeout(120)]
+
+
+def log(server: Server, run: dict[str, str], leaf: str = "s") -> str:
+    folder = server.folder / ".pipe-server/projects/shop/runs/demo" / str(run["number"])
+    return RunFolder(folder).log(leaf, 1).read_text()
+
+
+def test_a_push_starts_a_run_of_its_very_commit(server: Server, repository: Repository) -> None:
+    first = repository.commit("two", src__a="two")
+    repository.commit("three", src__a="three")
+    status, answer = server.push(first)
+    assert (status, bool(answer["delivery"])) == (202, True)
+    (run,) = server.settled(1)
+    assert (run["outcome"], run["commit"], run["found_by"], run["delivery"]) == (
+        "succeeded",
+        first,
+        "hook",
+        answer["delivery"],
+    )
+    assert log(server, run) == f"{first}\ntwo"
+    (delivery,) = server.deliveries()
+    assert (delivery["state"], delivery["note"]) == ("done", "demo: #1 started")
+
+
+def test_a_delivery_that_comes_twice_starts_one_run(server: Server, repository: Repository) -> None:
+    commit = repository.commit("two", src__a="two")
+    answers = [server.push(commit, id_="same") for _ in range(3)]
+    assert [status for status, _ in answers] == [202, 200, 200]
+    assert len({answer["delivery"] for _, answer in answers}) == 1
+    server.push(commit, id_="another hook of the same push")
+    assert len(server.settled(1)) == 1
+    assert [(each["copies"], each["note"]) for each in server.deliveries()] == [
+        (2, "demo: #1 started"),
+        (0, "demo: #1 runs it already"),
+    ]
+
+
+def test_what_is_not_genuine_is_refused_and_can_be_seen(server: Server, repository: Repository) -> None:
+    commit = repository.commit("two", src__a="two")
+    status, answer = server.push(commit, secret="wrong")
+    assert (status, "its signature is wrong" in answer["detail"]) == (401, True)
+    assert server.ask("/hooks/other", b"{}")[0] == 404
+    assert server.ask("/hooks/shop", b"x" * (27 << 20), X_Gitea_Event="push")[0] == 413
+    (delivery,) = server.deliveries()
+    assert (delivery["state"], delivery["note"], delivery["size"] > 0) == ("refused", "its signature is wrong", True)
+    assert server.runs() == []
+    listed = pipe(server.folder, "deliveries").stdout
+    assert "refused" in listed
+
+
+def test_a_branch_moved_back_and_forth_runs_each_time(server: Server, repository: Repository) -> None:
+    one = repository.commit("two", src__a="two")
+    server.push(one)
+    server.settled(1)
+    two = repository.commit("three", src__a="three")
+    server.push(two)
+    server.settled(2)
+    repository.git("reset", "-q", "--hard", one)
+    repository.git("push", "-q", "--force", "origin", "HEAD")
+    server.push(one)
+    assert [run["commit"] for run in server.settled(3)] == [one, two, one]
+
+
+def test_a_delivery_that_comes_late_releases_nothing_old(server: Server, repository: Repository) -> None:
+    one = repository.commit("two", src__a="two")
+    two = repository.commit("three", src__a="three")
+    server.push(two)
+    server.settled(1)
+    server.push(one)
+    until(lambda: all(each["state"] == "done" for each in server.deliveries()))
+    assert "it came late: refs/heads/main has moved on" in server.deliveries()[-1]["note"]
+    assert len(server.runs()) == 1
+
+
+def test_paths_compare_with_the_last_run_and_not_with_the_commit_before(server: Server, repository: Repository) -> None:
+    server.push(repository.commit("two", src__a="two"))
+    server.settled(1)
+    repository.commit("in src", src__a="three")
+    server.push(repository.commit("elsewhere", README="x"))
+    assert len(server.settled(2)) == 2
+    server.push(repository.commit("elsewhere again", README="y"))
+    until(lambda: all(each["state"] == "done" for each in server.deliveries()))
+    assert server.deliveries()[-1]["note"] == "demo: none of the 1 changed files is in `paths:`"
+
+
+def test_what_no_hook_told_is_found_by_looking(server: Server, repository: Repository) -> None:
+    server.push(repository.commit("two", src__a="two"))
+    server.settled(1)
+    server.stop()
+    missed = repository.commit("while nobody listened", src__a="three")
+    repository.git("tag", "v1")
+    repository.git("push", "-q", "origin", "v1")
+    server.start("--poll", "1")
+    runs = server.settled(3)
+    assert {(run["ref"], run["commit"], run["found_by"]) for run in runs[1:]} == {
+        ("refs/heads/main", missed, "poll"),
+        ("refs/tags/v1", missed, "poll"),
+    }
+    server.push(missed)
+    until(lambda: server.deliveries()[-1]["state"] == "done")
+    assert (len(server.runs()), server.deliveries()[-1]["note"]) == (3, "demo: #2 runs it already")
+
+
+def test_what_was_there_before_the_project_starts_nothing(server: Server, repository: Repository) -> None:
+    repository.git("push", "-q", "origin", "HEAD:refs/heads/old")
+    server.push(repository.commit("two", src__a="two"))
+    assert len(server.settled(1)) == 1
+
+
+def test_a_repository_that_does_not_answer_is_asked_again(server: Server, repository: Repository) -> None:
+    commit = repository.commit("two", src__a="two")
+    away = repository.bare.rename(repository.bare.with_name("away.git"))
+    server.push(commit)
+    until(lambda: "tried again in 5 s" in server.deliveries()[0]["note"])
+    away.rename(repository.bare)
+    assert server.settled(1)[0]["commit"] == commit
+
+
+def test_a_file_that_is_wrong_is_told_with_its_places(server: Server, repository: Repository) -> None:
+    server.push(repository.commit("oops", pipeline_yaml="name: demo\nstages: {a: {rum: x}}\n"))
+    until(lambda: server.deliveries()[-1]["state"] == "done")
+    assert "pipeline.yaml:2:14: unknown key 'rum'" in server.deliveries()[-1]["note"]
+
+
+SLOW = TEXT.replace('run: "git', 'run: "touch /FLAG; until test -e /GO; do sleep 0.1; done; git')
+
+
+def slow(server: Server) -> str:
+    return SLOW.replace("/FLAG", str(server.folder / "began")).replace("/GO", str(server.folder / "go"))
+
+
+def test_runs_live_on_when_the_server_is_killed_and_are_found_again(server: Server, repository: Repository) -> None:
+    server.push(repository.commit("two", src__a="two", pipeline_yaml=slow(server)))
+    until((server.folder / "began").exists)
+    server.kill()
+    server.start()
+    (run,) = server.runs()
+    assert run["state"] == "running"
+    server.ask(f"/api/v1/runs/{run['id']}/cancel", b"", authorization=f"Bearer {server.token}")
+    (run,) = server.settled(1)
+    assert (run["outcome"], run["number"]) == ("cancelled", 1)
+
+
+def test_a_run_whose_engine_died_goes_on_by_itself(server: Server, repository: Repository) -> None:
+    server.push(repository.commit("two", src__a="two", pipeline_yaml=slow(server)))
+    until((server.folder / "began").exists)
+    (run,) = server.runs()
+    (server.folder / "go").touch()
+    os.kill(int(Path(f"/proc/{run['pid']}/task/{run['pid']}/children").read_text().split()[0]), signal.SIGKILL)
+    (run,) = server.settled(1)
+    assert (run["outcome"], run["revived"]) == ("succeeded", 1)
+
+
+def test_a_run_that_cannot_begin_says_why(server: Server, repository: Repository) -> None:
+    text = TEXT.replace("stages:", "secrets: {token: text}\nstages:").replace(
+        "needs: co,", "needs: co, secrets: {T: token},"
+    )
+    server.push(repository.commit("two", src__a="two", pipeline_yaml=text))
+    (run,) = server.settled(1)
+    assert (run["outcome"], "secret 'token' was not found" in run["note"]) == ("errored", True)
+
+
+def test_a_second_server_on_one_folder_is_refused_with_the_name_of_the_first(server: Server) -> None:
+    done = pipe(server.folder, "serve", "--port", "1")
+    assert done.returncode == 2
+    assert f"belongs to pipe serve on 127.0.0.1:{server.port}, process" in done.stderr
+
+
+def test_without_a_token_the_api_says_nothing(server: Server) -> None:
+    for path in ("/api/v1/runs", "/api/v1/deliveries", "/api/v1/runs/x/events"):
+        assert server.ask(path)[0] == 401
+        assert server.ask(path, authorization="Bearer wrong")[0] == 401
+    assert server.ask("/api/v1/openapi.json")[0] == 200
+
+
+def test_the_events_of_a_run_are_a_stream_that_goes_on_where_it_was_left(
+    server: Server, repository: Repository
+) -> None:
+    server.push(repository.commit("two", src__a="two"))
+    (run,) = server.settled(1)
+    argv = ["curl", "-sN", "-H", f"Authorization: Bearer {server.token}"]
+    url = f"http://127.0.0.1:{server.port}/api/v1/runs/{run['id']}/events"
+    whole = subprocess.run([*argv, url], capture_output=True, text=True, timeout=20, check=True).stdout
+    ids = [int(line.removeprefix("id: ")) for line in whole.splitlines() if line.startswith("id: ")]
+    assert ids == list(range(1, len(ids) + 1))
+    assert whole.endswith("event: end\ndata: {}\n\n")
+    rest = subprocess.run(
+        [*argv, "-H", "Last-Event-ID: 3", url], capture_output=True, text=True, timeout=20, check=True
+    )
+    assert rest.stdout == whole[whole.index("id: 4\n") :]
+
+
+def test_a_generic_hook_gives_its_body_to_the_conditions(server: Server, repository: Repository) -> None:
+    repository.commit("two", src__a="two")
+    status, _ = server.ask("/hooks/shop", json.dumps({"a": 1}).encode(), authorization=f"Bearer {server.secret}")
+    assert status == 202
+    until(lambda: server.deliveries()[-1]["state"] == "done")
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_no_delivery_is_lost_when_the_server_is_killed_at_any_moment(
+    server: Server, repository: Repository, number: int
+) -> None:
+    commits = [repository.commit(f"n{n}", src__a=f"n{n}") for n in range(3)]
+    taken = []
+    for commit in commits:
+        status, answer = server.push(commit, id_=commit)
+        assert status == 202
+        taken.append(answer["delivery"])
+        subprocess.run(["sleep", str(0.15 * number)], check=True)
+        server.kill()
+        server.start()
+    runs = server.settled(1, limit=60)
+    until(lambda: all(each["state"] == "done" for each in server.deliveries()))
+    assert [each["id"] for each in server.deliveries()] == taken
+    assert runs[-1]["commit"] == commits[-1]
+    assert {run["outcome"] for run in server.settled(1)} == {"succeeded"}
+    assert len({run["commit"] for run in server.runs()}) == len(server.runs())
+
+
+def test_a_server_that_is_told_to_end_ends_and_leaves_runs_alone(server: Server, repository: Repository) -> None:
+    server.push(repository.commit("two", src__a="two", pipeline_yaml=slow(server)))
+    until((server.folder / "began").exists)
+    assert server.stop() == 0
+    (server.folder / "go").touch()
+    run = RunFolder(server.folder / ".pipe-server/projects/shop/runs/demo/1")
+    until(lambda: run.ended() is not None)
+    server.start()
+    assert server.settled(1)[0]["outcome"] == "succeeded"
