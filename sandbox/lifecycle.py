@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 
-from sandbox import images, kubernetes_binary, needs, parts, publish, world
+from sandbox import images, needs, parts, publish, world
 from sandbox.given import Given
+from sandbox.kubernetes_binary import KUBERNETES
 from sandbox.layout import CACHE, HERE, Layout, SandboxError, locked
 from sandbox.probes import UnixConnection, connectable
 from sandbox.progress import activity, say
@@ -92,7 +93,7 @@ def _up(given: Given) -> None:
     with ThreadPoolExecutor() as pool:
         making = [pool.submit(images.ensure)] if not given.engine else []
         making += [pool.submit(images.ensure_pause)] if not given.kubeconfig else []
-        kubernetes = kubernetes_binary.ensure() if not given.kubeconfig else None
+        kubernetes = KUBERNETES.ensure() if not given.kubeconfig else None
         for made in making:
             made.result()
     try:

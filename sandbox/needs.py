@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sandbox import images, kubernetes_binary
+from sandbox import images
 from sandbox.given import Given
+from sandbox.kubernetes_binary import KUBERNETES
 from sandbox.layout import CACHE, Layout, SandboxError
 from sandbox.progress import activity, say
 
@@ -56,7 +57,7 @@ def missing_packages(given: Given) -> list[str]:
         (not given.engine and not images.cached().exists(), {"mmdebstrap": "mmdebstrap", "npm": "npm"}),
         (not given.registry, REGISTRY),
         (not given.kubeconfig, CLUSTER),
-        (not given.kubeconfig and not kubernetes_binary.cached().exists(), {"go": "golang-go"}),
+        (not given.kubeconfig and not KUBERNETES.cached().exists(), {"go": "golang-go"}),
     )
     wanted = {program: package for applies, case in cases if applies for program, package in case.items()}
     return sorted({package for program, package in wanted.items() if not shutil.which(program)})

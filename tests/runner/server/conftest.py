@@ -77,6 +77,7 @@ class Server:
     secret: str = ""
     token: str = ""
     process: "subprocess.Popen[str] | None" = None
+    env: dict[str, str] = field(default_factory=host)
 
     def add(self, forge: str = "generic") -> None:
         added = pipe(self.folder, "projects", "add", "shop", self.url, "--forge", forge)
@@ -86,7 +87,7 @@ class Server:
     def start(self, *words: str) -> None:
         argv: list[str | Path] = [PIPE, "serve", "--port", str(self.port), "--poll", "3600", *words]
         errors = (self.folder / "server.err").open("a")
-        self.process = subprocess.Popen(argv, cwd=self.folder, env=host(), stdout=-3, stderr=errors, text=True)
+        self.process = subprocess.Popen(argv, cwd=self.folder, env=self.env, stdout=-3, stderr=errors, text=True)
         errors.close()
         until(self._answers)
         found = re.search(r"pipe_\S+", (self.folder / "server.err").read_text())
