@@ -6,11 +6,12 @@ The models take what YAML says as texts, lists and maps. JSON schema and documen
 import re
 import warnings
 from collections.abc import Callable, Mapping
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import PurePosixPath
 from types import GenericAlias
 from typing import Annotated, Any, Final, Literal, TypeAlias
+from zoneinfo import ZoneInfo, available_timezones
 
 from pydantic import (
     AfterValidator,
@@ -31,6 +32,7 @@ __all__ = [
     "INHERITED",
     "NOT_BUILT",
     "Approval",
+    "CronTrigger",
     "Defaults",
     "ParamSpec",
     "PipelineSpec",
@@ -44,6 +46,7 @@ __all__ = [
     "TriggerSpec",
     "Triggers",
     "WebhookTrigger",
+    "next_time",
     "not_built",
 ]
 
@@ -482,6 +485,25 @@ class WebhookTrigger(TriggerSpec):
     """Parameter → CEL over `body` and `headers`."""
 
 
+def next_time(at: str, zone: str, after: datetime) -> datetime:
+    """When five fields of cron come true next after a moment.
+
+    A time that a change of the clock skips comes right after it, and a doubled one once.
+
+    Raises:
+        ValueError: the fields mean nothing, or no time at all.
+    """
+    from cronsim import CronSim, CronSimError
+
+    try:
+        found: datetime = next(CronSim(at, after.astimezone(ZoneInfo(zone))))
+    except CronSimError as error:
+        raise ValueError(f"'{at}' is no time: {str(error).lower()}") from None
+    except StopIteration:
+        raise ValueError(f"'{at}' never comes") from None
+    return found
+
+
 class CronTrigger(TriggerSpec):
     """A point in time."""
 
@@ -495,7 +517,15 @@ class CronTrigger(TriggerSpec):
     def _five_fields(cls, at: str) -> str:
         if len(at.split()) != 5:
             raise ValueError(f"'{at}' has not five fields: minute, hour, day, month, weekday")
+        next_time(at, "UTC", datetime.now(UTC))
         return at
+
+    @field_validator("zone")
+    @classmethod
+    def _known_zone(cls, zone: str) -> str:
+        if zone not in available_timezones():
+            raise ValueError(f"'{zone}' is no time zone: write one like Asia/Shanghai or UTC")
+        return zone
 
 
 def _list_of(value: object) -> object:

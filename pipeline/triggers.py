@@ -16,6 +16,7 @@ from pipeline.plan import Trigger
 from pipeline.scope import Scope, UnknownName
 from pipeline.source import List, Map, Text
 from pipeline.spec import (
+    CronTrigger,
     PipelineSpec,
     PipelineTrigger,
     PullRequestTrigger,
@@ -112,6 +113,8 @@ class Event:
     pipeline: str = ""
     outcome: str = ""
     """Of an event of kind `pipeline`: whose run ended, and how."""
+    cron: tuple[str, str] = ("", "")
+    """Of an event of kind `cron`: the five fields and the zone whose time has come."""
     body: JsonValue = None
     headers: Mapping[str, str] = field(default_factory=dict)
     """Of an event of kind `webhook`; names of headers in small letters."""
@@ -209,6 +212,11 @@ def _(trigger: TagTrigger, event: Event, reader: _Reader) -> str:
 def _(trigger: PipelineTrigger, event: Event, reader: _Reader) -> str:  # noqa: ARG001
     met = (trigger.name, trigger.outcome) == (event.pipeline, event.outcome)
     return "" if met else f"it waits for {trigger.name} {trigger.outcome}"
+
+
+@_not_met.register
+def _(trigger: CronTrigger, event: Event, reader: _Reader) -> str:  # noqa: ARG001
+    return "" if (trigger.at, trigger.zone) == event.cron else f"its time is {trigger.at} in {trigger.zone}"
 
 
 @_not_met.register

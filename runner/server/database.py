@@ -27,7 +27,7 @@ from sqlalchemy import (
     event,
 )
 
-__all__ = ["Database", "deliveries", "projects", "refs", "runs", "statuses", "tokens"]
+__all__ = ["Database", "deliveries", "projects", "refs", "runs", "statuses", "times", "tokens"]
 
 T = TypeVar("T")
 READERS = 8
@@ -88,6 +88,7 @@ runs = Table(
     Column("note", Text, nullable=False, default=""),
     Column("pid", Integer, nullable=False, default=0),
     Column("revived", Integer, nullable=False, default=0),
+    Column("followed", Boolean, nullable=False, default=False),  # by what its end starts
     Column("created", Float, nullable=False),
     Column("started", Float, nullable=False, default=0.0),
     Column("ended", Float, nullable=False, default=0.0),
@@ -106,6 +107,16 @@ refs = Table(
     Column("moves", Integer, nullable=False, default=1),
 )
 """Where each branch and tag of a project stood when it was looked at last, and how often it has moved."""
+
+times = Table(
+    "times",
+    _metadata,
+    Column("project", Text, primary_key=True),
+    Column("at", Text, primary_key=True),
+    Column("zone", Text, primary_key=True),
+    Column("looked", Float, nullable=False),
+)
+"""Up to which moment the times of a `cron:` trigger have been taken care of."""
 
 statuses = Table(
     "statuses",

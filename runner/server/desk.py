@@ -3,15 +3,18 @@
 import json
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from functools import partial
 
 import anyio
 import anyio.abc
 from sqlalchemy import Connection, Row, and_, select, update
 
+from pipeline.errors import PipeError
 from pipeline.plan import Trigger
+from pipeline.spec import next_time
 from pipeline.triggers import Event
-from runner.server.database import Database, deliveries, refs
+from runner.server.database import Database, deliveries, refs, runs, times
 from runner.server.intake import Found, Intake
 from runner.server.payloads import Change, read, slug
 from runner.server.projects import Project
@@ -35,6 +38,8 @@ class Desk:
         self._started = started
         self._poll_every = poll_every
         self._workers: set[str] = set()
+        self._crons: dict[str, tuple[str, list[tuple[str, str]]]] = {}
+        """Project → commit of its main branch and the times of its `cron:` triggers there."""
         self._news = anyio.Event()
 
     def wake(self) -> None:
@@ -63,6 +68,9 @@ class Desk:
                 return
             while row := await self._database.read(partial(_due, project=name, now=time.time())):
                 await self._deliver(project, row)
+            while ended := await self._database.read(partial(_unfollowed, project=name)):
+                await self._follow(project, ended)
+            await self._look_at_clock(project)
             if time.monotonic() - polled > self._poll_every:
                 polled = time.monotonic()
                 await self._poll(project)
@@ -87,6 +95,55 @@ class Desk:
         done = update(deliveries).where(deliveries.c.id == row.id).values(values)
         await self._database.write(lambda connection: connection.execute(done))
         self._started()
+
+    async def _follow(self, project: Project, row: "Row[tuple[object, ...]]") -> None:
+        """Start what waits for the end of a run: the `pipeline:` triggers of its own project."""
+        trigger = Trigger.model_validate_json(row.trigger).model_copy(update={"kind": "pipeline"})
+        event = Event(trigger, pipeline=row.pipeline, outcome=row.outcome)
+        intake = Intake(self._database, project, self._registry.repository(project))
+        try:
+            await intake.take(Change(event, row.ref, name=row.id), Found("run"))
+        except RepositoryError:
+            return
+        done = update(runs).where(runs.c.id == row.id).values(followed=True)
+        await self._database.write(lambda connection: connection.execute(done))
+        self._started()
+
+    async def _look_at_clock(self, project: Project) -> None:
+        """Start what `cron:` triggers of the main branch say; of times that nobody was there for, the last one."""
+        repository = self._registry.repository(project)
+        intake = Intake(self._database, project, repository)
+        try:
+            for at, zone in await self._cron(project):
+                now = datetime.now(UTC)
+                since = await self._database.read(partial(_looked, project=project.name, at=at, zone=zone))
+                moment = _last_time(at, zone, since or now, now)
+                if moment is not None:
+                    change = Change(
+                        Event(Trigger(kind="cron"), cron=(at, zone)), name=f"{at} {zone} {moment.isoformat()}"
+                    )
+                    await intake.take(change, Found("clock"))
+                    self._started()
+                if moment is not None or since is None:
+                    await self._database.write(partial(_note_look, project=project.name, at=at, zone=zone, now=now))
+        except (RepositoryError, PipeError):
+            return  # looked at again in a moment
+
+    async def _cron(self, project: Project) -> list[tuple[str, str]]:
+        """Every time that the file on the main branch names; it is read again when the branch has moved."""
+        repository = self._registry.repository(project)
+        ref = f"refs/heads/{await repository.main_branch()}"
+        commit = (await self._database.read(partial(_refs, project=project.name))).get(ref, "")
+        known, times = self._crons.get(project.name, ("", []))
+        if commit == known:
+            return times
+        if not await repository.has(commit):
+            await repository.bring()
+        file = await Intake(self._database, project, repository).file(commit)
+        triggers = [pipeline.spec.triggers for pipeline in file.pipelines.values() if pipeline.spec.triggers]
+        times = list(dict.fromkeys((cron.at, cron.zone) for each in triggers for cron in each.cron))
+        self._crons[project.name] = (commit, times)
+        return times
 
     async def _note_first(self, project: Project) -> None:
         """What is there when a project is new starts nothing: note where its refs stand before anything else."""
@@ -138,3 +195,29 @@ def _moved(project: Project, ref: str, before: str, commit: str) -> Change:
         commit=commit,
     )
     return Change(Event(trigger), ref, before)
+
+
+def _unfollowed(connection: Connection, project: str) -> "Row[tuple[object, ...]] | None":
+    mine = and_(runs.c.project == project, runs.c.state == "ended", runs.c.followed.is_(False))
+    return connection.execute(select(runs).where(mine).order_by(runs.c.ended).limit(1)).one_or_none()
+
+
+def _looked(connection: Connection, project: str, at: str, zone: str) -> datetime | None:
+    """Up to when the times of a trigger have been taken care of; None when it is new."""
+    mine = and_(times.c.project == project, times.c.at == at, times.c.zone == zone)
+    looked = connection.execute(select(times.c.looked).where(mine)).scalar_one_or_none()
+    return None if looked is None else datetime.fromtimestamp(looked, UTC)
+
+
+def _note_look(connection: Connection, project: str, at: str, zone: str, now: datetime) -> None:
+    mine = and_(times.c.project == project, times.c.at == at, times.c.zone == zone)
+    if not connection.execute(update(times).where(mine).values(looked=now.timestamp())).rowcount:
+        connection.execute(times.insert().values(project=project, at=at, zone=zone, looked=now.timestamp()))
+
+
+def _last_time(at: str, zone: str, since: datetime, now: datetime) -> datetime | None:
+    """The last moment between two at which the time of a trigger came; None if it did not."""
+    found = None
+    while (moment := next_time(at, zone, found or since)) <= now:
+        found = moment
+    return found

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -60,6 +60,8 @@ class Dispatcher:
         self._slots = slots
         self._watched: set[str] = set()
         self._news = anyio.Event()
+        self.ended: Callable[[], None] = lambda: None
+        """Called when a run has ended."""
 
     def wake(self) -> None:
         """Something has changed: look now."""
@@ -140,6 +142,7 @@ class Dispatcher:
             await anyio.sleep(LOOK_EVERY)
         await self._database.write(partial(_finished, id_=row.id, ended=ended))
         self._watched.discard(row.id)
+        self.ended()
         self.wake()
 
     def _look(self, row: "Row[tuple[object, ...]]", folder: RunFolder) -> _Ended | None:

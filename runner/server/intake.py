@@ -8,12 +8,14 @@ from dataclasses import dataclass, replace
 from sqlalchemy import Connection, and_, func, insert, select, update
 from ulid import ULID
 
-from pipeline.errors import InvalidPipeline
+from pipeline.errors import PipeError, nearest
 from pipeline.model import PipelineFile, read
+from pipeline.plan import Trigger
+from pipeline.resolve import assignments
 from pipeline.source import load
 from pipeline.triggers import Decision, Event, decide
 from runner.server.database import Database, refs, runs, statuses
-from runner.server.payloads import Change
+from runner.server.payloads import Change, slug
 from runner.server.projects import Project
 from runner.server.repositories import Repository
 from stages.catalog import installed
@@ -43,10 +45,11 @@ class Intake:
         Raises:
             RepositoryError: the repository cannot be read now; nothing was kept, so it can be taken again.
         """
-        trigger = change.event.trigger
-        if trigger.fork:
+        if change.event.trigger.fork:
             return ["pull requests of forks are not built yet: nothing of a stranger is run"]
         await self._repository.bring()
+        change = await self._placed(change)
+        trigger = change.event.trigger
         if not await self._repository.has(trigger.commit):
             return [f"the repository has no commit {trigger.commit or '(none)'} any more"]
         if await self._late(change):
@@ -56,6 +59,61 @@ class Intake:
         lines = [why] if why else []
         made = await self._database.write(lambda c: self._insert(c, change, found, decisions))
         return [*lines, *(f"{name}: {said}" for name, said in made.items())]
+
+    async def _placed(self, change: Change) -> Change:
+        """An event that comes from no commit is one of the newest commit of the main branch."""
+        trigger = change.event.trigger
+        if trigger.commit:
+            return change
+        branch = await self._repository.main_branch()
+        found = {"branch": branch, "commit": await self._repository.commit(f"refs/heads/{branch}")}
+        made = trigger.model_copy(update={"repo": self._project.url, **found})
+        return replace(change, event=replace(change.event, trigger=made), ref=f"refs/heads/{branch}")
+
+    async def start(self, pipeline: str, ref: str, params: Mapping[str, str], by: str) -> tuple[int, str]:
+        """Start a run because somebody wants it: its number and id.
+
+        `ref` is a branch, a tag or a commit; empty: the main branch.
+
+        Raises:
+            PipeError: there is no such pipeline, parameter or ref.
+            RepositoryError: the repository cannot be read now.
+        """
+        await self._repository.bring()
+        ref = ref or await self._repository.main_branch()
+        for full in (f"refs/heads/{ref}", f"refs/tags/{ref}", ref if await self._repository.has(ref) else ""):
+            if full and (commit := await self._repository.commit(full)):
+                break
+        else:
+            raise PipeError(f"there is no branch, tag or commit '{ref}' in {self._project.url}")
+        kind = {"refs/heads": "branch", "refs/tags": "tag"}.get("/".join(full.split("/")[:2]), "")
+        file = await self.file(commit)
+        if pipeline not in file.pipelines:
+            raise PipeError(f"{self._project.file} has no pipeline '{pipeline}'; {nearest(pipeline, file.pipelines)}")
+        assignments(file, [pipeline], [f"{name}={value}" for name, value in params.items()])
+        trigger = Trigger(kind="manual", commit=commit, author=by, **({kind: ref, "slug": slug(ref)} if kind else {}))
+        change = Change(Event(trigger), full if kind else "", name=str(ULID()))
+
+        def queue(connection: Connection) -> tuple[int, str]:
+            number = self._queue(connection, pipeline, params, change, f"manual {change.name}", Found("call"))
+            return number, self._id(connection, pipeline, number)
+
+        return await self._database.write(queue)
+
+    def _id(self, connection: Connection, pipeline: str, number: int) -> str:
+        mine = and_(runs.c.project == self._project.name, runs.c.pipeline == pipeline, runs.c.number == number)
+        return str(connection.execute(select(runs.c.id).where(mine)).scalar_one())
+
+    async def file(self, commit: str) -> PipelineFile:
+        """The pipeline file as it was at a commit.
+
+        Raises:
+            PipeError: there is none, or everything that is wrong with it.
+        """
+        text = await self._repository.text(commit, self._project.file)
+        if text is None:
+            raise PipeError(f"there is no {self._project.file} at {commit[:12]}")
+        return read(load(text.decode("utf-8", "replace"), self._project.file), installed())
 
     async def _late(self, change: Change) -> bool:
         """Whether later commits of the branch were taken already: an older one would be released over them."""
@@ -70,13 +128,9 @@ class Intake:
 
     async def _decide(self, event: Event, ref: str) -> tuple[dict[str, Decision], str]:
         """What the triggers of each pipeline say, or why the file cannot be asked."""
-        trigger = event.trigger
-        text = await self._repository.text(trigger.commit, self._project.file)
-        if text is None:
-            return {}, f"there is no {self._project.file} at {trigger.commit[:12]}"
         try:
-            file = read(load(text.decode("utf-8", "replace"), self._project.file), installed())
-        except InvalidPipeline as error:
+            file = await self.file(event.trigger.commit)
+        except PipeError as error:
             return {}, str(error)
         found = {}
         for name in file.pipelines:
@@ -172,4 +226,4 @@ def _named(change: Change, found: Found) -> str:
     trigger = change.event.trigger
     if trigger.kind == "pull_request":
         return f"pull_request {trigger.number} {trigger.commit}"
-    return f"{trigger.kind} {found.delivery}"
+    return f"{trigger.kind} {change.name or found.delivery}"

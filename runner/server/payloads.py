@@ -28,6 +28,8 @@ class Change:
     ref: str = ""
     before: str = ""
     """The commit that the ref stood at before, if it is told."""
+    name: str = ""
+    """What tells an event that moves no ref from all others; empty: its delivery does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,7 @@ def read(forge: Forge, headers: Headers, body: bytes) -> Read:
     """The events that a genuine delivery tells of; one may hold several, or none."""
     try:
         text = body.decode()
-        if headers.get("content-type", "").startswith("application/x-www-form-urlencoded"):
+        if body.startswith(b"payload=") and "urlencoded" in headers.get("content-type", ""):
             text = urllib.parse.parse_qs(text).get("payload", [""])[0]
         found: Any = json.loads(text)
     except (ValueError, RecursionError) as error:

@@ -34,6 +34,7 @@ class Repository:
         self._project = project
         self._folder = folder
         self._one = anyio.Lock()
+        self._main = ""
 
     async def refs(self) -> dict[str, str]:
         """Every branch and tag of the host with the commit it stands for; tags are peeled.
@@ -48,6 +49,18 @@ class Repository:
             if _COMMIT.fullmatch(commit) and _TELLING.fullmatch(name):
                 found[name.removesuffix("^{}")] = commit
         return found
+
+    async def main_branch(self) -> str:
+        """The branch that the host's HEAD names; `main` if it does not say.
+
+        Raises:
+            RepositoryError: the host does not answer, or refuses.
+        """
+        if not self._main:
+            said = await self._ask(["ls-remote", "--symref", "--end-of-options", self._project.url, "HEAD"])
+            found = re.match(r"ref: refs/heads/(\S+)\tHEAD", said)
+            self._main = found[1] if found else "main"
+        return self._main
 
     async def bring(self) -> None:
         """Fetch all branches and tags; what a force push left behind stays until git collects it.

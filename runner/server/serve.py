@@ -127,8 +127,9 @@ async def _serve(options: Options, layout: Layout, registry: Registry, beat: _Be
     url = options.url.rstrip("/") or f"http://{options.host}:{options.port}"
     dispatcher = Dispatcher(registry, layout, options.slots)
     desk = Desk(registry.database, registry, dispatcher.wake, options.poll_every)
+    dispatcher.ended = desk.wake
     feedback = Feedback(registry.database, registry, url)
-    app = application(Doors(registry.database, registry, layout, desk.wake))
+    app = application(Doors(registry.database, registry, layout, desk.wake, dispatcher.wake))
     web = _Web(
         uvicorn.Config(
             app,

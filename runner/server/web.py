@@ -13,16 +13,21 @@ import anyio
 import anyio.to_thread
 from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException, Query, Request, Response
 from fastapi.responses import FileResponse, StreamingResponse
+from pydantic import BaseModel
 from sqlalchemy import Connection, select
 
 from pipeline import __version__
+from pipeline.errors import PipeError
 from runner.events import Record, encode
 from runner.folder import RunFolder
 from runner.orders import Cancel, Orders
 from runner.server import inbox
 from runner.server.database import Database, deliveries, runs, tokens
+from runner.server.intake import Intake
 from runner.server.layout import Layout
+from runner.server.metrics import exposition
 from runner.server.registry import Registry
+from runner.server.repositories import RepositoryError
 
 __all__ = ["Doors", "application"]
 
@@ -40,6 +45,8 @@ class Doors:
     layout: Layout
     came_in: Callable[[], None]
     """Called when a delivery waits for work."""
+    started: Callable[[], None]
+    """Called when a run waits for its start."""
 
 
 _INERT = {"X-Content-Type-Options": "nosniff", "Content-Security-Policy": "default-src 'none'; sandbox"}
@@ -79,6 +86,11 @@ _api = APIRouter(prefix="/api/v1", dependencies=[Depends(_allowed)])
 @_open.get("/healthz", include_in_schema=False)
 async def health() -> dict[str, str]:
     return {"status": "ok", "version": __version__}
+
+
+@_open.get("/metrics", dependencies=[Depends(_allowed)], include_in_schema=False)
+async def metrics(doors: Here) -> Response:
+    return Response(await doors.database.read(exposition), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
 @_open.post("/hooks/{project}", status_code=202, operation_id="deliver")
@@ -148,6 +160,32 @@ async def get_log(id_: str, leaf: str, doors: Here, attempt: Annotated[int, Quer
     if not await anyio.Path(log).is_file():
         raise UNKNOWN
     return FileResponse(log, media_type="text/plain; charset=utf-8", headers=_INERT)
+
+
+class Start(BaseModel):
+    """What a run is started with."""
+
+    pipeline: str
+    ref: str = ""
+    """A branch, a tag or a commit; empty: the main branch."""
+    params: dict[str, str] = {}
+
+
+@_api.post("/projects/{project}/runs", status_code=201, operation_id="start_run")
+async def start_run(project: str, start: Start, doors: Here) -> dict[str, Any]:
+    """Start a run of a pipeline. 422: there is no such pipeline, parameter or ref."""
+    found = await doors.registry.project(project)
+    if found is None:
+        raise UNKNOWN
+    intake = Intake(doors.database, found, doors.registry.repository(found))
+    try:
+        number, id_ = await intake.start(start.pipeline, start.ref, start.params, "the API")
+    except PipeError as error:
+        raise HTTPException(422, str(error)) from error
+    except RepositoryError as error:
+        raise HTTPException(503, str(error), {"Retry-After": "5"}) from error
+    doors.started()
+    return {"run": id_, "number": number}
 
 
 @_api.post("/runs/{id_}/cancel", status_code=202, operation_id="cancel_run")

@@ -1,10 +1,13 @@
 """A push starts the right run, once, of the right commit; and nothing is lost when the server is killed."""
 
+import contextlib
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -189,6 +192,18 @@ def test_without_a_token_the_api_says_nothing(server: Server) -> None:
     assert server.ask("/api/v1/openapi.json")[0] == 200
 
 
+def test_prometheus_is_told_how_many_runs_and_deliveries_there_are(server: Server, repository: Repository) -> None:
+    server.push(repository.commit("two", src__a="two"))
+    server.push("x", secret="wrong")
+    server.settled(1)
+    argv = ["curl", "-s", "-H", f"Authorization: Bearer {server.token}", f"http://127.0.0.1:{server.port}/metrics"]
+    page = subprocess.run(argv, capture_output=True, text=True, timeout=20, check=True).stdout.splitlines()
+    assert 'pipe_runs_ended_total{outcome="succeeded",pipeline="demo",project="shop"} 1.0' in page
+    assert 'pipe_deliveries{project="shop",state="refused"} 1.0' in page
+    assert "pipe_queue_seconds 0.0" in page
+    assert server.ask("/metrics")[0] == 401
+
+
 def test_the_events_of_a_run_are_a_stream_that_goes_on_where_it_was_left(
     server: Server, repository: Repository
 ) -> None:
@@ -206,11 +221,80 @@ def test_the_events_of_a_run_are_a_stream_that_goes_on_where_it_was_left(
     assert rest.stdout == whole[whole.index("id: 4\n") :]
 
 
-def test_a_generic_hook_gives_its_body_to_the_conditions(server: Server, repository: Repository) -> None:
-    repository.commit("two", src__a="two")
-    status, _ = server.ask("/hooks/shop", json.dumps({"a": 1}).encode(), authorization=f"Bearer {server.secret}")
-    assert status == 202
-    until(lambda: server.deliveries()[-1]["state"] == "done")
+def test_a_generic_hook_starts_what_its_conditions_say_on_the_main_branch(
+    server: Server, repository: Repository
+) -> None:
+    text = TEXT.replace("webhook: {}", "webhook: {when: body.go}")
+    commit = repository.commit("two", src__a="two", pipeline_yaml=text)
+    for body in ({"go": False}, {"go": True}):
+        status, _ = server.ask("/hooks/shop", json.dumps(body).encode(), authorization=f"Bearer {server.secret}")
+        assert status == 202
+    (run,) = server.settled(1)
+    assert (run["commit"], run["trigger"]["kind"], run["trigger"]["branch"]) == (commit, "webhook", "main")
+    assert server.deliveries()[0]["note"] == "demo: `when: body.go` is false"
+
+
+def test_the_end_of_a_run_starts_what_waits_for_it(server: Server, repository: Repository) -> None:
+    text = """pipelines:
+  base: {triggers: {push: {}}, stages: {s: {run: "true"}}}
+  next: {triggers: {pipeline: {name: base}}, stages: {s: {run: "true"}}}
+  other: {triggers: {pipeline: {name: base, outcome: failed}}, stages: {s: {run: "true"}}}
+"""
+    commit = repository.commit("two", pipeline_yaml=text)
+    server.push(commit)
+    runs = server.settled(2)
+    assert [(run["pipeline"], run["commit"], run["found_by"]) for run in runs] == [
+        ("base", commit, "hook"),
+        ("next", commit, "run"),
+    ]
+
+
+def test_a_time_that_came_while_nobody_was_there_is_made_up_for_once(server: Server, repository: Repository) -> None:
+    text = TEXT.replace("triggers: {", "triggers: {cron: {at: '* * * * *'}, ")
+    server.push(repository.commit("two", src__a="two", pipeline_yaml=text))
+    server.settled(1)
+    until(lambda: sqlite(server, "select count(*) from times") == [(1,)])
+    server.stop()
+    sqlite(server, "update times set looked = looked - 600")
+    server.start()
+    runs = server.settled(2)
+    assert [(run["found_by"], run["trigger"]["kind"], run["ref"]) for run in runs[1:2]] == [
+        ("clock", "cron", "refs/heads/main")
+    ]
+    assert len(runs) <= 3, "of ten minutes the last one alone"
+
+
+def sqlite(server: Server, words: str) -> list[tuple[object, ...]]:
+    with contextlib.closing(
+        sqlite3.connect(server.folder / ".pipe-server/server.db", isolation_level=None)
+    ) as connection:
+        return connection.execute(words).fetchall()
+
+
+def test_somebody_can_start_a_run_with_parameters(server: Server, repository: Repository) -> None:
+    text = TEXT.replace("stages:", "params: {word: {default: x, choices: [x, y]}}\nstages:").replace(
+        "cat src/src/a", 'echo $W", env: {W: "${params.word}"}, title: "x'
+    )
+    repository.commit("two", src__a="two", pipeline_yaml=text)
+    old = repository.git("rev-parse", "HEAD")
+    repository.commit("three", src__a="three")
+
+    def start(**body: object) -> tuple[int, Any]:
+        named = {"Content_Type": "application/json", "authorization": f"Bearer {server.token}"}
+        return server.ask("/api/v1/projects/shop/runs", json.dumps(body).encode(), **named)
+
+    status, made = start(pipeline="demo", ref=old, params={"word": "y"})
+    assert (status, made["number"]) == (201, 1)
+    (run,) = server.settled(1)
+    assert (run["id"], run["outcome"], run["commit"], run["found_by"]) == (made["run"], "succeeded", old, "call")
+    assert log(server, run) == f"{old}\ny\n"
+    for body, why in (
+        ({"pipeline": "dmo"}, "did you mean 'demo'?"),
+        ({"pipeline": "demo", "params": {"wrd": "y"}}, "there is no parameter 'wrd'"),
+        ({"pipeline": "demo", "ref": "nowhere"}, "there is no branch, tag or commit 'nowhere'"),
+    ):
+        status, answer = start(**body)
+        assert (status, why in answer["detail"]) == (422, True), answer
 
 
 @pytest.mark.parametrize("number", range(4))
