@@ -1,6 +1,5 @@
 """One attempt at one leaf: its folder, its environment, its limit, and one place that names how it ended."""
 
-import hashlib
 import json
 import time
 import traceback
@@ -29,7 +28,7 @@ from pipeline.stage import (
     StageFailed,
 )
 from runner import environment
-from runner.cgroups import Group, NoGroup, out_of_memory_here
+from runner.cgroups import Group, NoGroup, named, out_of_memory_here
 from runner.context import Context, Facts
 from runner.control import Control
 from runner.events import EffectProven, RunWarned
@@ -307,7 +306,7 @@ async def _group(leaf: Leaf, ctx: Context) -> AsyncIterator[None]:
         yield
         return
     try:
-        ctx.group = await ctx.call(Group, _name(ctx.run), leaf.resources)
+        ctx.group = await ctx.call(Group, named(ctx.run.id, ctx.run.stage, ctx.run.attempt), leaf.resources)
     except NoGroup as reason:
         ctx.warn(f"`resources:` cannot be held to here: {reason}")
     try:
@@ -316,11 +315,6 @@ async def _group(leaf: Leaf, ctx: Context) -> AsyncIterator[None]:
         if ctx.group:
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(ctx.group.close)
-
-
-def _name(run: RunInfo) -> str:
-    """What we call things that we make for an attempt outside of the run's folder."""
-    return f"pipe-{hashlib.sha256(f'{run.id}/{run.stage}/{run.attempt}'.encode()).hexdigest()[:16]}"
 
 
 def _bound(ctx: Context, reference: str) -> str:

@@ -5,6 +5,7 @@ group is made beside or below our own one, wherever the host lets us; it is neve
 """
 
 import contextlib
+import hashlib
 import os
 import time
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from pipeline.plan import Limits
 
-__all__ = ["Group", "NoGroup", "out_of_memory_here"]
+__all__ = ["Group", "NoGroup", "named", "out_of_memory_here", "remove"]
 
 ROOT = Path("/sys/fs/cgroup")
 PERIOD = 100_000
@@ -64,6 +65,20 @@ def _memory() -> _Controller:
 @cache
 def _cpu() -> _Controller:
     return _controller("cpu", ("cpu.cfs_quota_us", ""), ("cpu.max", ""))
+
+
+def named(run: str, stage: str, attempt: int) -> str:
+    """What the group of an attempt is called."""
+    return f"pipe-{hashlib.sha256(f'{run}/{stage}/{attempt}'.encode()).hexdigest()[:16]}"
+
+
+def remove(name: str) -> None:
+    """Remove the group that an engine which died has left; of processes there must be none."""
+    with contextlib.suppress(NoGroup):
+        for controller in (_memory(), _cpu()):
+            for parent in (controller.own, controller.own.parent):
+                with contextlib.suppress(OSError):
+                    (parent / name).rmdir()
 
 
 def out_of_memory_here() -> int:

@@ -170,7 +170,7 @@ def _reopened(
     plan, state = read_run(folder)
     home = _home(folder, plan, store)
     secrets = find_secrets(plan, host.environ, home, last_only=last_only)
-    if left := clear(folder, plan.run.id):
+    if left := clear(folder, plan):
         sys.stderr.write(f"pipe: ended {left} process(es) that the dead engine had left\n")
     _tell_of_changes(plan, state)
     caller = Path(state.begun.folder)

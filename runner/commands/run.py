@@ -141,7 +141,7 @@ def _tell_of_the_last(store: Store, pipeline: str) -> None:
     if newest is None or not resumable(newest):
         return
     plan = read_plan(newest)
-    name, left = f"{pipeline}#{plan.run.number}", clear(newest, plan.run.id)
+    name, left = f"{pipeline}#{plan.run.number}", clear(newest, plan)
     ended = f", and {left} process(es) that it had left are ended now" if left else ""
     sys.stderr.write(f"pipe: the engine of {name} died{ended}; `pipe resume '{name}'` goes on with it\n")
 

@@ -27,7 +27,7 @@ async def test_a_stage_that_is_silent_for_too_long_is_ended_and_says_so(tmp_path
 
 
 async def test_a_stage_that_speaks_now_and_then_is_left_alone(tmp_path: Path) -> None:
-    done = await run(tmp_path, shell("s", "for i in 1 2 3 4 5 6 7 8; do sleep 0.1; echo $i; done", silence="600ms"))
+    done = await run(tmp_path, shell("s", "for i in 1 2 3 4 5 6 7 8; do sleep 0.5; echo $i; done", silence="3s"))
     assert done["s"].outcome is Outcome.SUCCEEDED
 
 
@@ -67,13 +67,13 @@ async def test_what_is_not_done_in_the_runs_time_is_timed_out_and_finally_follow
         probe("t", needs=["s"]),
         probe("done"),
         finally_=[probe("mail")],
-        timeout="500ms",
+        timeout="3s",
     )
     assert done.outcome is Outcome.TIMED_OUT
     assert done.outcomes() == {"s": "timed-out", "t": "skipped", "done": "succeeded", "mail": "succeeded"}
     cause = done["s"].cause
     assert cause is not None
-    assert cause.message == "the run was not done after 0.5 s, the pipeline's timeout"
+    assert cause.message == "the run was not done after 3 s, the pipeline's timeout"
 
 
 # -- retries ---------------------------------------------------------------------------------------

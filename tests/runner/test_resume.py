@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from runner.cgroups import named
 from runner.folder import RunFolder
 from runner.orders import Cancel, Orders
 from runner.ownership import Owner, Ownership, Taken
@@ -420,3 +421,15 @@ def test_run_with_resume_keeps_what_the_run_began_with(tmp_path: Path) -> None:
     assert pipe(tmp_path, "run", "pipeline.yaml", "--resume").returncode == 0
     begun = state(tmp_path).begun
     assert (begun.strict, begun.fail_fast, begun.jobs) == (True, True, 3)
+
+
+@pytest.mark.slow
+def test_the_control_group_of_an_attempt_that_died_with_its_engine_is_removed(tmp_path: Path) -> None:
+    text = "name: demo\nstages: {a: {run: touch started; test -e go || sleep 60, resources: {memory: 64Mi}}}\n"
+    killed(tmp_path, text, (tmp_path / "started").exists)
+    name = named(state(tmp_path).id, "a", 1)
+    if not (left := list(Path("/sys/fs/cgroup").rglob(name))):
+        pytest.skip("this host lets us make no control group")
+    (tmp_path / "go").touch()
+    assert pipe(tmp_path, "resume").returncode == 0
+    assert not any(group.exists() for group in left)
