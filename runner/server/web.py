@@ -2,18 +2,16 @@
 
 import hashlib
 import hmac
-import json
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import anyio
 import anyio.to_thread
 from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException, Query, Request, Response
 from fastapi.responses import FileResponse, StreamingResponse
-from pydantic import BaseModel
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from sqlalchemy import Connection, select
 
 from pipeline import __version__
@@ -28,6 +26,7 @@ from runner.server.layout import Layout
 from runner.server.metrics import exposition
 from runner.server.registry import Registry
 from runner.server.repositories import RepositoryError
+from runner.server.shown import Delivery, DeliveryId, Run, RunId, Start, run_of
 
 __all__ = ["Doors", "application"]
 
@@ -69,13 +68,15 @@ def _here(request: Request) -> Doors:
 Here = Annotated[Doors, Depends(_here)]
 
 
-async def _allowed(doors: Here, authorization: Annotated[str, Header()] = "") -> None:
+_BEARER = HTTPBearer(auto_error=False, description="A token that `pipe token` made.")
+
+
+async def _allowed(doors: Here, given: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)]) -> None:
     """Let a request through that carries a token which is known."""
-    scheme, _, token = authorization.partition(" ")
-    digest = hashlib.sha256(token.encode()).hexdigest()
+    digest = hashlib.sha256((given.credentials if given else "").encode()).hexdigest()
     known = select(tokens.c.digest).where(tokens.c.digest == digest)
     found = await doors.database.read(lambda connection: connection.execute(known).scalar_one_or_none())
-    if scheme.lower() != "bearer" or found is None or not hmac.compare_digest(found, digest):
+    if found is None or not hmac.compare_digest(found, digest):
         raise HTTPException(401, "a token is needed: Authorization: Bearer …", {"WWW-Authenticate": "Bearer"})
 
 
@@ -94,7 +95,7 @@ async def metrics(doors: Here) -> Response:
 
 
 @_open.post("/hooks/{project}", status_code=202, operation_id="deliver")
-async def deliver(project: str, request: Request, response: Response, doors: Here) -> dict[str, str]:
+async def deliver(project: str, request: Request, response: Response, doors: Here) -> DeliveryId:
     """Take a delivery in. 202: it is kept and will be worked; 200: it was here already; 401: it is not genuine."""
     found = await doors.registry.project(project)
     if found is None:
@@ -105,24 +106,24 @@ async def deliver(project: str, request: Request, response: Response, doors: Her
     if not receipt.fresh:
         response.status_code = 200
     doors.came_in()
-    return {"delivery": receipt.id}
+    return DeliveryId(delivery=receipt.id)
 
 
 @_api.get("/deliveries", operation_id="list_deliveries")
 async def list_deliveries(
     doors: Here, project: str = "", before: str = "", limit: Annotated[int, Query(ge=1, le=200)] = 50
-) -> list[dict[str, Any]]:
+) -> list[Delivery]:
     """Deliveries, the newest first; `before` is the id of the last one of the page before."""
     return await doors.database.read(lambda c: _deliveries(c, project, before, limit))
 
 
 @_api.post("/deliveries/{id_}/redeliver", operation_id="redeliver")
-async def redeliver(id_: str, doors: Here) -> dict[str, str]:
+async def redeliver(id_: str, doors: Here) -> DeliveryId:
     """Work a delivery once more, as if it had just come."""
     if not await doors.database.write(lambda c: inbox.again(c, id_)):
         raise UNKNOWN
     doors.came_in()
-    return {"delivery": id_}
+    return DeliveryId(delivery=id_)
 
 
 @_api.get("/runs", operation_id="list_runs")
@@ -132,13 +133,13 @@ async def list_runs(
     pipeline: str = "",
     before: str = "",
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
-) -> list[dict[str, Any]]:
+) -> list[Run]:
     """Runs, the newest first; `before` is the id of the last one of the page before."""
     return await doors.database.read(lambda c: _runs(c, project, pipeline, before, limit))
 
 
 @_api.get("/runs/{id_}", operation_id="get_run")
-async def get_run(id_: str, doors: Here) -> dict[str, Any]:
+async def get_run(id_: str, doors: Here) -> Run:
     """One run."""
     return await _run(doors, id_)
 
@@ -162,17 +163,8 @@ async def get_log(id_: str, leaf: str, doors: Here, attempt: Annotated[int, Quer
     return FileResponse(log, media_type="text/plain; charset=utf-8", headers=_INERT)
 
 
-class Start(BaseModel):
-    """What a run is started with."""
-
-    pipeline: str
-    ref: str = ""
-    """A branch, a tag or a commit; empty: the main branch."""
-    params: dict[str, str] = {}
-
-
 @_api.post("/projects/{project}/runs", status_code=201, operation_id="start_run")
-async def start_run(project: str, start: Start, doors: Here) -> dict[str, Any]:
+async def start_run(project: str, start: Start, doors: Here) -> RunId:
     """Start a run of a pipeline. 422: there is no such pipeline, parameter or ref."""
     found = await doors.registry.project(project)
     if found is None:
@@ -185,17 +177,17 @@ async def start_run(project: str, start: Start, doors: Here) -> dict[str, Any]:
     except RepositoryError as error:
         raise HTTPException(503, str(error), {"Retry-After": "5"}) from error
     doors.started()
-    return {"run": id_, "number": number}
+    return RunId(run=id_, number=number)
 
 
 @_api.post("/runs/{id_}/cancel", status_code=202, operation_id="cancel_run")
-async def cancel_run(id_: str, doors: Here) -> dict[str, str]:
+async def cancel_run(id_: str, doors: Here) -> RunId:
     """Ask a run to end, as Ctrl-C would."""
     run = await _run(doors, id_)
-    if run["state"] != "running":
-        raise HTTPException(409, f"the run is {run['outcome'] or run['state']}")
+    if run.state != "running":
+        raise HTTPException(409, f"the run is {run.outcome or run.state}")
     await anyio.to_thread.run_sync(Orders(_folder(doors, run).path).give, Cancel("the API"))
-    return {"run": id_}
+    return RunId(run=id_, number=run.number)
 
 
 async def _body(request: Request) -> bytes:
@@ -215,30 +207,26 @@ def _headers(request: Request) -> dict[str, str]:
 # -- reading ---------------------------------------------------------------------------------------
 
 
-def _deliveries(connection: Connection, project: str, before: str, limit: int) -> list[dict[str, Any]]:
-    columns = [column for column in deliveries.c if column.name not in ("body", "headers")]
+def _deliveries(connection: Connection, project: str, before: str, limit: int) -> list[Delivery]:
+    columns = [deliveries.c[name] for name in Delivery.model_fields]
     wanted = select(*columns).order_by(deliveries.c.id.desc()).limit(limit)
     wanted = wanted.where(deliveries.c.project == project) if project else wanted
     wanted = wanted.where(deliveries.c.id < before) if before else wanted
-    return [dict(row) for row in connection.execute(wanted).mappings()]
+    return [Delivery.model_validate(dict(row)) for row in connection.execute(wanted).mappings()]
 
 
-def _runs(connection: Connection, project: str, pipeline: str, before: str, limit: int) -> list[dict[str, Any]]:
+def _runs(connection: Connection, project: str, pipeline: str, before: str, limit: int) -> list[Run]:
     wanted = select(runs).order_by(runs.c.id.desc()).limit(limit)
     wanted = wanted.where(runs.c.project == project) if project else wanted
     wanted = wanted.where(runs.c.pipeline == pipeline) if pipeline else wanted
     wanted = wanted.where(runs.c.id < before) if before else wanted
-    return [_shown(dict(row)) for row in connection.execute(wanted).mappings()]
+    return [run_of(dict(row)) for row in connection.execute(wanted).mappings()]
 
 
-def _shown(run: dict[str, Any]) -> dict[str, Any]:
-    return {**run, "trigger": json.loads(run["trigger"]), "params": json.loads(run["params"])}
-
-
-async def _run(doors: Doors, id_: str) -> dict[str, Any]:
-    def find(connection: Connection) -> dict[str, Any] | None:
+async def _run(doors: Doors, id_: str) -> Run:
+    def find(connection: Connection) -> Run | None:
         row = connection.execute(select(runs).where(runs.c.id == id_)).mappings().one_or_none()
-        return _shown(dict(row)) if row else None
+        return run_of(dict(row)) if row else None
 
     found = await doors.database.read(find)
     if found is None:
@@ -246,15 +234,15 @@ async def _run(doors: Doors, id_: str) -> dict[str, Any]:
     return found
 
 
-def _folder(doors: Doors, run: dict[str, Any]) -> RunFolder:
-    return RunFolder(Path(doors.layout.store(run["project"])) / run["pipeline"] / str(run["number"]))
+def _folder(doors: Doors, run: Run) -> RunFolder:
+    return RunFolder(doors.layout.store(run.project) / run.pipeline / str(run.number))
 
 
 async def _stream(folder: RunFolder, after: int, doors: Doors, id_: str, *, follow: bool) -> AsyncIterator[bytes]:
     """Records as server-sent events, `id` their number; a comment when there has been nothing for a while."""
     said = time.monotonic()
     while True:
-        ended = (await _run(doors, id_))["state"] == "ended"
+        ended = (await _run(doors, id_)).state == "ended"
         for record in await anyio.to_thread.run_sync(_records, folder, after):
             after, said = record.seq, time.monotonic()
             yield b"id: %d\nevent: %s\ndata: %s\n" % (record.seq, record.event.type.encode(), encode(record))

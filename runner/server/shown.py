@@ -1,0 +1,82 @@
+"""What the API says, as models: the description at `/api/v1/openapi.json` comes from them."""
+
+import json
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field
+
+from pipeline.plan import Trigger
+
+__all__ = ["Delivery", "DeliveryId", "Run", "RunId", "Start", "run_of"]
+
+
+class Run(BaseModel):
+    """One run; times are seconds since the epoch, 0 when it has not happened."""
+
+    id: str
+    project: str
+    pipeline: str
+    number: int
+    found_by: str
+    """What found its event: hook, poll, clock, run (the end of another one) or call."""
+    delivery: str
+    ref: str
+    commit: str
+    trigger: Trigger
+    params: dict[str, str]
+    state: Literal["queued", "running", "ended"]
+    outcome: str
+    note: str
+    """Why it did not begin, when it did not."""
+    pid: int
+    revived: int
+    """How often it was gone on with after its engine had died."""
+    created: float
+    started: float
+    ended: float
+
+
+class Delivery(BaseModel):
+    """What came in, and what became of it."""
+
+    id: str
+    project: str
+    forge: str
+    key: str
+    received: float
+    size: int
+    state: Literal["new", "done", "failed", "refused"]
+    note: str
+    """A line for each pipeline of the file, or why it was refused."""
+    copies: int
+    """How often it came again."""
+    tries: int
+    due: float
+
+
+class DeliveryId(BaseModel):
+    """The delivery that was meant."""
+
+    delivery: str
+
+
+class RunId(BaseModel):
+    """The run that was meant."""
+
+    run: str
+    number: int = 0
+
+
+class Start(BaseModel):
+    """What a run is started with."""
+
+    pipeline: str
+    ref: str = ""
+    """A branch, a tag or a commit; empty: the main branch."""
+    params: dict[str, str] = Field(default_factory=dict)
+
+
+def run_of(row: Mapping[str, Any]) -> Run:
+    """A row of the table as the API shows it."""
+    return Run.model_validate({**row, "trigger": json.loads(row["trigger"]), "params": json.loads(row["params"])})
