@@ -1,13 +1,52 @@
-"""Globs: `*`, `?` and `[…]` within a part, `**` across, `!` in front takes away, the last match wins."""
+"""Globs: `*`, `?` and `[…]` within a part, `**` for any parts, `!` in front takes away, the last match wins."""
 
+import fnmatch
 import re
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Final
 
-__all__ = ["compiled", "takes"]
+__all__ = ["Glob", "compiled", "takes"]
 
-_WILDCARDS = {"**/": "(?:[^/]+/)*", "**": ".*", "*": "[^/]*", "?": "[^/]"}
-_TOKEN = re.compile(r"\*\*/|\*\*|\*|\?|\[!?[^\]/]+\]|.", re.DOTALL)
+_SIGNS: Final = re.compile(r"\[!?([^\]]+)\]")
+_ANY: Final = None
+"""Stands for `**`."""
+
+
+class Glob:
+    """One pattern without its `!`, for whole paths; however it is written, matching takes little time."""
+
+    def __init__(self, pattern: str) -> None:
+        """Take a pattern apart.
+
+        Raises:
+            ValueError: it is no glob.
+        """
+        self._parts = [_part(part, pattern) for part in pattern.removeprefix("./").split("/")]
+
+    def matches(self, path: str) -> bool:
+        """Whether it matches a whole path. `**` stands for any number of parts, at the end for one at least."""
+        names = path.split("/")
+        last = len(self._parts) - 1
+        # which numbers of leading names the parts so far can stand for
+        reached = {0}
+        for number, part in enumerate(self._parts):
+            if part is _ANY:
+                first = min(reached, default=len(names) + 1)
+                reached = set(range(first + (number == last), len(names) + 1))
+            else:
+                reached = {at + 1 for at in reached if at < len(names) and part.match(names[at])}
+        return len(names) in reached
+
+
+def _part(part: str, pattern: str) -> "re.Pattern[str] | None":
+    if part == "**":
+        return _ANY
+    for signs in _SIGNS.findall(part):
+        for first, last in re.findall(r"(.)-(.)", signs):
+            if first > last:
+                raise ValueError(f"'{pattern}' is no glob: nothing lies between {first} and {last}")
+    return re.compile(fnmatch.translate(part))
 
 
 def takes(patterns: Sequence[str], path: str) -> bool:
@@ -17,28 +56,12 @@ def takes(patterns: Sequence[str], path: str) -> bool:
         ValueError: one of them is no glob.
     """
     for pattern in reversed(patterns):
-        if compiled(pattern.removeprefix("!")).fullmatch(path):
+        if compiled(pattern.removeprefix("!")).matches(path):
             return not pattern.startswith("!")
     return False
 
 
 @lru_cache(maxsize=1024)
-def compiled(pattern: str) -> re.Pattern[str]:
-    """A glob without its `!`, for whole paths.
-
-    Raises:
-        ValueError: it is none.
-    """
-    try:
-        return re.compile("".join(_piece(token[0]) for token in _TOKEN.finditer(pattern.removeprefix("./"))))
-    except re.error as error:
-        raise ValueError(f"'{pattern}' is no glob: {error}") from error
-
-
-def _piece(token: str) -> str:
-    if token in _WILDCARDS:
-        return _WILDCARDS[token]
-    if not token.startswith("[") or len(token) < 3:
-        return re.escape(token)
-    inner = token[1:-1].replace("\\", r"\\").replace("[", r"\[")
-    return f"[^/{inner[1:]}]" if inner.startswith("!") else f"[{inner}]"
+def compiled(pattern: str) -> Glob:
+    """A glob without its `!`; raises ValueError as it does."""
+    return Glob(pattern)

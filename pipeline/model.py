@@ -12,6 +12,7 @@ from pipeline.params import check_defaults
 from pipeline.shape import Path, at_path, judge, keys
 from pipeline.source import Entry, Map, Node, Source, Text, plain
 from pipeline.spec import INHERITED, PipelineSpec
+from pipeline.triggers import circle
 from pipeline.values import Report, overlaid
 
 __all__ = ["Kinds", "Pipeline", "PipelineFile", "read"]
@@ -55,6 +56,9 @@ def read(source: Source, kinds: Kinds) -> PipelineFile:
             check_defaults(node, spec.params, report)
             found[name] = Pipeline(name, node, spec, place)
             Layout(name, node, spec, kinds, Given(), report)
+    if around := circle({name: pipeline.spec for name, pipeline in found.items()}):
+        message = f"`triggers:` go round for ever: {' waits for '.join(around)}"
+        report.add(found[around[0]].place, message, "let one of them start by something else")
     if report.problems:
         raise InvalidPipeline(report.problems)
     return PipelineFile(source.name, found, source.digest)

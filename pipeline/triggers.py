@@ -12,6 +12,7 @@ from pipeline import conditions
 from pipeline.errors import nearest
 from pipeline.expressions import ExpressionError, fill, parse
 from pipeline.globs import compiled, takes
+from pipeline.graph import cycles
 from pipeline.plan import Trigger
 from pipeline.scope import Scope, UnknownName
 from pipeline.source import List, Map, Text
@@ -28,7 +29,7 @@ from pipeline.spec import (
 )
 from pipeline.values import Report, Use, entries, read_value
 
-__all__ = ["Decision", "Event", "check_triggers", "decide"]
+__all__ = ["Decision", "Event", "check_triggers", "circle", "decide"]
 
 _PAYLOAD: Final[Mapping[str, conditions.Type]] = {"body": "any", "headers": "any"}
 _SKIP: Final = re.compile(r"\[(?:skip ci|ci skip)\]", re.IGNORECASE)
@@ -272,3 +273,12 @@ def _repository(url: str) -> str:
     if colon and not rest.isdigit():  # git@host:path
         path = f"{rest}/{path}".rstrip("/")
     return f"{name}/{path.rstrip('/').removesuffix('.git')}".lower()
+
+
+def circle(specs: Mapping[str, PipelineSpec]) -> tuple[str, ...]:
+    """Pipelines whose ends start each other without end, the first one again at the end; empty if there are none."""
+    waits = {
+        name: [each.name for each in spec.triggers.pipeline if each.name in specs] if spec.triggers else []
+        for name, spec in specs.items()
+    }
+    return next(((*found, found[0]) for found in cycles(waits)), ())

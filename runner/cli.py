@@ -207,6 +207,7 @@ state_option = click.option(
 @click.option("--port", type=click.IntRange(1, 65535), default=8080, show_default=True, help="The port.")
 @click.option("--url", default="", metavar="URL", help="How people reach it, for links.")
 @click.option("--runs", "slots", type=click.IntRange(min=1), default=4, show_default=True, help="How many at once.")
+@click.option("--pass", "passed_on", multiple=True, metavar="NAME", help="A variable that runs are to see too.")
 @click.option("--poll", "poll_every", type=click.IntRange(min=1), default=60, show_default=True, help="Seconds.")
 def serve(*, state: Path, **words: Any) -> int:
     """Serve a team: what forges tell starts runs. Everybody can follow them by the API."""
@@ -238,6 +239,15 @@ def add_project(*, state: Path, hook_url: str, **words: Any) -> int:
     server = _server()
     secrets = {"password": os.environ.get("PIPE_GIT_PASSWORD", ""), "token": os.environ.get("PIPE_FORGE_TOKEN", "")}
     code: int = server.add_project(state, server.Project(**words, **secrets), hook_url)
+    return code
+
+
+@projects.command("remove")
+@click.argument("name")
+@state_option
+def remove_project(name: str, *, state: Path) -> int:
+    """Forget a repository; its runs stay on disk."""
+    code: int = _server().remove_project(state, name)
     return code
 
 

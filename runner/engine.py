@@ -10,7 +10,6 @@ from functools import partial
 import anyio
 import anyio.abc
 import anyio.lowlevel
-from ulid import ULID
 
 from pipeline import __version__
 from pipeline.conditions import ConditionError, evaluate
@@ -208,7 +207,7 @@ class Engine:
         if plan.concurrency is None:
             return None
         name = f"{plan.pipeline}#{plan.run.number}"
-        return Turn(self.world.store, plan.concurrency, self.journal.folder.path, str(ULID()), name)
+        return Turn(self.world.store, plan.concurrency, self.journal.folder.path, plan.run.id, name)
 
     def _queued(self, group: str, behind: str) -> None:
         self.journal.append(events.RunQueued(group, behind))

@@ -29,7 +29,9 @@ class Host:
         return {
             name: value
             for name, value in self.environ.items()
-            if name not in _NEVER_PASSED and not name.startswith(("PIPE_SECRET_", "PIPE_SERVER_"))
+            if name not in _NEVER_PASSED
+            and not name.startswith(("PIPE_SECRET_", "PIPE_SERVER_"))
+            and not (name == "PIPE_STORE" and self.name == "server")  # a pipe in a stage has runs of its own
         }
 
 

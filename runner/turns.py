@@ -26,8 +26,9 @@ FOLDER = ".groups"
 class Turn:
     """One run's place in the queue of its group. All methods block; they are for one thread at a time.
 
-    `<store>/.groups/<hash>/` has a ticket for each run that waits, named by its ULID, which sorts by time, and an
-    ownership for the run whose turn it is. Tickets of engines that died count for nothing.
+    `<store>/.groups/<hash>/` has a ticket for each run that waits, named by the run's ULID, which sorts by time, and an
+    ownership for the run whose turn it is. Tickets of engines that died count for nothing. A run that comes late stands
+    before younger ones all the same, or gives way to them where the group supersedes.
     """
 
     store: Path
@@ -70,17 +71,19 @@ class Turn:
             for folder, _ in self._others(before=self.id):
                 with suppress(OSError):
                     Orders(folder).give(Cancel(self.name, superseded=True))
+            if younger := self._others(after=self.id):
+                Orders(self.run).give(Cancel(younger[-1][1], superseded=True))
 
     def _ahead(self) -> list[tuple[Path, str]]:
         """The living runs that came before us and wait as well."""
         owner = self._ownership.owner()
         return [(run, name) for run, name in self._others(before=self.id) if not owner or owner.what != name]
 
-    def _others(self, before: str = "~") -> list[tuple[Path, str]]:
+    def _others(self, before: str = "~", after: str = "") -> list[tuple[Path, str]]:
         """Folder and name of the living runs with a ticket, the oldest first; dead ones lose theirs."""
         found = []
         for ticket in sorted(self._folder.glob("*.ticket")):
-            if ticket.stem == self.id or ticket.stem > before:
+            if ticket.stem == self.id or not after < ticket.stem < before:
                 continue
             with suppress(OSError, ValueError, KeyError):
                 said = json.loads(ticket.read_text())

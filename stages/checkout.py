@@ -104,16 +104,19 @@ class Checkout(Stage[CheckoutOutputs]):
 
     def _wanted(self, ctx: StageContext) -> str:
         """The ref to look up; of what started the run its very commit, not the newest by now."""
-        source, commit = ctx.env.get("PIPE_SOURCE", ""), ctx.env.get("GIT_COMMIT", "")
-        if "://" not in source or self.url not in ("", source) or not commit:
+        commit = ctx.env.get("PIPE_SOURCE_COMMIT", "")
+        if not commit or (self.url and _bare(self.url) != _bare(ctx.env.get("PIPE_SOURCE", ""))):
             return self.ref
-        names = ("", ctx.env.get("BRANCH_NAME", ""), ctx.env.get("TAG_NAME", ""), commit)
-        return commit if self.ref in names else self.ref
+        return commit if self.ref in ("", ctx.env.get("PIPE_SOURCE_REF", ""), commit) else self.ref
+
+
+def _bare(url: str) -> str:
+    return url.rstrip("/").removesuffix(".git").lower()
 
 
 async def _own_source(ctx: StageContext) -> str:
     source = ctx.env.get("PIPE_SOURCE", "")
-    if not source or "://" in source:
+    if not source or "://" in source or ctx.env.get("PIPE_SOURCE_COMMIT"):
         return source or _refuse("there is no `url:`, and this run has no source of its own")
     top = await ctx.call(local.top, Path(source))
     if top is None:

@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from pipeline.errors import PipeError
 from pipeline.plan import Plan
 from runner.commands.drive import Ready, drive
@@ -18,6 +16,7 @@ from runner.guardian import Guardian
 from runner.hosts import Host, detect
 from runner.leftovers import clear
 from runner.ownership import Taken
+from runner.plans import read_plan
 from runner.reopen import all_leaves, failed_leaves, leaves_from
 from runner.secrets import find_secrets
 from runner.state import RunState, fold
@@ -114,20 +113,6 @@ def resumable(folder: RunFolder) -> bool:
         return fold(folder.records()).outcome is None
     except ValueError:  # somebody has spoiled its journal
         return False
-
-
-def read_plan(folder: RunFolder) -> Plan:
-    """The plan of a run.
-
-    Raises:
-        PipeError: it never began, or something has spoiled it.
-    """
-    try:
-        return Plan.model_validate_json(folder.plan.read_bytes())
-    except FileNotFoundError:
-        raise PipeError(f"the run in {folder.path} never began: it has no {folder.plan.name}") from None
-    except ValidationError as error:
-        raise PipeError(f"{folder.plan} is spoiled: {error.errors()[0]['msg']}") from None
 
 
 def read_run(folder: RunFolder) -> tuple[Plan, RunState]:

@@ -12,12 +12,13 @@ from pipeline.errors import PipeError
 from pipeline.plan import Plan, RunIdentity
 from runner.commands.drive import Ready, drive
 from runner.commands.load import Call, open_call
-from runner.commands.resume import go_on, read_plan, resumable
+from runner.commands.resume import go_on, resumable
 from runner.engine import Request
 from runner.folder import RunFolder
 from runner.guardian import Guardian
 from runner.hosts import Host, detect
 from runner.leftovers import clear
+from runner.plans import read_plan
 from runner.secrets import Secrets, find_secrets
 from runner.store import Store
 from runner.sweep import policy, sweep
@@ -147,7 +148,11 @@ def _tell_of_the_last(store: Store, pipeline: str) -> None:
 
 
 def _source(file: Path, folder: str, host: Host) -> Mapping[str, str]:
-    named = {"PIPE_SOURCE": host.trigger.repo or str(file.absolute().parent)}
+    named = {"PIPE_SOURCE": str(file.absolute().parent)}
+    if host.name == "server":
+        trigger = host.trigger
+        refs = {"PIPE_SOURCE_REF": trigger.branch or trigger.tag, "PIPE_SOURCE_COMMIT": trigger.commit}
+        named = {"PIPE_SOURCE": trigger.repo, **refs}
     if folder:
         named["PIPE_SOURCE_DIR"] = str(Path(folder).absolute())
     return named

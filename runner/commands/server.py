@@ -7,14 +7,23 @@ from pathlib import Path
 import click
 from sqlalchemy import select
 
-from pipeline.errors import PipeError
+from pipeline.errors import PipeError, nearest
 from runner.server import projects
 from runner.server.database import deliveries
 from runner.server.projects import Project
 from runner.server.serve import Options, new_token, open_folder, serve
 from runner.sinks.view import plain_text
 
-__all__ = ["Options", "Project", "add_project", "add_token", "list_deliveries", "list_projects", "serve_folder"]
+__all__ = [
+    "Options",
+    "Project",
+    "add_project",
+    "add_token",
+    "list_deliveries",
+    "list_projects",
+    "remove_project",
+    "serve_folder",
+]
 
 
 def serve_folder(options: Options) -> int:
@@ -34,9 +43,17 @@ def add_project(folder: Path, project: Project, url: str) -> int:
     return 0
 
 
+def remove_project(folder: Path, name: str) -> int:
+    """Forget a project; its runs stay on disk."""
+    _, database, _ = open_folder(folder, os.environ, make=False)
+    if not database.write_now(lambda connection: projects.remove(connection, name)):
+        raise PipeError(f"there is no project '{name}'; {nearest(name, database.read_now(projects.known))}")
+    return 0
+
+
 def list_projects(folder: Path) -> int:
     """Print the projects."""
-    _, database, seal = open_folder(folder, os.environ)
+    _, database, seal = open_folder(folder, os.environ, make=False)
     for name in database.read_now(projects.known):
         found = database.read_now(lambda connection, name=name: projects.find(connection, seal, name))  # type: ignore[misc]
         if found:
@@ -46,7 +63,7 @@ def list_projects(folder: Path) -> int:
 
 def list_deliveries(folder: Path, project: str, most: int) -> int:
     """Print the newest deliveries: what they were, and what became of them."""
-    _, database, _ = open_folder(folder, os.environ)
+    _, database, _ = open_folder(folder, os.environ, make=False)
     wanted = select(deliveries).order_by(deliveries.c.id.desc()).limit(most)
     wanted = wanted.where(deliveries.c.project == project) if project else wanted
     for row in database.read_now(lambda connection: connection.execute(wanted).all()):

@@ -88,6 +88,7 @@ runs = Table(
     Column("note", Text, nullable=False, default=""),
     Column("pid", Integer, nullable=False, default=0),
     Column("revived", Integer, nullable=False, default=0),
+    Column("follow_at", Float, nullable=False, default=0.0),
     Column("followed", Boolean, nullable=False, default=False),  # by what its end starts
     Column("created", Float, nullable=False),
     Column("started", Float, nullable=False, default=0.0),
@@ -157,8 +158,16 @@ class Database:
 
     def write_now(self, work: Callable[[Connection], T]) -> T:
         """The same where no event loop runs. Blocks."""
-        with self._writing, self._engine.begin() as connection:
-            return work(connection)
+        with self._writing, self._engine.connect() as connection:
+            # not when the first row is written: what was read before would be refused as out of date
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+            try:
+                done = work(connection)
+            except BaseException:
+                connection.exec_driver_sql("ROLLBACK")
+                raise
+            connection.exec_driver_sql("COMMIT")
+            return done
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         """Look at what is there."""
@@ -181,9 +190,5 @@ def _engine(path: Path) -> Engine:
     def configure(connection: Any, _: object) -> None:
         for words in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=10000", "foreign_keys=ON"):
             connection.execute(f"PRAGMA {words}")
-
-    @event.listens_for(engine, "begin")
-    def begin(connection: Connection) -> None:
-        connection.exec_driver_sql("BEGIN")
 
     return engine

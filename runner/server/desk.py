@@ -1,31 +1,36 @@
 """Working deliveries that were taken in, and looking for what no hook told: each project by itself, in order."""
 
 import json
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from datetime import UTC, datetime
 from functools import partial
 
 import anyio
-import anyio.abc
+import anyio.to_thread
 from sqlalchemy import Connection, Row, and_, select, update
+from ulid import ULID
 
 from pipeline.errors import PipeError
 from pipeline.plan import Trigger
 from pipeline.spec import next_time
 from pipeline.triggers import Event
 from runner.server.database import Database, deliveries, refs, runs, times
-from runner.server.intake import Found, Intake
+from runner.server.intake import Found
 from runner.server.payloads import Change, read, slug
 from runner.server.projects import Project
 from runner.server.registry import Registry
 from runner.server.repositories import RepositoryError
+from runner.sinks.view import plain_text
 
 __all__ = ["Desk"]
 
 LOOK_EVERY = 5.0
 POLL_EVERY = 60.0
 """Seconds between two looks at the refs of a repository, whatever its hooks say."""
+NOTED = ""
+"""Stands for a ref in the table when a project's have been noted, be it that there were none."""
 FIRST_PAUSE, LONGEST_PAUSE, MOST_TRIES = 5.0, 600.0, 30
 
 
@@ -40,6 +45,7 @@ class Desk:
         self._workers: set[str] = set()
         self._crons: dict[str, tuple[str, list[tuple[str, str]]]] = {}
         """Project → commit of its main branch and the times of its `cron:` triggers there."""
+        self._said = ""
         self._news = anyio.Event()
 
     def wake(self) -> None:
@@ -60,30 +66,48 @@ class Desk:
 
     async def _work_for(self, name: str) -> None:
         polled = time.monotonic() - self._poll_every + 5
-        while True:
+        while project := await self._registry.project(name):
             news = self._news
-            project = await self._registry.project(name)
-            if project is None:
-                self._workers.discard(name)
-                return
-            while row := await self._database.read(partial(_due, project=name, now=time.time())):
-                await self._deliver(project, row)
-            while ended := await self._database.read(partial(_unfollowed, project=name)):
-                await self._follow(project, ended)
-            await self._look_at_clock(project)
+            await self._unharmed("what came in", self._work_off, project)
+            await self._unharmed("its clock", self._look_at_clock, project)
             if time.monotonic() - polled > self._poll_every:
                 polled = time.monotonic()
-                await self._poll(project)
-            with anyio.move_on_after(LOOK_EVERY):
+                await self._unharmed("its refs", self._poll, project)
+            with anyio.move_on_after(min(LOOK_EVERY, self._poll_every)):
                 await news.wait()
+        self._workers.discard(name)
+
+    async def _work_off(self, project: Project) -> None:
+        """Everything that waits: deliveries, then what the ends of runs start."""
+        while row := await self._database.read(partial(_due, project=project.name, now=time.time())):
+            await self._deliver(project, row)
+        while row := await self._database.read(partial(_unfollowed, project=project.name, now=time.time())):
+            await self._follow(project, row)
+
+    async def _unharmed(self, what: str, look: Callable[[Project], Awaitable[None]], project: Project) -> None:
+        """Look at something of a project; whatever is wrong there is told and stops nothing else."""
+        try:
+            await look(project)
+        except (RepositoryError, PipeError) as error:
+            self._say(f"{project.name}: {what}: {error}")  # looked at again in a moment
+        except Exception as error:  # noqa: BLE001 - a stranger's repository must not end the server
+            self._say(f"{project.name}: {what}: {type(error).__name__}: {error}")
+            await anyio.sleep(LOOK_EVERY)
+
+    def _say(self, line: str) -> None:
+        """Tell the operator, once while it stays the same."""
+        if line != self._said:
+            self._said = line
+            sys.stderr.write(f"pipe: {plain_text(line)}\n")
 
     async def _deliver(self, project: Project, row: "Row[tuple[object, ...]]") -> None:
         """Work one delivery; what cannot be done now is tried again later, and then said to have failed."""
-        told = read(row.forge, json.loads(row.headers), row.body)
-        intake = Intake(self._database, project, self._registry.repository(project))
-        lines = [told.ignored] if told.ignored else []
+        intake = self._registry.intake(project)
+        lines: list[str] = []
         state, tries, due = "done", row.tries + 1, 0.0
         try:
+            told = await anyio.to_thread.run_sync(read, row.forge, json.loads(row.headers), row.body)
+            lines += [told.ignored] if told.ignored else []
             await self._note_first(project)
             for change in told.changes:
                 lines += await intake.take(change, Found("hook", row.id))
@@ -91,7 +115,11 @@ class Desk:
             pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2**row.tries)
             state, due = ("new", time.time() + pause) if tries < MOST_TRIES else ("failed", 0.0)
             lines = [str(error) + (f"; tried again in {pause:.0f} s" if state == "new" else "; given up")]
-        values = {"state": state, "tries": tries, "due": due, "note": "\n".join(lines)[:4000]}
+        except Exception as error:  # noqa: BLE001 - what a stranger sends must not end the server
+            state, lines = "failed", [f"BUG in pipe: {type(error).__name__}: {error}; please report it"]
+        note = "\n".join(lines)[:4000].encode("utf-8", "backslashreplace").decode()
+        values = {"state": state, "tries": tries, "due": due, "note": note}
+        self._say(f"{project.name}: {row.id}: {note}")
         done = update(deliveries).where(deliveries.c.id == row.id).values(values)
         await self._database.write(lambda connection: connection.execute(done))
         self._started()
@@ -100,34 +128,31 @@ class Desk:
         """Start what waits for the end of a run: the `pipeline:` triggers of its own project."""
         trigger = Trigger.model_validate_json(row.trigger).model_copy(update={"kind": "pipeline"})
         event = Event(trigger, pipeline=row.pipeline, outcome=row.outcome)
-        intake = Intake(self._database, project, self._registry.repository(project))
+        values: dict[str, object] = {"followed": True}
         try:
-            await intake.take(Change(event, row.ref, name=row.id), Found("run"))
+            await self._registry.intake(project).take(Change(event, row.ref, name=row.id), Found("run"))
         except RepositoryError:
-            return
-        done = update(runs).where(runs.c.id == row.id).values(followed=True)
+            values = {"follow_at": time.time() + FIRST_PAUSE * 4}
+        except Exception as error:  # noqa: BLE001 - as above
+            self._say(f"{project.name}: after the end of {row.id}: {type(error).__name__}: {error}")
+        done = update(runs).where(runs.c.id == row.id).values(values)
         await self._database.write(lambda connection: connection.execute(done))
         self._started()
 
     async def _look_at_clock(self, project: Project) -> None:
         """Start what `cron:` triggers of the main branch say; of times that nobody was there for, the last one."""
-        repository = self._registry.repository(project)
-        intake = Intake(self._database, project, repository)
-        try:
-            for at, zone in await self._cron(project):
-                now = datetime.now(UTC)
-                since = await self._database.read(partial(_looked, project=project.name, at=at, zone=zone))
-                moment = _last_time(at, zone, since or now, now)
-                if moment is not None:
-                    change = Change(
-                        Event(Trigger(kind="cron"), cron=(at, zone)), name=f"{at} {zone} {moment.isoformat()}"
-                    )
-                    await intake.take(change, Found("clock"))
-                    self._started()
-                if moment is not None or since is None:
-                    await self._database.write(partial(_note_look, project=project.name, at=at, zone=zone, now=now))
-        except (RepositoryError, PipeError):
-            return  # looked at again in a moment
+        cron = await self._cron(project)
+        for at, zone in cron:
+            now = datetime.now(UTC)
+            since = await self._database.read(partial(_looked, project=project.name, at=at, zone=zone))
+            moment = _last_time(at, zone, since or now, now)
+            if moment is not None:
+                event = Event(Trigger(kind="cron"), cron=(at, zone))
+                change = Change(event, name=f"{at} {zone} {moment.isoformat()}")
+                await self._registry.intake(project).take(change, Found("clock"))
+                self._started()
+            if moment is not None or since is None:
+                await self._database.write(partial(_note_look, project=project.name, at=at, zone=zone, now=now))
 
     async def _cron(self, project: Project) -> list[tuple[str, str]]:
         """Every time that the file on the main branch names; it is read again when the branch has moved."""
@@ -139,9 +164,10 @@ class Desk:
             return times
         if not await repository.has(commit):
             await repository.bring()
-        file = await Intake(self._database, project, repository).file(commit)
+        file = await self._registry.intake(project).file(commit)
         triggers = [pipeline.spec.triggers for pipeline in file.pipelines.values() if pipeline.spec.triggers]
         times = list(dict.fromkeys((cron.at, cron.zone) for each in triggers for cron in each.cron))
+        await self._database.write(partial(_forget_times, project=project.name, cron=times))
         self._crons[project.name] = (commit, times)
         return times
 
@@ -153,17 +179,16 @@ class Desk:
 
     async def _poll(self, project: Project) -> None:
         """Compare where the refs stand with where they stood."""
-        repository = self._registry.repository(project)
-        try:
-            await self._note_first(project)
-            now = await repository.refs()
-            known = await self._database.read(partial(_refs, project=project.name))
-            intake = Intake(self._database, project, repository)
-            for ref, commit in sorted(now.items()):
-                if known.get(ref) != commit:
-                    await intake.take(_moved(project, ref, known.get(ref, ""), commit), Found("poll"))
-        except RepositoryError:
-            return  # the next look is in a minute; hooks go on
+        await self._note_first(project)
+        now = await self._registry.repository(project).refs()
+        known = await self._database.read(partial(_refs, project=project.name))
+        gone = known.keys() - now.keys() - {NOTED}
+        await self._database.write(partial(_note_gone, project=project.name, gone=gone))
+        for ref, commit in sorted(now.items()):
+            if known.get(ref) != commit:
+                lines = await self._registry.intake(project).take(_moved(project, ref, commit), Found("poll"))
+                self._say(f"{project.name}: found {ref} at {commit[:12]}: {'; '.join(lines)}")
+                await self._database.write(partial(_note_found, project=project, ref=ref, commit=commit, lines=lines))
         self._started()
 
 
@@ -178,11 +203,25 @@ def _refs(connection: Connection, project: str) -> dict[str, str]:
 
 
 def _note(connection: Connection, project: str, now: dict[str, str]) -> None:
-    for ref, commit in now.items():
+    for ref, commit in {**now, NOTED: ""}.items():
         connection.execute(refs.insert().values(project=project, ref=ref, commit=commit, moves=0))
 
 
-def _moved(project: Project, ref: str, before: str, commit: str) -> Change:
+def _note_found(connection: Connection, project: Project, ref: str, commit: str, lines: Sequence[str]) -> None:
+    """What the poll found stands beside what hooks told, with what became of it."""
+    id_ = str(ULID())
+    row = {"id": id_, "project": project.name, "forge": "poll", "key": f"{ref} {commit} {id_}", "headers": "{}"}
+    words = {"received": time.time(), "body": b"", "size": 0, "state": "done", "note": "\n".join(lines)[:4000]}
+    connection.execute(deliveries.insert().values({**row, **words}))
+
+
+def _note_gone(connection: Connection, project: str, gone: Collection[str]) -> None:
+    """A ref that was removed and comes back is new, wherever it stands then."""
+    mine = and_(refs.c.project == project, refs.c.ref.in_(gone))
+    connection.execute(update(refs).where(mine).values(commit=""))
+
+
+def _moved(project: Project, ref: str, commit: str) -> Change:
     """What a push would have told."""
     tag = ref.startswith("refs/tags/")
     name = ref.split("/", 2)[2]
@@ -194,12 +233,20 @@ def _moved(project: Project, ref: str, before: str, commit: str) -> Change:
         slug=slug(name),
         commit=commit,
     )
-    return Change(Event(trigger), ref, before)
+    return Change(Event(trigger), ref)
 
 
-def _unfollowed(connection: Connection, project: str) -> "Row[tuple[object, ...]] | None":
-    mine = and_(runs.c.project == project, runs.c.state == "ended", runs.c.followed.is_(False))
+def _unfollowed(connection: Connection, project: str, now: float) -> "Row[tuple[object, ...]] | None":
+    mine = and_(runs.c.project == project, runs.c.state == "ended", runs.c.followed.is_(False), runs.c.follow_at <= now)
     return connection.execute(select(runs).where(mine).order_by(runs.c.ended).limit(1)).one_or_none()
+
+
+def _forget_times(connection: Connection, project: str, cron: Sequence[tuple[str, str]]) -> None:
+    """A time that the file does not name any more begins anew when it comes back."""
+    for row in connection.execute(select(times).where(times.c.project == project)).all():
+        if (row.at, row.zone) not in cron:
+            mine = and_(times.c.project == project, times.c.at == row.at, times.c.zone == row.zone)
+            connection.execute(times.delete().where(mine))
 
 
 def _looked(connection: Connection, project: str, at: str, zone: str) -> datetime | None:

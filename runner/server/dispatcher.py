@@ -2,11 +2,13 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,21 +18,26 @@ import anyio.abc
 import anyio.to_thread
 from sqlalchemy import Connection, Row, and_, select, update
 
+from pipeline.errors import PipeError
 from pipeline.plan import Trigger
 from runner.folder import RunFolder
+from runner.plans import read_plan
 from runner.server.database import runs, statuses
+from runner.server.feedback import RUNNING
 from runner.server.layout import Layout
 from runner.server.projects import Project
 from runner.server.registry import Registry
+from runner.server.repositories import RepositoryError
 from runner.state import fold
+from runner.status import status
 
-__all__ = ["Dispatcher"]
+__all__ = ["Dispatcher", "cancel_queued"]
 
 LOOK_EVERY = 0.5
 MOST_REVIVALS = 3
 """How often a run whose engine died is gone on with before somebody has to look."""
 _LAUNCH = [sys.executable, "-c", "from runner.launch import main; main()"]
-_PASSED_ON = (
+PASSED_ON = (
     "PATH",
     "HOME",
     "LANG",
@@ -41,7 +48,10 @@ _PASSED_ON = (
     "http_proxy",
     "https_proxy",
     "no_proxy",
+    *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "GIT_SSL_CAINFO", "PIPE_CACHE"),
+    *("PIPE_KEEP", "PIPE_KEEP_DAYS", "PIPE_KEEP_FREE"),
 )
+"""Variables of the server that its runs see; `--pass` adds others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +63,12 @@ class _Ended:
 class Dispatcher:
     """Gives every run that waits its turn; `wake` makes it look at once."""
 
-    def __init__(self, registry: Registry, layout: Layout, slots: int) -> None:
+    def __init__(self, registry: Registry, layout: Layout, slots: int, passed_on: Sequence[str] = ()) -> None:
         self._registry = registry
         self._database = registry.database
         self._layout = layout
         self._slots = slots
+        self._passed_on = (*PASSED_ON, *passed_on)
         self._watched: set[str] = set()
         self._news = anyio.Event()
         self.ended: Callable[[], None] = lambda: None
@@ -76,8 +87,7 @@ class Dispatcher:
                     self._watch(row, tasks)
                 for row in await self._database.read(lambda c: _next(c, self._slots - len(self._watched))):
                     if project := await self._registry.project(row.project):
-                        await self._start(row, project)
-                        self._watch(row, tasks)
+                        self._watch(await self._started(row, project), tasks)
                 with anyio.move_on_after(LOOK_EVERY * 10):
                     await self._news.wait()
 
@@ -88,28 +98,42 @@ class Dispatcher:
 
     # -- starting ----------------------------------------------------------------------------------
 
-    async def _start(self, row: "Row[tuple[object, ...]]", project: Project) -> None:
-        """Lay the file out as it was at the event's commit, and start `pipe run` on it."""
+    async def _started(self, row: "Row[tuple[object, ...]]", project: Project) -> "Row[tuple[object, ...]]":
+        """Start a run, and return its row as it is then; one that cannot be started ends, and nothing else does."""
+        try:
+            pid = await self._start(row, project)
+        except RepositoryError:
+            return row  # it waits; looked at again in a moment
+        except Exception as error:  # noqa: BLE001 - one run must not end the server
+            ended = _Ended("errored", f"it could not be started: {type(error).__name__}: {error}"[:2000])
+            await self._database.write(partial(_finished, id_=row.id, ended=ended))
+        else:
+            await self._database.write(partial(_note_start, id_=row.id, pid=pid))
+        return await self._database.read(lambda c: c.execute(select(runs).where(runs.c.id == row.id)).one())
+
+    async def _start(self, row: "Row[tuple[object, ...]]", project: Project) -> int:
+        """Lay the file out as it was at the event's commit, and start `pipe run` on it; the pid."""
         text = await self._registry.repository(project).text(row.commit, project.file)
+        if text is None:
+            raise FileNotFoundError(f"there is no {project.file} at {row.commit}")
         file = self._layout.file(project.name, row.commit, project.file)
-        await anyio.to_thread.run_sync(_write, file, text or b"")
+        await anyio.to_thread.run_sync(_write, file, text)
         given = [f"{row.pipeline}.{name}={value}" for name, value in json.loads(row.params).items()]
         params = [word for each in given for word in ("-p", each)]
         words = ["run", str(file), row.pipeline, *params, "-o", "plain"]
-        pid = await anyio.to_thread.run_sync(self._launch, row, project.url, words)
-        await self._database.write(lambda c: _started(c, row.id, pid))
+        return await anyio.to_thread.run_sync(self._launch, row, project.url, words)
 
     def _launch(self, row: "Row[tuple[object, ...]]", repo: str, words: Sequence[str]) -> int:
         """Start a process that outlives us: a session of its own, its output in a file."""
         trigger = Trigger.model_validate_json(row.trigger)
-        environ = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+        environ = {name: os.environ[name] for name in self._passed_on if name in os.environ}
         environ |= {
             "PIPE_STORE": str(self._layout.store(row.project)),
             "PIPE_SERVER_RUN": row.id,
             "PIPE_SERVER_NUMBER": str(row.number),
             "PIPE_SERVER_TRIGGER": trigger.model_copy(update={"repo": repo}).model_dump_json(),
         }
-        place = self._layout.place(row.project)
+        place = self._layout.scratch(row.project, row.id)
         place.mkdir(parents=True, exist_ok=True)
         with self._layout.console(row.project, row.id).open("ab") as console:
             child = subprocess.Popen(
@@ -129,35 +153,63 @@ class Dispatcher:
     async def _until_ended(self, row: "Row[tuple[object, ...]]") -> None:
         """Wait for a run's end, whoever started it; go on with it when its engine died."""
         folder = RunFolder(self._layout.store(row.project) / row.pipeline / str(row.number))
-        revived = row.revived
-        while True:
-            ended = await anyio.to_thread.run_sync(self._look, row, folder)
-            if ended is not None:
+        pid, revived = row.pid, row.revived
+        while row.state != "ended":
+            found = await anyio.to_thread.run_sync(_look, folder, row.id, pid)
+            if isinstance(found, _Ended):
+                await self._database.write(partial(_finished, id_=row.id, ended=found))
                 break
-            if await anyio.to_thread.run_sync(_dead, folder, row.id) and revived < MOST_REVIVALS:
+            if found is _DIED and revived == MOST_REVIVALS:
+                words = f"its engine died {revived + 1} times; `pipe resume {folder.path}` goes on with it"
+                await self._database.write(partial(_finished, id_=row.id, ended=_Ended("errored", words)))
+                break
+            if found is _DIED:
                 revived += 1
-                words = ["resume", str(folder.path), "-o", "plain"]
+                words = ["resume", str(folder.path), "-o", "plain"]  # type: ignore[assignment]
                 pid = await anyio.to_thread.run_sync(self._launch, row, "", words)
                 await self._database.write(partial(_revived, id_=row.id, times=revived, pid=pid))
+                await anyio.sleep(revived)
+            if found is _NEVER:
+                ended = await anyio.to_thread.run_sync(self._last_words, row)
+                await self._database.write(partial(_finished, id_=row.id, ended=ended))
+                break
             await anyio.sleep(LOOK_EVERY)
-        await self._database.write(partial(_finished, id_=row.id, ended=ended))
+        await anyio.to_thread.run_sync(
+            partial(shutil.rmtree, self._layout.scratch(row.project, row.id), ignore_errors=True)
+        )
         self._watched.discard(row.id)
         self.ended()
         self.wake()
 
-    def _look(self, row: "Row[tuple[object, ...]]", folder: RunFolder) -> _Ended | None:
-        """How a run ended, None while it may still end."""
-        _reap()
-        if _alive(folder):
-            return None
-        if (end := folder.ended()) is not None:
-            return _Ended(end.outcome.value)
-        if folder.plan.exists() or _starting(row.id):
-            return None
-        # it ended before it was a run: a secret is missing, or a parameter
+    def _last_words(self, row: "Row[tuple[object, ...]]") -> _Ended:
+        """Why a run ended before it was one: a secret is missing, or a parameter."""
         said = self._layout.console(row.project, row.id)
         lines = said.read_text(errors="replace").strip().splitlines() if said.exists() else []
         return _Ended("errored", "\n".join(lines[-20:])[:2000] or "it ended before it began, and said nothing")
+
+
+_RUNS, _DIED, _NEVER = "runs", "died", "never began"
+
+
+def _look(folder: RunFolder, run: str, pid: int) -> _Ended | str:
+    """How a run is, by its folder and its process; a folder with the number of the run may be another one's."""
+    _reap()
+    try:
+        ours = read_plan(folder).run.id == run
+        if ours and _alive(folder):
+            return _RUNS
+        end = folder.ended() if ours else None
+        if end is not None:
+            return _Ended(end.outcome.value, status(folder, "", fold(folder.records())).note)
+        if _starting(run, pid):
+            return _RUNS
+        if ours:
+            fold(folder.records())
+    except ValueError as error:
+        return _Ended("errored", f"its journal is spoiled: {error}")
+    except PipeError:
+        return _RUNS if _starting(run, pid) else _NEVER
+    return _DIED if ours else _NEVER
 
 
 _CHILDREN: list["subprocess.Popen[bytes]"] = []
@@ -168,26 +220,20 @@ def _reap() -> None:
     _CHILDREN[:] = [child for child in _CHILDREN if child.poll() is None]
 
 
-def _starting(run: str) -> bool:
-    """Whether a process that was started for a run is still there, before it has a folder."""
+def _starting(run: str, pid: int) -> bool:
+    """Whether the process that was started for a run is still there; without its pid everybody is looked at."""
     mark = f"PIPE_SERVER_RUN={run}".encode()
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                if mark in (entry / "environ").read_bytes().split(b"\0"):
-                    return True
-            except OSError:
-                continue
+    places = [Path(f"/proc/{pid}")] if pid else [entry for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+    for place in places:
+        with suppress(OSError):
+            if mark in (place / "environ").read_bytes().split(b"\0"):
+                return True
     return False
 
 
 def _alive(folder: RunFolder) -> bool:
     owner = folder.ownership.owner()
     return bool(owner and owner.alive())
-
-
-def _dead(folder: RunFolder, run: str) -> bool:
-    return folder.plan.exists() and not _alive(folder) and not _starting(run) and fold(folder.records()).outcome is None
 
 
 def _write(path: Path, text: bytes) -> None:
@@ -219,10 +265,10 @@ def _next(connection: Connection, free: int) -> "Sequence[Row[tuple[object, ...]
     return chosen
 
 
-def _started(connection: Connection, id_: str, pid: int) -> None:
+def _note_start(connection: Connection, id_: str, pid: int) -> None:
     there = and_(runs.c.id == id_, runs.c.state == "queued")
     connection.execute(update(runs).where(there).values(state="running", started=time.time(), pid=pid))
-    _tell(connection, id_, "pending", "is running")
+    _tell(connection, id_, "pending", RUNNING)
 
 
 def _revived(connection: Connection, id_: str, times: int, pid: int) -> None:
@@ -239,3 +285,12 @@ def _finished(connection: Connection, id_: str, ended: _Ended) -> None:
 def _tell(connection: Connection, id_: str, state: str, description: str) -> None:
     values = {"state": state, "description": description[:130], "told": False, "tries": 0, "due": 0.0}
     connection.execute(update(statuses).where(statuses.c.run == id_).values(values))
+
+
+def cancel_queued(connection: Connection, id_: str) -> bool:
+    """End a run that has not been started; false if it has."""
+    there = and_(runs.c.id == id_, runs.c.state == "queued")
+    if not connection.execute(select(runs.c.id).where(there)).one_or_none():
+        return False
+    _finished(connection, id_, _Ended("cancelled", "before it was started"))
+    return True

@@ -1,26 +1,36 @@
 """From events to runs: the file is read at the event's commit, and its triggers say which pipelines start."""
 
 import json
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 
+import anyio.to_thread
 from sqlalchemy import Connection, and_, func, insert, select, update
 from ulid import ULID
 
 from pipeline.errors import PipeError, nearest
 from pipeline.model import PipelineFile, read
-from pipeline.plan import Trigger
-from pipeline.resolve import assignments
+from pipeline.plan import RunIdentity, Trigger
+from pipeline.resolve import assignments, resolve
 from pipeline.source import load
 from pipeline.triggers import Decision, Event, decide
 from runner.server.database import Database, refs, runs, statuses
 from runner.server.payloads import Change, slug
 from runner.server.projects import Project
 from runner.server.repositories import Repository
+from runner.store import Store
 from stages.catalog import installed
 
 __all__ = ["Found", "Intake"]
+
+SHORT = re.compile(r"[0-9a-f]{7,39}")
+"""Bitbucket tells the beginning of a commit's id alone."""
+LONGEST_VALUE = 32 << 10
+_UNFIT = re.compile("[\x00\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +44,10 @@ class Found:
 class Intake:
     """Turns the events of one project into runs that wait for their start."""
 
-    def __init__(self, database: Database, project: Project, repository: Repository) -> None:
+    def __init__(self, database: Database, project: Project, repository: Repository, store: Path) -> None:
+        """`store` is where the project's runs lie."""
         self._database = database
+        self._store = store
         self._project = project
         self._repository = repository
 
@@ -61,14 +73,21 @@ class Intake:
         return [*lines, *(f"{name}: {said}" for name, said in made.items())]
 
     async def _placed(self, change: Change) -> Change:
-        """An event that comes from no commit is one of the newest commit of the main branch."""
-        trigger = change.event.trigger
-        if trigger.commit:
-            return change
-        branch = await self._repository.main_branch()
-        found = {"branch": branch, "commit": await self._repository.commit(f"refs/heads/{branch}")}
-        made = trigger.model_copy(update={"repo": self._project.url, **found})
-        return replace(change, event=replace(change.event, trigger=made), ref=f"refs/heads/{branch}")
+        """The event in our own words: of the project's repository, whatever name its forge has for it, and of a commit.
+
+        An event that comes from no commit is one of the newest commit of the main branch.
+        """
+        told = change.event.trigger
+        found = {"repo": self._project.url}
+        ref = change.ref
+        if not told.commit:
+            branch = await self._repository.main_branch()
+            ref = f"refs/heads/{branch}"
+            found |= {"branch": branch, "slug": slug(branch), "commit": await self._repository.commit(ref)}
+        elif SHORT.fullmatch(told.commit):
+            found["commit"] = await self._repository.commit(told.commit)
+        trigger = told.model_copy(update=found)
+        return replace(change, event=replace(change.event, trigger=trigger), ref=ref)
 
     async def start(self, pipeline: str, ref: str, params: Mapping[str, str], by: str) -> tuple[int, str]:
         """Start a run because somebody wants it: its number and id.
@@ -81,8 +100,9 @@ class Intake:
         """
         await self._repository.bring()
         ref = ref or await self._repository.main_branch()
-        for full in (f"refs/heads/{ref}", f"refs/tags/{ref}", ref if await self._repository.has(ref) else ""):
-            if full and (commit := await self._repository.commit(full)):
+        names = [f"refs/heads/{ref}", f"refs/tags/{ref}"]
+        for full in [ref] if ref.startswith("refs/") or await self._repository.has(ref) else names:
+            if commit := await self._repository.commit(full):
                 break
         else:
             raise PipeError(f"there is no branch, tag or commit '{ref}' in {self._project.url}")
@@ -91,7 +111,15 @@ class Intake:
         if pipeline not in file.pipelines:
             raise PipeError(f"{self._project.file} has no pipeline '{pipeline}'; {nearest(pipeline, file.pipelines)}")
         assignments(file, [pipeline], [f"{name}={value}" for name, value in params.items()])
-        trigger = Trigger(kind="manual", commit=commit, author=by, **({kind: ref, "slug": slug(ref)} if kind else {}))
+        if unfit := unfit_param(params):
+            raise PipeError(unfit)
+        name = full.split("/", 2)[2] if kind else ""
+        trigger = Trigger(kind="manual", commit=commit, author=by, **({kind: name, "slug": slug(name)} if kind else {}))
+        check = partial(
+            resolve, file, pipeline, run=RunIdentity(id="", number=1), trigger=trigger, params=params, host_env={},
+            unset="placeholder", kinds=installed(),
+        )  # fmt: skip
+        await anyio.to_thread.run_sync(check)
         change = Change(Event(trigger), full if kind else "", name=str(ULID()))
 
         def queue(connection: Connection) -> tuple[int, str]:
@@ -113,18 +141,21 @@ class Intake:
         text = await self._repository.text(commit, self._project.file)
         if text is None:
             raise PipeError(f"there is no {self._project.file} at {commit[:12]}")
+        return await anyio.to_thread.run_sync(self._read, text)
+
+    def _read(self, text: bytes) -> PipelineFile:
         return read(load(text.decode("utf-8", "replace"), self._project.file), installed())
 
     async def _late(self, change: Change) -> bool:
-        """Whether later commits of the branch were taken already: an older one would be released over them."""
-        if change.event.trigger.kind != "push":
+        """Whether the ref has moved on to what was taken already: an older commit would be released over it."""
+        if change.event.trigger.kind not in ("push", "tag"):
             return False
         commit = change.event.trigger.commit
         mine = and_(refs.c.project == self._project.name, refs.c.ref == change.ref, refs.c.moves > 0)
         seen = await self._database.read(lambda c: c.execute(select(refs.c.commit).where(mine)).scalar_one_or_none())
-        if seen in (None, commit) or await self._repository.commit(change.ref) == commit:
+        if not seen or seen == commit or await self._repository.commit(change.ref) == commit:
             return False
-        return await self._repository.base(commit, seen) == commit
+        return bool(await self._repository.base(commit, seen) != seen)
 
     async def _decide(self, event: Event, ref: str) -> tuple[dict[str, Decision], str]:
         """What the triggers of each pipeline say, or why the file cannot be asked."""
@@ -135,7 +166,9 @@ class Intake:
         found = {}
         for name in file.pipelines:
             asked = replace(event, paths=await self._paths(file, name, event, ref))
-            found[name] = decide(file.pipelines[name].spec, asked, repo=self._project.url, variables={})
+            spec = file.pipelines[name].spec
+            decision = partial(decide, spec, asked, repo=self._project.url, variables={})
+            found[name] = await anyio.to_thread.run_sync(decision)
         return found, ""
 
     async def _paths(self, file: PipelineFile, name: str, event: Event, ref: str) -> Sequence[str] | None:
@@ -148,12 +181,14 @@ class Intake:
         if event.trigger.kind == "pull_request":
             before = await self._repository.base(f"refs/heads/{event.trigger.base}", commit)
         else:
-            before = await self._database.read(lambda connection: self._last(connection, name, ref))
+            before = await self._database.read(lambda connection: self._last(connection, name, ref, commit))
         return await self._repository.changed(before, commit) if before else None
 
-    def _last(self, connection: Connection, pipeline: str, ref: str) -> str:
+    def _last(self, connection: Connection, pipeline: str, ref: str, commit: str) -> str:
+        """The commit of the last push of which a run succeeded; what a failed one should have built is still new."""
         mine = and_(runs.c.project == self._project.name, runs.c.pipeline == pipeline, runs.c.ref == ref)
-        newest = select(runs.c.commit).where(mine).order_by(runs.c.number.desc()).limit(1)
+        good = and_(runs.c.outcome == "succeeded", runs.c.event.like("push %"), runs.c.commit != commit)
+        newest = select(runs.c.commit).where(mine, good).order_by(runs.c.number.desc()).limit(1)
         return connection.execute(newest).scalar_one_or_none() or ""
 
     def _insert(
@@ -170,6 +205,8 @@ class Intake:
             there = connection.execute(select(runs.c.number).where(same)).scalar_one_or_none()
             if there is not None:
                 lines[name] = f"#{there} runs it already"
+            elif decision.starts and (unfit := unfit_param(decision.params)):
+                lines[name] = unfit
             elif decision.starts:
                 number = self._queue(connection, name, decision.params, change, event, found)
                 lines[name] = f"#{number} started"
@@ -193,12 +230,17 @@ class Intake:
             connection.execute(update(refs).where(mine).values(commit=trigger.commit, moves=moves))
         return f"{trigger.kind} {change.ref} {moves} {trigger.commit}"
 
+    def _number(self, connection: Connection, pipeline: str) -> int:
+        """The next number: beyond all that the database knows, and all that lie in the store."""
+        mine = and_(runs.c.project == self._project.name, runs.c.pipeline == pipeline)
+        known = connection.execute(select(func.max(runs.c.number)).where(mine)).scalar_one_or_none() or 0
+        return max(known + 1, Store({"PIPE_STORE": str(self._store)}, self._store).next_number(pipeline))
+
     def _queue(
         self, connection: Connection, name: str, params: Mapping[str, str], change: Change, event: str, found: Found
     ) -> int:
         trigger = change.event.trigger
-        mine = and_(runs.c.project == self._project.name, runs.c.pipeline == name)
-        number = (connection.execute(select(func.max(runs.c.number)).where(mine)).scalar_one_or_none() or 0) + 1
+        number = self._number(connection, name)
         id_ = str(ULID())
         row = {
             "id": id_,
@@ -227,3 +269,13 @@ def _named(change: Change, found: Found) -> str:
     if trigger.kind == "pull_request":
         return f"pull_request {trigger.number} {trigger.commit}"
     return f"{trigger.kind} {change.name or found.delivery}"
+
+
+def unfit_param(params: Mapping[str, str]) -> str:
+    """Why a value cannot be given to a program; empty if all can."""
+    for name, value in params.items():
+        if _UNFIT.search(value):
+            return f"the parameter '{name}' holds a character that no program can be given"
+        if len(value.encode()) > LONGEST_VALUE:
+            return f"the parameter '{name}' is longer than {LONGEST_VALUE >> 10} KiB"
+    return ""

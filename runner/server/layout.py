@@ -18,8 +18,12 @@ class Layout:
         return self.folder / "server.db"
 
     def place(self, project: str) -> Path:
-        """Everything of one project; its runs work here when they check nothing out."""
+        """Everything of one project."""
         return self.folder / "projects" / project
+
+    def scratch(self, project: str, run: str) -> Path:
+        """Where a run works that checks nothing out; removed when it has ended."""
+        return self.place(project) / "scratch" / run
 
     def store(self, project: str) -> Path:
         """The runs of a project, each in its folder; `secrets.env` beside them holds its secrets."""

@@ -16,6 +16,8 @@ from runner.server.signatures import Forge, Headers
 __all__ = ["Change", "Read", "read", "redacted", "slug"]
 
 LONGEST: Final = 1000
+_UNFIT: Final = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
+"""What neither a terminal nor a database is to be given."""
 _ZEROS: Final = re.compile(r"0{40,64}")
 _PINGS: Final = frozenset({"ping", "diagnostics:ping"})
 
@@ -84,7 +86,7 @@ class _Node:
     def text(self) -> str:
         if isinstance(self.value, bool) or not isinstance(self.value, str | int):
             return ""
-        return re.sub(r"[\x00-\x1f\x7f]", " ", str(self.value))[:LONGEST]
+        return _UNFIT.sub(" ", str(self.value))[:LONGEST]
 
     @property
     def line(self) -> str:

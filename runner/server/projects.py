@@ -3,18 +3,21 @@
 import re
 import secrets
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from urllib.parse import urlsplit
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, delete, insert, select
 from sqlalchemy.exc import IntegrityError
 
 from pipeline.errors import PipeError, nearest
 from pipeline.stage import Login, Secret, SecretText
-from runner.server.database import projects
+from runner.server.database import projects, refs, times
 from runner.server.sealing import Seal
 from runner.server.signatures import FORGES
+from stages.clients.git.address import parse_url
 
-__all__ = ["Project", "add", "find", "known"]
+__all__ = ["Project", "add", "find", "known", "remove"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -53,6 +56,7 @@ def add(connection: Connection, seal: Seal, project: Project) -> Project:
         )
     if project.forge not in FORGES:
         problems.append(f"there is no forge '{project.forge}'; {nearest(project.forge, FORGES)}")
+    problems += _faults(project.url)
     if problems:
         raise PipeError("\n".join(problems))
     made = replace(project, secret=project.secret or secrets.token_urlsafe(32))
@@ -73,6 +77,18 @@ def add(connection: Connection, seal: Seal, project: Project) -> Project:
     return made
 
 
+def _faults(url: str) -> Iterator[str]:
+    """What is wrong with the URL of a repository."""
+    parts = urlsplit(url) if url.startswith(("http://", "https://")) else None
+    if parts and "@" in parts.netloc:
+        yield "a login stands in the URL: leave it out, and give --username and PIPE_GIT_PASSWORD instead"
+        return
+    try:
+        parse_url(url)
+    except ValueError as error:
+        yield str(error)
+
+
 def find(connection: Connection, seal: Seal, name: str) -> Project | None:
     """A project by its name."""
     row = connection.execute(select(projects).where(projects.c.name == name)).one_or_none()
@@ -82,6 +98,14 @@ def find(connection: Connection, seal: Seal, name: str) -> Project | None:
     return Project(
         row.name, row.url, row.file, row.forge, seal.open(row.secret), username, password, seal.open(row.token)
     )
+
+
+def remove(connection: Connection, name: str) -> bool:
+    """Forget a project and what was noted of its refs and times; false if there is none."""
+    gone = connection.execute(delete(projects).where(projects.c.name == name)).rowcount
+    for table in (refs, times):
+        connection.execute(delete(table).where(table.c.project == name))
+    return bool(gone)
 
 
 def known(connection: Connection) -> list[str]:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from runner.server import projects
 from runner.server.database import Database
+from runner.server.intake import Intake
 from runner.server.layout import Layout
 from runner.server.projects import Project
 from runner.server.repositories import Repository
@@ -28,6 +29,10 @@ class Registry:
     async def names(self) -> list[str]:
         """All of them."""
         return await self.database.read(projects.known)
+
+    def intake(self, project: Project) -> Intake:
+        """What turns its events into runs."""
+        return Intake(self.database, project, self.repository(project), self.layout.store(project.name))
 
     def repository(self, project: Project) -> Repository:
         """Its copy of git; the same one for everybody, so that two never fetch at once."""

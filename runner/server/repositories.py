@@ -2,7 +2,9 @@
 
 import os
 import re
+import shutil
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -18,6 +20,7 @@ __all__ = ["Repository", "RepositoryError"]
 ANSWER_WITHIN = 20.0
 """Seconds in which a host must have listed its refs."""
 BRING_WITHIN = 600.0
+LARGEST_FILE = 1 << 20
 _COMMIT = re.compile(r"[0-9a-f]{40,64}")
 _PASSED_ON = ("PATH", "HOME", "http_proxy", "https_proxy", "no_proxy")
 _TELLING = re.compile(r"refs/(?:heads|tags)/\S+")
@@ -25,6 +28,24 @@ _TELLING = re.compile(r"refs/(?:heads|tags)/\S+")
 
 class RepositoryError(Exception):
     """A repository cannot be read; the message says why."""
+
+
+class _Refused(RepositoryError):
+    """git ended with an exit code: what was asked for may just not be there."""
+
+    def __init__(self, url: str, exit_code: int, said: str) -> None:
+        lines = [line for line in said.splitlines() if line.startswith(("fatal:", "error:"))] or said.splitlines()
+        super().__init__(f"{url}: {lines[0] if lines else f'git ended with {exit_code}'}")
+        self.missing = exit_code == 1 or any(words in said for words in _MISSING)
+
+
+_MISSING = (
+    "does not exist in",
+    "exists on disk, but not in",
+    "Not a valid object name",
+    "could not get object info",
+    "Not a valid commit",
+)
 
 
 class Repository:
@@ -37,7 +58,7 @@ class Repository:
         self._main = ""
 
     async def refs(self) -> dict[str, str]:
-        """Every branch and tag of the host with the commit it stands for; tags are peeled.
+        """Every branch and tag of the host with the commit it stands for; tags are peeled, names beyond UTF-8 left out.
 
         Raises:
             RepositoryError: the host does not answer, or refuses.
@@ -46,12 +67,12 @@ class Repository:
         found: dict[str, str] = {}
         for line in text.splitlines():
             commit, _, name = line.partition("\t")
-            if _COMMIT.fullmatch(commit) and _TELLING.fullmatch(name):
+            if _COMMIT.fullmatch(commit) and _TELLING.fullmatch(name) and name.isprintable():
                 found[name.removesuffix("^{}")] = commit
         return found
 
     async def main_branch(self) -> str:
-        """The branch that the host's HEAD names; `main` if it does not say.
+        """The branch that the host's HEAD names.
 
         Raises:
             RepositoryError: the host does not answer, or refuses.
@@ -59,50 +80,56 @@ class Repository:
         if not self._main:
             said = await self._ask(["ls-remote", "--symref", "--end-of-options", self._project.url, "HEAD"])
             found = re.match(r"ref: refs/heads/(\S+)\tHEAD", said)
-            self._main = found[1] if found else "main"
+            if found is None:
+                raise RepositoryError(f"{self._project.url} does not say which branch is its main one: it is empty")
+            self._main = found[1]
         return self._main
 
     async def bring(self) -> None:
-        """Fetch all branches and tags; what a force push left behind stays until git collects it.
+        """Fetch all branches and tags; what a force push left behind stays for two weeks.
 
         Raises:
             RepositoryError: the host does not answer, or refuses.
         """
         async with self._one:
-            if not (self._folder / "HEAD").exists():
-                self._folder.mkdir(parents=True, exist_ok=True)
-                await self._ask(["init", "--quiet", "--bare", "."], ANSWER_WITHIN)
+            if not self._folder.exists():
+                part = self._folder.with_name(f"{self._folder.name}.part")
+                await anyio.to_thread.run_sync(partial(shutil.rmtree, part, ignore_errors=True))
+                await self._ask(["init", "--quiet", "--bare", str(part)])
+                part.rename(self._folder)
             refspecs = ["+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"]
             words = ["fetch", "--quiet", "--prune", "--no-tags", "--end-of-options", self._project.url, *refspecs]
             await self._ask(words, BRING_WITHIN)
+            await self._ask(
+                ["-c", "gc.auto=2000", "-c", "gc.autoPackLimit=30", "gc", "--auto", "--quiet"], BRING_WITHIN
+            )
 
     async def has(self, commit: str) -> bool:
         """Whether the copy has a commit."""
         if not _COMMIT.fullmatch(commit):
             return False
-        try:
-            return (await self._ask(["cat-file", "-t", commit])).strip() == "commit"
-        except RepositoryError:
-            return False
+        return (await self._maybe(["cat-file", "-t", commit]) or "").strip() == "commit"
 
     async def commit(self, ref: str) -> str:
-        """The commit that a full name of a ref stands for; empty if there is no such ref."""
-        try:
-            return (await self._ask(["rev-parse", "--verify", "--quiet", f"{ref}^{{commit}}"])).strip()
-        except RepositoryError:
-            return ""
+        """The commit that a full ref, or the beginning of a commit's id, stands for; empty if there is none."""
+        return (await self._maybe(["rev-parse", "--verify", "--quiet", f"{ref}^{{commit}}"]) or "").strip()
 
     async def message(self, commit: str) -> str:
         """The message of a commit."""
         return await self._ask(["log", "-1", "--format=%B", commit, "--"])
 
     async def text(self, commit: str, path: str) -> bytes | None:
-        """What a file said at a commit; None if there was none."""
-        try:
-            found = await self._ask(["cat-file", "blob", f"{commit}:{path}"])
-        except RepositoryError:
+        """What a file said at a commit; None if there was none.
+
+        Raises:
+            RepositoryError: it cannot be read now, or is larger than any pipeline file.
+        """
+        size = await self._maybe(["cat-file", "-s", f"{commit}:{path}"])
+        if size is None:
             return None
-        return found.encode("utf-8", "surrogateescape")
+        if int(size) > LARGEST_FILE:
+            raise RepositoryError(f"{path} at {commit[:12]} has {int(size)} bytes: no pipeline file is so large")
+        return (await self._ask(["cat-file", "blob", f"{commit}:{path}"])).encode("utf-8", "surrogateescape")
 
     async def changed(self, before: str, commit: str) -> list[str] | None:
         """The files that differ between two commits; None if one of them is not known."""
@@ -113,10 +140,16 @@ class Repository:
 
     async def base(self, one: str, other: str) -> str:
         """The commit at which two parted; empty if none is known."""
+        return (await self._maybe(["merge-base", one, other]) or "").strip()
+
+    async def _maybe(self, words: Sequence[str]) -> str | None:
+        """What git says; None if what is asked for is not there."""
         try:
-            return (await self._ask(["merge-base", one, other])).strip()
-        except RepositoryError:
-            return ""
+            return await self._ask(words)
+        except _Refused as refused:
+            if refused.missing:
+                return None
+            raise
 
     async def _ask(self, words: Sequence[str], within: float = ANSWER_WITHIN) -> str:
         said, complaint = bytearray(), bytearray()
@@ -129,8 +162,7 @@ class Repository:
         except TimeoutError:
             raise RepositoryError(f"{self._project.url} does not answer: nothing came within {within:g} s") from None
         if ended.exit_code:
-            lines = complaint.decode("utf-8", "replace").strip().splitlines()
-            raise RepositoryError(f"{self._project.url}: {lines[-1] if lines else f'git ended with {ended.exit_code}'}")
+            raise _Refused(self._project.url, ended.exit_code, complaint.decode("utf-8", "replace"))
         return said.decode("utf-8", "surrogateescape")
 
     def _environment(self) -> Mapping[str, str]:
@@ -141,4 +173,6 @@ class Repository:
             for name in ("PATH", "HOME", "http_proxy", "https_proxy", "no_proxy")
             if name in os.environ
         }
+        if self._folder.exists():  # else git would take a repository that this folder may lie in
+            own["GIT_DIR"] = str(self._folder)
         return {**own, **environment(parse_url(self._project.url), self._project.login, askpass(cache))}

@@ -3,6 +3,7 @@
 import hashlib
 import secrets
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -22,6 +23,7 @@ from runner.server.desk import Desk
 from runner.server.dispatcher import Dispatcher
 from runner.server.feedback import Feedback
 from runner.server.layout import Layout
+from runner.server.projects import find, known
 from runner.server.registry import Registry
 from runner.server.sealing import Seal
 from runner.server.web import Doors, application
@@ -41,9 +43,11 @@ class Options:
     slots: int = 4
     """How many runs are under way at once."""
     poll_every: float = 60.0
+    passed_on: tuple[str, ...] = ()
+    """Further variables of this process that runs see."""
 
 
-def open_folder(folder: Path, environ: Mapping[str, str]) -> tuple[Layout, Database, Seal]:
+def open_folder(folder: Path, environ: Mapping[str, str], *, make: bool = True) -> tuple[Layout, Database, Seal]:
     """What commands and the server itself work with; the folder is made (0700) when it is not there.
 
     Raises:
@@ -51,7 +55,10 @@ def open_folder(folder: Path, environ: Mapping[str, str]) -> tuple[Layout, Datab
     """
     layout = Layout(folder.absolute())
     try:
+        if not make and not layout.database.exists():
+            raise PipeError(f"there is no server in {layout.folder}: give its folder by --state")
         layout.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        layout.folder.chmod(0o700)
         return layout, Database(layout.database), Seal(layout.folder, environ)
     except OSError as error:
         raise PipeError(f"cannot use {error.filename or folder}: {error.strerror}") from error
@@ -79,13 +86,37 @@ def serve(options: Options, environ: Mapping[str, str]) -> int:
         raise PipeError(f"{layout.folder} belongs to {taken.owner.what or 'a server'}, {taken.owner}") from None
     try:
         if not database.read_now(lambda c: c.execute(select(func.count()).select_from(tokens)).scalar_one()):
-            token = database.write_now(lambda c: new_token(c, "first"))
-            sys.stderr.write(f"pipe: the API's token, shown this once: {token}\n")
-        anyio.run(_serve, options, layout, Registry(database, seal, layout), _Beat(ownership, epoch))
+            _hand_over(layout, database.write_now(lambda c: new_token(c, "first")))
+        for name in database.read_now(known):
+            database.read_now(partial(find, seal=seal, name=name))
+        with _listening(options.host, options.port) as listener:
+            anyio.run(_serve, options, layout, Registry(database, seal, layout), _Beat(ownership, epoch), listener)
     finally:
         ownership.release(epoch)
         database.close()
     return 0
+
+
+def _hand_over(layout: Layout, token: str) -> None:
+    """Give the first token to whoever starts the server: on his screen, else in a file of his alone; never in a log."""
+    if sys.stderr.isatty():
+        sys.stderr.write(f"pipe: the API's token, shown this once: {token}\n")
+        return
+    file = layout.folder / "first-token"
+    file.touch(mode=0o600)
+    file.write_text(f"{token}\n")
+    sys.stderr.write(f"pipe: the API's token is in {file}; remove it when you have it\n")
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        made = socket.socket(family, socket.SOCK_STREAM)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.bind(address)
+    except OSError as error:
+        raise PipeError(f"cannot listen at {host}:{port}: {error.strerror or error}") from error
+    return made
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,12 +154,12 @@ class _Web(uvicorn.Server):
                 self.end()
 
 
-async def _serve(options: Options, layout: Layout, registry: Registry, beat: _Beat) -> None:
+async def _serve(options: Options, layout: Layout, registry: Registry, beat: _Beat, listener: socket.socket) -> None:
     url = options.url.rstrip("/") or f"http://{options.host}:{options.port}"
-    dispatcher = Dispatcher(registry, layout, options.slots)
+    dispatcher = Dispatcher(registry, layout, options.slots, options.passed_on)
     desk = Desk(registry.database, registry, dispatcher.wake, options.poll_every)
     dispatcher.ended = desk.wake
-    feedback = Feedback(registry.database, registry, url)
+    feedback = Feedback(registry.database, registry)
     app = application(Doors(registry.database, registry, layout, desk.wake, dispatcher.wake))
     web = _Web(
         uvicorn.Config(
@@ -140,11 +171,12 @@ async def _serve(options: Options, layout: Layout, registry: Registry, beat: _Be
             server_header=False,
             lifespan="off",
             timeout_graceful_shutdown=3,
+            limit_concurrency=500,
         )
     )
     async with anyio.create_task_group() as tasks:
         for part in (desk.work, dispatcher.work, feedback.work, web.obey_signals, partial(beat.keep, web.end)):
             tasks.start_soon(part)
         sys.stderr.write(f"pipe: serving {layout.folder} at {url}\n")
-        await web.serve()
+        await web.serve([listener])
         tasks.cancel_scope.cancel()

@@ -4,11 +4,11 @@ import json
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.plan import Trigger
 
-__all__ = ["Delivery", "DeliveryId", "Run", "RunId", "Start", "run_of"]
+__all__ = ["Delivery", "DeliveryId", "Leaf", "Run", "RunId", "Start", "run_of"]
 
 
 class Run(BaseModel):
@@ -71,10 +71,32 @@ class RunId(BaseModel):
 class Start(BaseModel):
     """What a run is started with."""
 
+    model_config = ConfigDict(extra="forbid")
+
     pipeline: str
     ref: str = ""
     """A branch, a tag or a commit; empty: the main branch."""
-    params: dict[str, str] = Field(default_factory=dict)
+    params: dict[str, bool | int | str | list[str]] = Field(default_factory=dict)
+
+    def texts(self) -> dict[str, str]:
+        """The parameters as `-p` takes them."""
+        return {name: _text(value) for name, value in self.params.items()}
+
+
+def _text(value: bool | int | str | list[str]) -> str:  # noqa: FBT001 - one of four types
+    if isinstance(value, list):
+        return ",".join(value)
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+class Leaf(BaseModel):
+    """One leaf of a run: how it is, and why."""
+
+    name: str
+    outcome: str
+    attempt: int
+    seconds: float
+    cause: str
 
 
 def run_of(row: Mapping[str, Any]) -> Run:

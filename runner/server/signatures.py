@@ -12,6 +12,8 @@ import urllib.parse
 from collections.abc import Callable, Mapping
 from typing import Final, Literal, TypeAlias
 
+from ulid import ULID
+
 __all__ = ["FORGES", "Forge", "Headers", "forge_of", "key_of", "refusal"]
 
 Forge: TypeAlias = Literal["github", "gitlab", "gitee", "gitea", "bitbucket", "generic"]
@@ -41,7 +43,7 @@ def forge_of(headers: Headers) -> Forge:
 
 
 def key_of(forge: Forge, headers: Headers, body: bytes) -> str:
-    """What tells a delivery from every other one of its hook; a redelivery has the same."""
+    """What tells a delivery from every other one of its hook; a redelivery has the same, if its sender names it."""
     names = {
         "github": ("x-github-delivery",),
         "gitea": ("x-forgejo-delivery", "x-gitea-delivery", "x-gogs-delivery"),
@@ -53,9 +55,10 @@ def key_of(forge: Forge, headers: Headers, body: bytes) -> str:
     given = next((headers[name] for name in names if headers.get(name)), "")
     if given:
         return given[:200]
-    # the signature of Gitee does not cover the body, so the body is part of the key
-    stamp = headers.get("x-gitee-timestamp", "")
-    return f"{stamp}sha256:{hashlib.sha256(body).hexdigest()}"
+    if "x-gitee-timestamp" in headers:
+        # the signature of Gitee does not cover the body, so the body is part of the key
+        return f"{headers['x-gitee-timestamp'][:20]} sha256:{hashlib.sha256(body).hexdigest()}"
+    return str(ULID())  # a sender that names no delivery means each
 
 
 def refusal(forge: Forge, headers: Headers, body: bytes, secret: str, now: float) -> str:

@@ -4,13 +4,15 @@ import hashlib
 import hmac
 import time
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Annotated
 
 import anyio
 import anyio.to_thread
 from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException, Query, Request, Response
-from fastapi.responses import FileResponse, StreamingResponse
+from fastapi.responses import StreamingResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from sqlalchemy import Connection, select
 
@@ -20,18 +22,22 @@ from runner.events import Record, encode
 from runner.folder import RunFolder
 from runner.orders import Cancel, Orders
 from runner.server import inbox
+from runner.server.bounds import Bounded
 from runner.server.database import Database, deliveries, runs, tokens
-from runner.server.intake import Intake
+from runner.server.dispatcher import cancel_queued
 from runner.server.layout import Layout
 from runner.server.metrics import exposition
 from runner.server.registry import Registry
 from runner.server.repositories import RepositoryError
-from runner.server.shown import Delivery, DeliveryId, Run, RunId, Start, run_of
+from runner.server.shown import Delivery, DeliveryId, Leaf, Run, RunId, Start, run_of
+from runner.state import fold
 
 __all__ = ["Doors", "application"]
 
 FOLLOW_EVERY = 0.25
 HEARTBEAT = 15.0
+SMALL = 1 << 20
+"""Bytes of a body that many may send at once; everything but a delivery may have no more."""
 UNKNOWN = HTTPException(404, "there is no such thing, or not for you")
 
 
@@ -46,6 +52,8 @@ class Doors:
     """Called when a delivery waits for work."""
     started: Callable[[], None]
     """Called when a run waits for its start."""
+    large: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(2))
+    """How many large bodies are held at once."""
 
 
 _INERT = {"X-Content-Type-Options": "nosniff", "Content-Security-Policy": "default-src 'none'; sandbox"}
@@ -55,6 +63,7 @@ def application(doors: Doors) -> FastAPI:
     """The application; every path below `/api` wants a token, every delivery its signature."""
     app = FastAPI(title="pipe", version=__version__, docs_url=None, redoc_url=None, openapi_url="/api/v1/openapi.json")
     app.state.doors = doors
+    app.add_middleware(Bounded)
     app.include_router(_open)
     app.include_router(_api)
     return app
@@ -100,7 +109,8 @@ async def deliver(project: str, request: Request, response: Response, doors: Her
     found = await doors.registry.project(project)
     if found is None:
         raise UNKNOWN
-    receipt = await inbox.receive(doors.database, found, _headers(request), await _body(request))
+    async with doors.large if _size(request) > SMALL else nullcontext():
+        receipt = await inbox.receive(doors.database, found, _headers(request), await _body(request))
     if receipt.refused:
         raise HTTPException(401, f"{receipt.refused} (delivery {receipt.id})")
     if not receipt.fresh:
@@ -144,6 +154,27 @@ async def get_run(id_: str, doors: Here) -> Run:
     return await _run(doors, id_)
 
 
+@_api.get("/runs/{id_}/leaves", operation_id="list_leaves")
+async def list_leaves(id_: str, doors: Here) -> list[Leaf]:
+    """The leaves of a run that have been heard of, in the order in which they were."""
+    folder = _folder(doors, await _run(doors, id_))
+    return await anyio.to_thread.run_sync(_leaves, folder)
+
+
+def _leaves(folder: RunFolder) -> list[Leaf]:
+    now = time.time()
+    return [
+        Leaf(
+            name=leaf.name,
+            outcome=leaf.outcome or ("running" if leaf.running else ""),
+            attempt=leaf.attempt,
+            seconds=round(leaf.seconds(now), 3),
+            cause=leaf.cause.message if leaf.cause else "",
+        )
+        for leaf in fold(folder.records()).leaves.values()
+    ]
+
+
 @_api.get("/runs/{id_}/events", operation_id="follow_run")
 async def follow_run(
     id_: str, doors: Here, last_event_id: Annotated[int, Header()] = 0, *, follow: bool = True
@@ -155,12 +186,18 @@ async def follow_run(
 
 
 @_api.get("/runs/{id_}/logs/{leaf:path}", operation_id="get_log")
-async def get_log(id_: str, leaf: str, doors: Here, attempt: Annotated[int, Query(ge=1)] = 1) -> FileResponse:
-    """The log of one attempt, byte for byte, as text that no browser runs."""
-    log = _folder(doors, await _run(doors, id_)).log(leaf, attempt)
-    if not await anyio.Path(log).is_file():
+async def get_log(id_: str, leaf: str, doors: Here, attempt: Annotated[int, Query(ge=1)] = 1) -> StreamingResponse:
+    """The log of one attempt as far as it has been written, byte for byte, as text that no browser runs."""
+    log = anyio.Path(_folder(doors, await _run(doors, id_)).log(leaf, attempt))
+    if not await log.is_file():
         raise UNKNOWN
-    return FileResponse(log, media_type="text/plain; charset=utf-8", headers=_INERT)
+    return StreamingResponse(_bytes(log), media_type="text/plain; charset=utf-8", headers=_INERT)
+
+
+async def _bytes(log: anyio.Path) -> AsyncIterator[bytes]:
+    async with await log.open("rb") as file:
+        while block := await file.read(1 << 18):
+            yield block
 
 
 @_api.post("/projects/{project}/runs", status_code=201, operation_id="start_run")
@@ -169,9 +206,8 @@ async def start_run(project: str, start: Start, doors: Here) -> RunId:
     found = await doors.registry.project(project)
     if found is None:
         raise UNKNOWN
-    intake = Intake(doors.database, found, doors.registry.repository(found))
     try:
-        number, id_ = await intake.start(start.pipeline, start.ref, start.params, "the API")
+        number, id_ = await doors.registry.intake(found).start(start.pipeline, start.ref, start.texts(), "the API")
     except PipeError as error:
         raise HTTPException(422, str(error)) from error
     except RepositoryError as error:
@@ -184,10 +220,20 @@ async def start_run(project: str, start: Start, doors: Here) -> RunId:
 async def cancel_run(id_: str, doors: Here) -> RunId:
     """Ask a run to end, as Ctrl-C would."""
     run = await _run(doors, id_)
-    if run.state != "running":
-        raise HTTPException(409, f"the run is {run.outcome or run.state}")
+    if run.state == "queued" and await doors.database.write(partial(cancel_queued, id_=id_)):
+        doors.came_in()
+        return RunId(run=id_, number=run.number)
+    if run.state == "ended":
+        raise HTTPException(409, f"the run is {run.outcome}")
+    if not await anyio.Path(_folder(doors, run).path).is_dir():
+        raise HTTPException(503, "the run is just starting", {"Retry-After": "1"})
     await anyio.to_thread.run_sync(Orders(_folder(doors, run).path).give, Cancel("the API"))
     return RunId(run=id_, number=run.number)
+
+
+def _size(request: Request) -> int:
+    told = request.headers.get("content-length", "")
+    return int(told) if told.isdecimal() else inbox.LARGEST
 
 
 async def _body(request: Request) -> bytes:

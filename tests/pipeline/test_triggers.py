@@ -2,6 +2,7 @@
 
 import pytest
 
+from pipeline.errors import InvalidPipeline
 from pipeline.model import read
 from pipeline.plan import Trigger
 from pipeline.source import load
@@ -108,3 +109,12 @@ def test_a_trigger_gives_parameters_from_the_event_and_a_webhook_from_its_body()
     values = "{webhook: {values: {who: body.user.name, deep: body.n > 1, some: 'body.names'}}}"
     found = decided(values, hook({"user": {"name": "bob"}, "n": 2, "names": ["c", "d"]}), params=params)
     assert found.params == {"who": "bob", "deep": "true", "some": "c,d"}
+
+
+def test_pipelines_that_start_each_other_without_end_are_refused() -> None:
+    text = """pipelines:
+  a: {triggers: {pipeline: {name: b}}, stages: {s: {run: x}}}
+  b: {triggers: {pipeline: [{name: other}, {name: a, outcome: failed}]}, stages: {s: {run: x}}}
+"""
+    with pytest.raises(InvalidPipeline, match="`triggers:` go round for ever: a waits for b waits for a"):
+        read(load(text, "f.yaml"), installed())

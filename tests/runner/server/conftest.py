@@ -4,7 +4,6 @@ import hashlib
 import hmac
 import json
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -90,8 +89,7 @@ class Server:
         self.process = subprocess.Popen(argv, cwd=self.folder, env=self.env, stdout=-3, stderr=errors, text=True)
         errors.close()
         until(self._answers)
-        found = re.search(r"pipe_\S+", (self.folder / "server.err").read_text())
-        self.token = found[0] if found else self.token
+        self.token = (self.folder / ".pipe-server/first-token").read_text().strip()
 
     def _answers(self) -> bool:
         assert self.process is not None

@@ -119,6 +119,11 @@ def test_several_bodies_under_one_signature_of_gitee_are_different_deliveries() 
     assert key_of("gitee", GITEE, b"a") == key_of("gitee", GITEE, b"a")
 
 
+def test_a_sender_that_names_no_delivery_means_each() -> None:
+    assert key_of("generic", {}, b"{}") != key_of("generic", {}, b"{}")
+    assert key_of("generic", {"webhook-id": "x"}, b"{}") == "x"
+
+
 @pytest.mark.parametrize(
     ("header", "forge"),
     [

@@ -1,0 +1,45 @@
+"""No request but a delivery may have a body of more than a mebibyte, whoever sends it."""
+
+from starlette.datastructures import Headers
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+__all__ = ["Bounded"]
+
+LARGEST = 1 << 20
+_REFUSAL = PlainTextResponse("the body is larger than 1 MiB", 413)
+
+
+class _TooLarge(Exception):
+    """Somebody sends more than there may be."""
+
+
+class Bounded:
+    """Ends a request whose body grows too large before anything reads it as a whole."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, counting."""
+        if scope["type"] != "http" or scope["path"].startswith("/hooks/"):
+            await self._app(scope, receive, send)
+            return
+        told = Headers(scope=scope).get("content-length", "0")
+        if told.isdecimal() and int(told) > LARGEST:
+            await _REFUSAL(scope, receive, send)
+            return
+        taken = 0
+
+        async def counted() -> Message:
+            nonlocal taken
+            message = await receive()
+            taken += len(message.get("body", b""))
+            if taken > LARGEST:
+                raise _TooLarge
+            return message
+
+        try:
+            await self._app(scope, counted, send)
+        except _TooLarge:
+            await _REFUSAL(scope, receive, send)
