@@ -89,6 +89,14 @@ async def _allowed(doors: Here, given: Annotated[HTTPAuthorizationCredentials | 
         raise HTTPException(401, "a token is needed: Authorization: Bearer …", {"WWW-Authenticate": "Bearer"})
 
 
+class _EventStream(StreamingResponse):
+    media_type = "text/event-stream"
+
+
+class _Text(StreamingResponse):
+    media_type = "text/plain"
+
+
 _open = APIRouter()
 _api = APIRouter(prefix="/api/v1", dependencies=[Depends(_allowed)])
 
@@ -175,7 +183,7 @@ def _leaves(folder: RunFolder) -> list[Leaf]:
     ]
 
 
-@_api.get("/runs/{id_}/events", operation_id="follow_run")
+@_api.get("/runs/{id_}/events", operation_id="follow_run", response_class=_EventStream)
 async def follow_run(
     id_: str, doors: Here, last_event_id: Annotated[int, Header()] = 0, *, follow: bool = True
 ) -> StreamingResponse:
@@ -185,7 +193,7 @@ async def follow_run(
     return StreamingResponse(stream, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
 
 
-@_api.get("/runs/{id_}/logs/{leaf:path}", operation_id="get_log")
+@_api.get("/runs/{id_}/logs/{leaf:path}", operation_id="get_log", response_class=_Text)
 async def get_log(id_: str, leaf: str, doors: Here, attempt: Annotated[int, Query(ge=1)] = 1) -> StreamingResponse:
     """The log of one attempt as far as it has been written, byte for byte, as text that no browser runs."""
     log = anyio.Path(_folder(doors, await _run(doors, id_)).log(leaf, attempt))
@@ -291,8 +299,8 @@ async def _stream(folder: RunFolder, after: int, doors: Doors, id_: str, *, foll
         ended = (await _run(doors, id_)).state == "ended"
         for record in await anyio.to_thread.run_sync(_records, folder, after):
             after, said = record.seq, time.monotonic()
-            yield b"id: %d\nevent: %s\ndata: %s\n" % (record.seq, record.event.type.encode(), encode(record))
-            yield b"\n"
+            data = encode(record).rstrip()
+            yield b"id: %d\nevent: %s\ndata: %s\n\n" % (record.seq, record.event.type.encode(), data)
         if ended or not follow:
             yield b"event: end\ndata: {}\n\n"
             return
