@@ -144,6 +144,8 @@ class Repository:
 
     async def _maybe(self, words: Sequence[str]) -> str | None:
         """What git says; None if what is asked for is not there."""
+        if not self._folder.exists():
+            return None
         try:
             return await self._ask(words)
         except _Refused as refused:

@@ -120,6 +120,14 @@ def test_what_no_hook_told_is_found_by_looking(server: Server, repository: Repos
     assert (len(server.runs()), server.deliveries()[-1]["note"]) == (3, "demo: #2 runs it already")
 
 
+def test_a_new_project_that_nothing_happens_in_is_quiet(server: Server) -> None:
+    server.stop()
+    server.start("--poll", "1")
+    until(lambda: sqlite(server, "select count(*) from refs") == [(2,)])
+    subprocess.run(["sleep", "2.5"], check=True)
+    assert [line for line in (server.folder / "server.err").read_text().splitlines() if "shop:" in line] == []
+
+
 def test_what_was_there_before_the_project_starts_nothing(server: Server, repository: Repository) -> None:
     repository.git("push", "-q", "origin", "HEAD:refs/heads/old")
     server.push(repository.commit("two", src__a="two"))
