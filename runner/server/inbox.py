@@ -43,7 +43,7 @@ async def receive(database: Database, project: Project, headers: Headers, body: 
         "forge": forge,
         "key": key_of(forge, headers, body),
         "received": now,
-        "headers": json.dumps(_kept(headers)),
+        "headers": "{}" if why else json.dumps(_kept(headers)),
         "body": b"" if why else redacted(forge, body),
         "size": len(body),
         "state": "refused" if why else "new",

@@ -22,6 +22,7 @@ from runner.server.database import Database, tokens
 from runner.server.desk import Desk
 from runner.server.dispatcher import Dispatcher
 from runner.server.feedback import Feedback
+from runner.server.housekeeping import keep_house
 from runner.server.layout import Layout
 from runner.server.projects import find, known
 from runner.server.registry import Registry
@@ -175,7 +176,8 @@ async def _serve(options: Options, layout: Layout, registry: Registry, beat: _Be
         )
     )
     async with anyio.create_task_group() as tasks:
-        for part in (desk.work, dispatcher.work, feedback.work, web.obey_signals, partial(beat.keep, web.end)):
+        house = partial(keep_house, registry.database, layout)
+        for part in (desk.work, dispatcher.work, feedback.work, house, web.obey_signals, partial(beat.keep, web.end)):
             tasks.start_soon(part)
         sys.stderr.write(f"pipe: serving {layout.folder} at {url}\n")
         await web.serve([listener])
