@@ -70,6 +70,8 @@ class Dispatcher:
         self._slots = slots
         self._passed_on = (*PASSED_ON, *passed_on)
         self._watched: set[str] = set()
+        self._waiting: set[str] = set()
+        """Of those the ones that wait for their turn in a group: they take no place."""
         self._news = anyio.Event()
         self.ended: Callable[[], None] = lambda: None
         """Called when a run has ended."""
@@ -85,7 +87,8 @@ class Dispatcher:
                 self._news = anyio.Event()
                 for row in await self._database.read(_under_way):
                     self._watch(row, tasks)
-                for row in await self._database.read(lambda c: _next(c, self._slots - len(self._watched))):
+                free = self._slots - len(self._watched - self._waiting)
+                for row in await self._database.read(partial(_next, free=free)):
                     if project := await self._registry.project(row.project):
                         self._watch(await self._started(row, project), tasks)
                 with anyio.move_on_after(LOOK_EVERY * 10):
@@ -151,35 +154,50 @@ class Dispatcher:
     # -- watching ----------------------------------------------------------------------------------
 
     async def _until_ended(self, row: "Row[tuple[object, ...]]") -> None:
-        """Wait for a run's end, whoever started it; go on with it when its engine died."""
+        """Wait for a run's end, whoever started it."""
         folder = RunFolder(self._layout.store(row.project) / row.pipeline / str(row.number))
-        pid, revived = row.pid, row.revived
-        while row.state != "ended":
-            found = await anyio.to_thread.run_sync(_look, folder, row.id, pid)
-            if isinstance(found, _Ended):
-                await self._database.write(partial(_finished, id_=row.id, ended=found))
-                break
-            if found is _DIED and revived == MOST_REVIVALS:
-                words = f"its engine died {revived + 1} times; `pipe resume {folder.path}` goes on with it"
-                await self._database.write(partial(_finished, id_=row.id, ended=_Ended("errored", words)))
-                break
-            if found is _DIED:
-                revived += 1
-                words = ["resume", str(folder.path), "-o", "plain"]  # type: ignore[assignment]
-                pid = await anyio.to_thread.run_sync(self._launch, row, "", words)
-                await self._database.write(partial(_revived, id_=row.id, times=revived, pid=pid))
-                await anyio.sleep(revived)
-            if found is _NEVER:
-                ended = await anyio.to_thread.run_sync(self._last_words, row)
-                await self._database.write(partial(_finished, id_=row.id, ended=ended))
-                break
-            await anyio.sleep(LOOK_EVERY)
-        await anyio.to_thread.run_sync(
-            partial(shutil.rmtree, self._layout.scratch(row.project, row.id), ignore_errors=True)
-        )
+        run, ended = _Watched(row, folder, row.pid, row.revived), None
+        while row.state != "ended" and ended is None:
+            ended = await self._step(run)
+            await anyio.sleep(0 if ended else LOOK_EVERY)
+        if ended:
+            await self._database.write(partial(_finished, id_=row.id, ended=ended))
+        scratch = self._layout.scratch(row.project, row.id)
+        await anyio.to_thread.run_sync(partial(shutil.rmtree, scratch, ignore_errors=True))
         self._watched.discard(row.id)
+        self._waiting.discard(row.id)
         self.ended()
         self.wake()
+
+    async def _step(self, run: "_Watched") -> _Ended | None:
+        """Look at a run once; how it ended, if it has."""
+        found = await anyio.to_thread.run_sync(_look, run.folder, run.row.id, run.pid)
+        if isinstance(found, _Ended):
+            return found
+        if found != run.said:
+            run.said = found
+            await self._note(run.row.id, found if found.startswith(_WAITS) else "")
+        if found is _NEVER:
+            return await anyio.to_thread.run_sync(self._last_words, run.row)
+        return await self._revive(run) if found is _DIED else None
+
+    async def _note(self, id_: str, wait: str) -> None:
+        """Show whom a run waits for; it takes no place meanwhile."""
+        (self._waiting.add if wait else self._waiting.discard)(id_)
+        await self._database.write(partial(_note_wait, id_=id_, note=wait))
+        self.wake()
+
+    async def _revive(self, run: "_Watched") -> _Ended | None:
+        """Go on with a run whose engine died, a few times."""
+        if run.revived == MOST_REVIVALS:
+            again = f"`pipe resume {run.folder.path}` goes on with it"
+            return _Ended("errored", f"its engine died {run.revived + 1} times; {again}")
+        run.revived += 1
+        words = ["resume", str(run.folder.path), "-o", "plain"]
+        run.pid = await anyio.to_thread.run_sync(self._launch, run.row, "", words)
+        await self._database.write(partial(_revived, id_=run.row.id, times=run.revived, pid=run.pid))
+        await anyio.sleep(run.revived)
+        return None
 
     def _last_words(self, row: "Row[tuple[object, ...]]") -> _Ended:
         """Why a run ended before it was one: a secret is missing, or a parameter."""
@@ -188,7 +206,18 @@ class Dispatcher:
         return _Ended("errored", "\n".join(lines[-20:])[:2000] or "it ended before it began, and said nothing")
 
 
-_RUNS, _DIED, _NEVER = "runs", "died", "never began"
+@dataclass
+class _Watched:
+    """A run under way: its process as far as it is known, and what was seen of it last."""
+
+    row: "Row[tuple[object, ...]]"
+    folder: RunFolder
+    pid: int
+    revived: int
+    said: str = ""
+
+
+_RUNS, _DIED, _NEVER, _WAITS = "runs", "died", "never began", "waits for "
 
 
 def _look(folder: RunFolder, run: str, pid: int) -> _Ended | str:
@@ -197,7 +226,7 @@ def _look(folder: RunFolder, run: str, pid: int) -> _Ended | str:
     try:
         ours = read_plan(folder).run.id == run
         if ours and _alive(folder):
-            return _RUNS
+            return _waits_for(folder) or _RUNS
         end = folder.ended() if ours else None
         if end is not None:
             return _Ended(end.outcome.value, status(folder, "", fold(folder.records())).note)
@@ -218,6 +247,14 @@ _CHILDREN: list["subprocess.Popen[bytes]"] = []
 def _reap() -> None:
     """Take the exit codes of our own children; what became of their runs is in their folders."""
     _CHILDREN[:] = [child for child in _CHILDREN if child.poll() is None]
+
+
+def _waits_for(folder: RunFolder) -> str:
+    """`waits for backend#7` while it is another run's turn in its group; empty else."""
+    if read_plan(folder).concurrency is None:
+        return ""
+    behind = fold(folder.records()).queued_behind
+    return f"{_WAITS}{behind}" if behind else ""
 
 
 def _starting(run: str, pid: int) -> bool:
@@ -269,6 +306,10 @@ def _note_start(connection: Connection, id_: str, pid: int) -> None:
     there = and_(runs.c.id == id_, runs.c.state == "queued")
     connection.execute(update(runs).where(there).values(state="running", started=time.time(), pid=pid))
     _tell(connection, id_, "pending", RUNNING)
+
+
+def _note_wait(connection: Connection, id_: str, note: str) -> None:
+    connection.execute(update(runs).where(runs.c.id == id_, runs.c.state == "running").values(note=note))
 
 
 def _revived(connection: Connection, id_: str, times: int, pid: int) -> None:

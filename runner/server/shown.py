@@ -28,7 +28,7 @@ class Run(BaseModel):
     state: Literal["queued", "running", "ended"]
     outcome: str
     note: str
-    """Why it did not begin, when it did not."""
+    """Whom it waits for, or why it is not green."""
     pid: int
     revived: int
     """How often it was gone on with after its engine had died."""

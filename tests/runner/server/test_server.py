@@ -359,6 +359,23 @@ def test_a_run_that_waits_can_be_cancelled(server: Server, repository: Repositor
     assert [run["outcome"] for run in server.settled(2)] == ["succeeded", "cancelled"]
 
 
+def test_a_run_that_waits_for_its_group_takes_no_place(server: Server, repository: Repository) -> None:
+    server.stop()
+    server.start("--runs", "2")
+    text = f"""pipelines:
+  group: {{concurrency: {{group: g}}, stages: {{s: {{run: "until test -e {server.folder}/go; do sleep 0.1; done"}}}}}}
+  free: {{stages: {{s: {{run: "true"}}}}}}
+"""
+    repository.commit("two", pipeline_yaml=text)
+    named = {"Content_Type": "application/json", "authorization": f"Bearer {server.token}"}
+    for name in ("group", "group", "group", "free"):
+        assert server.ask("/api/v1/projects/shop/runs", json.dumps({"pipeline": name}).encode(), **named)[0] == 201
+    until(lambda: server.runs()[3]["state"] == "ended")
+    assert "waits for group#" in "".join(run["note"] for run in server.runs())
+    (server.folder / "go").touch()
+    assert [run["outcome"] for run in server.settled(4)] == ["succeeded"] * 4
+
+
 def test_a_folder_of_another_run_under_the_same_number_is_not_its_result(
     server: Server, repository: Repository
 ) -> None:
