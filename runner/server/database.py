@@ -4,9 +4,9 @@ What happens *in* a run is in the run's folder alone. One thread writes; readers
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import anyio
 import anyio.to_thread
@@ -142,6 +142,26 @@ tokens = Table(
 """Who may use the API: SHA-256 of tokens of 256 random bits, never the tokens."""
 
 
+class _Write:
+    """One piece of a transaction, and what became of it."""
+
+    def __init__(self, work: Callable[[Connection], object]) -> None:
+        self._work = work
+        self.result: object = None
+        self.error: Exception | None = None
+        self.done = False
+
+    def run(self, connection: Connection) -> None:
+        """Do it, all or nothing."""
+        connection.exec_driver_sql("SAVEPOINT piece")
+        try:
+            self.result = self._work(connection)
+        except Exception as error:  # noqa: BLE001 - raised where it was asked for
+            self.error = error
+            connection.exec_driver_sql("ROLLBACK TO piece")
+        connection.exec_driver_sql("RELEASE piece")
+
+
 class Database:
     """One SQLite file with one writer. Functions given to it run in threads and must not keep the connection."""
 
@@ -149,25 +169,51 @@ class Database:
         self._engine = _engine(path)
         self._writing = threading.Lock()
         self._writer = anyio.CapacityLimiter(1)
+        self._turn = anyio.Lock()
+        self._waiting: list[_Write] = []
         self._readers = anyio.CapacityLimiter(READERS)
         _metadata.create_all(self._engine)
 
     async def write(self, work: Callable[[Connection], T]) -> T:
-        """Do something in one transaction; it is on disk when this returns, or nothing of it is."""
-        return await anyio.to_thread.run_sync(self.write_now, work, limiter=self._writer)
+        """Do something in a transaction; it is on disk when this returns, or nothing of it is.
+
+        What comes while the disk is busy shares the next transaction, each by itself: one that fails undoes
+        nothing of the others.
+        """
+        mine = _Write(work)
+        self._waiting.append(mine)
+        async with self._turn:
+            if not mine.done:
+                together, self._waiting = self._waiting, []
+                with anyio.CancelScope(shield=True):
+                    await anyio.to_thread.run_sync(self._write_together, together, limiter=self._writer)
+        if mine.error is not None:
+            raise mine.error
+        return cast("T", mine.result)
 
     def write_now(self, work: Callable[[Connection], T]) -> T:
         """The same where no event loop runs. Blocks."""
-        with self._writing, self._engine.connect() as connection:
-            # not when the first row is written: what was read before would be refused as out of date
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
-            try:
-                done = work(connection)
-            except BaseException:
-                connection.exec_driver_sql("ROLLBACK")
-                raise
-            connection.exec_driver_sql("COMMIT")
-            return done
+        mine = _Write(work)
+        self._write_together([mine])
+        if mine.error is not None:
+            raise mine.error
+        return cast("T", mine.result)
+
+    def _write_together(self, writes: Sequence["_Write"]) -> None:
+        """Do them in one transaction; what became of each stands in it."""
+        try:
+            with self._writing, self._engine.connect() as connection:
+                # not when the first row is written: what was read before would be refused as out of date
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
+                for write in writes:
+                    write.run(connection)
+                connection.exec_driver_sql("COMMIT")
+        except Exception as error:  # noqa: BLE001 - nothing of them is on disk
+            for write in writes:
+                write.error = error
+        finally:
+            for write in writes:
+                write.done = True
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         """Look at what is there."""

@@ -26,7 +26,7 @@ from runner.sinks.view import plain_text
 
 __all__ = ["Desk"]
 
-LOOK_EVERY = 5.0
+LOOK_EVERY = 10.0
 POLL_EVERY = 60.0
 """Seconds between two looks at the refs of a repository, whatever its hooks say."""
 NOTED = ""
@@ -157,8 +157,10 @@ class Desk:
     async def _cron(self, project: Project) -> list[tuple[str, str]]:
         """Every time that the file on the main branch names; it is read again when the branch has moved."""
         repository = self._registry.repository(project)
-        ref = f"refs/heads/{await repository.main_branch()}"
-        commit = (await self._database.read(partial(_refs, project=project.name))).get(ref, "")
+        refs = await self._database.read(partial(_refs, project=project.name))
+        if not any(refs.values()):
+            return []  # nothing there yet; the poll sees when there is
+        commit = refs.get(f"refs/heads/{await repository.main_branch()}", "")
         known, times = self._crons.get(project.name, ("", []))
         if commit == known:
             return times

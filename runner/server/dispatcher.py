@@ -91,7 +91,7 @@ class Dispatcher:
                 for row in await self._database.read(partial(_next, free=free)):
                     if project := await self._registry.project(row.project):
                         self._watch(await self._started(row, project), tasks)
-                with anyio.move_on_after(LOOK_EVERY * 10):
+                with anyio.move_on_after(LOOK_EVERY * 30):
                     await self._news.wait()
 
     def _watch(self, row: "Row[tuple[object, ...]]", tasks: anyio.abc.TaskGroup) -> None:

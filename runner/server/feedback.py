@@ -17,7 +17,7 @@ from stages.clients.git.address import parse_url
 
 __all__ = ["RUNNING", "Call", "Feedback", "Status", "call_for"]
 
-LOOK_EVERY = 2.0
+LOOK_EVERY = 10.0
 ANSWER_WITHIN = 15.0
 RUNNING = "is running"
 FIRST_PAUSE, LONGEST_PAUSE, MOST_TRIES = 5.0, 900.0, 20
@@ -94,17 +94,24 @@ class Feedback:
     def __init__(self, database: Database, registry: Registry) -> None:
         self._database = database
         self._registry = registry
+        self._news = anyio.Event()
+
+    def wake(self) -> None:
+        """There is something to tell."""
+        self._news.set()
 
     async def work(self) -> None:
         """Work until cancelled."""
         async with httpx2.AsyncClient(timeout=ANSWER_WITHIN, follow_redirects=False, trust_env=False) as client:
             while True:
+                self._news = anyio.Event()
                 rows = await self._database.read(partial(_due, now=time.time()))
                 async with anyio.create_task_group() as tasks:
                     for row in rows:
                         tasks.start_soon(self._try, client, row)
                 if not rows:
-                    await anyio.sleep(LOOK_EVERY)
+                    with anyio.move_on_after(LOOK_EVERY):
+                        await self._news.wait()
 
     async def _try(self, client: httpx2.AsyncClient, row: "Row[tuple[object, ...]]") -> None:
         try:

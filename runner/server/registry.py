@@ -1,5 +1,6 @@
 """The projects as the server's parts share them: each with the one copy of its repository."""
 
+import time
 from dataclasses import dataclass, field
 
 from runner.server import projects
@@ -13,6 +14,9 @@ from runner.server.sealing import Seal
 __all__ = ["Registry"]
 
 
+KNOWN_FOR = 2.0
+
+
 @dataclass
 class Registry:
     """Looks projects up by name; one that was added meanwhile is found."""
@@ -21,10 +25,19 @@ class Registry:
     seal: Seal
     layout: Layout
     _repositories: dict[str, Repository] = field(default_factory=dict)
+    _known: dict[str, tuple[float, Project]] = field(default_factory=dict)
 
     async def project(self, name: str) -> Project | None:
-        """The project of that name."""
-        return await self.database.read(lambda connection: projects.find(connection, self.seal, name))
+        """The project of that name; what was looked up less than two seconds ago is not looked up again."""
+        until, known = self._known.get(name, (0.0, None))
+        if time.monotonic() < until:
+            return known
+        found = await self.database.read(lambda connection: projects.find(connection, self.seal, name))
+        if found:
+            self._known[name] = time.monotonic() + KNOWN_FOR, found
+        else:
+            self._known.pop(name, None)
+        return found
 
     async def names(self) -> list[str]:
         """All of them."""

@@ -138,14 +138,26 @@ class _Beat:
 class _Web(uvicorn.Server):
     """The web server without signal handlers of its own: it would end this process before the rest has ended."""
 
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._ended = anyio.Event()
+
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Capture none."""
         yield
 
+    async def main_loop(self) -> None:
+        """Wait for the end; ten looks a second, as they are the default, would be most of what an idle server does."""
+        while not self.should_exit:
+            await self.on_tick(0)  # the time that answers bear
+            with anyio.move_on_after(1):
+                await self._ended.wait()
+
     def end(self) -> None:
         """Answer what has been asked, then end."""
         self.should_exit = True
+        self._ended.set()
 
     async def obey_signals(self) -> None:
         """End at the first signal; a second one ends what is still answered."""
@@ -159,8 +171,13 @@ async def _serve(options: Options, layout: Layout, registry: Registry, beat: _Be
     url = options.url.rstrip("/") or f"http://{options.host}:{options.port}"
     dispatcher = Dispatcher(registry, layout, options.slots, options.passed_on)
     desk = Desk(registry.database, registry, dispatcher.wake, options.poll_every)
-    dispatcher.ended = desk.wake
     feedback = Feedback(registry.database, registry)
+
+    def ended() -> None:
+        desk.wake()
+        feedback.wake()
+
+    dispatcher.ended = ended
     app = application(Doors(registry.database, registry, layout, desk.wake, dispatcher.wake))
     web = _Web(
         uvicorn.Config(
