@@ -14,6 +14,7 @@ from pipeline.expressions import ExpressionError, fill, parse
 from pipeline.globs import compiled, takes
 from pipeline.graph import cycles
 from pipeline.plan import Trigger
+from pipeline.repository import same_repository
 from pipeline.scope import Scope, UnknownName
 from pipeline.source import List, Map, Text
 from pipeline.spec import (
@@ -182,7 +183,7 @@ def _word(value: JsonValue) -> str:
 def _unmet(trigger: TriggerSpec, event: Event, repo: str, reader: _Reader) -> str:
     """Why an event does not meet a trigger; empty when it does."""
     meant = reader.text(trigger.repo) if trigger.repo else repo
-    if event.trigger.repo and _repository(meant) != _repository(event.trigger.repo):
+    if event.trigger.repo and not same_repository(meant, event.trigger.repo):
         return f"it is for {meant}"
     return _not_met(trigger, event, reader)
 
@@ -263,16 +264,6 @@ def _value(text: str, event: Event) -> str:
 
 def _payload(event: Event) -> dict[str, JsonValue]:
     return {"body": event.body, "headers": dict(event.headers)}
-
-
-def _repository(url: str) -> str:
-    """A repository whatever way leads to it: host and path, without scheme, user, port and `.git`."""
-    text = re.sub(r"^[a-z+]+://", "", url.strip(), flags=re.IGNORECASE)
-    host, _, path = re.sub(r"^[^/@]*@", "", text).partition("/")
-    name, colon, rest = host.partition(":")
-    if colon and not rest.isdigit():  # git@host:path
-        path = f"{rest}/{path}".rstrip("/")
-    return f"{name}/{path.rstrip('/').removesuffix('.git')}".lower()
 
 
 def circle(specs: Mapping[str, PipelineSpec]) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from pydantic import Field, JsonValue, field_validator
 
+from pipeline.repository import same_repository
 from pipeline.stage import CauseKind, Exported, Outputs, SecretRef, Stage, StageContext, StageFailed
 from stages.clients.git import local
 from stages.clients.git.address import Address, parse_url
@@ -105,13 +106,9 @@ class Checkout(Stage[CheckoutOutputs]):
     def _wanted(self, ctx: StageContext) -> str:
         """The ref to look up; of what started the run its very commit, not the newest by now."""
         commit = ctx.env.get("PIPE_SOURCE_COMMIT", "")
-        if not commit or (self.url and _bare(self.url) != _bare(ctx.env.get("PIPE_SOURCE", ""))):
+        if not commit or (self.url and not same_repository(self.url, ctx.env.get("PIPE_SOURCE", ""))):
             return self.ref
         return commit if self.ref in ("", ctx.env.get("PIPE_SOURCE_REF", ""), commit) else self.ref
-
-
-def _bare(url: str) -> str:
-    return url.rstrip("/").removesuffix(".git").lower()
 
 
 async def _own_source(ctx: StageContext) -> str:

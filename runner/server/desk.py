@@ -18,7 +18,7 @@ from pipeline.spec import next_time
 from pipeline.triggers import Event
 from runner.server.database import Database, deliveries, refs, runs, times
 from runner.server.intake import Found
-from runner.server.payloads import Change, read, slug
+from runner.server.payloads import Change, named_ref, read, slug
 from runner.server.projects import Project
 from runner.server.registry import Registry
 from runner.server.repositories import RepositoryError
@@ -225,13 +225,12 @@ def _note_gone(connection: Connection, project: str, gone: Collection[str]) -> N
 
 def _moved(project: Project, ref: str, commit: str) -> Change:
     """What a push would have told."""
-    tag = ref.startswith("refs/tags/")
-    name = ref.split("/", 2)[2]
+    kind, name = named_ref(ref)
     trigger = Trigger(
-        kind="tag" if tag else "push",
+        kind="tag" if kind == "tag" else "push",
         repo=project.url,
-        branch="" if tag else name,
-        tag=name if tag else "",
+        branch=name if kind == "branch" else "",
+        tag=name if kind == "tag" else "",
         slug=slug(name),
         commit=commit,
     )

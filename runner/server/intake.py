@@ -19,7 +19,7 @@ from pipeline.resolve import assignments, resolve
 from pipeline.source import load
 from pipeline.triggers import Decision, Event, decide
 from runner.server.database import Database, refs, runs, statuses
-from runner.server.payloads import Change, slug
+from runner.server.payloads import Change, named_ref, slug
 from runner.server.projects import Project
 from runner.server.repositories import Repository
 from runner.store import Store
@@ -99,27 +99,10 @@ class Intake:
             RepositoryError: the repository cannot be read now.
         """
         await self._repository.bring()
-        ref = ref or await self._repository.main_branch()
-        names = [f"refs/heads/{ref}", f"refs/tags/{ref}"]
-        for full in [ref] if ref.startswith("refs/") or await self._repository.has(ref) else names:
-            if commit := await self._repository.commit(full):
-                break
-        else:
-            raise PipeError(f"there is no branch, tag or commit '{ref}' in {self._project.url}")
-        kind = {"refs/heads": "branch", "refs/tags": "tag"}.get("/".join(full.split("/")[:2]), "")
-        file = await self.file(commit)
-        if pipeline not in file.pipelines:
-            raise PipeError(f"{self._project.file} has no pipeline '{pipeline}'; {nearest(pipeline, file.pipelines)}")
-        assignments(file, [pipeline], [f"{name}={value}" for name, value in params.items()])
-        if unfit := unfit_param(params):
-            raise PipeError(unfit)
-        name = full.split("/", 2)[2] if kind else ""
+        full, commit = await self._found(ref or await self._repository.main_branch())
+        kind, name = named_ref(full)
         trigger = Trigger(kind="manual", commit=commit, author=by, **({kind: name, "slug": slug(name)} if kind else {}))
-        check = partial(
-            resolve, file, pipeline, run=RunIdentity(id="", number=1), trigger=trigger, params=params, host_env={},
-            unset="placeholder", kinds=installed(),
-        )  # fmt: skip
-        await anyio.to_thread.run_sync(check)
+        await self._check_start(pipeline, params, trigger)
         change = Change(Event(trigger), full if kind else "", name=str(ULID()))
 
         def queue(connection: Connection) -> tuple[int, str]:
@@ -127,6 +110,28 @@ class Intake:
             return number, self._id(connection, pipeline, number)
 
         return await self._database.write(queue)
+
+    async def _found(self, ref: str) -> tuple[str, str]:
+        """The full name of a branch or tag, or a commit as it is, and the commit that it stands for."""
+        as_it_is = ref.startswith("refs/") or await self._repository.has(ref)
+        for full in [ref] if as_it_is else [f"refs/heads/{ref}", f"refs/tags/{ref}"]:
+            if commit := await self._repository.commit(full):
+                return full, commit
+        raise PipeError(f"there is no branch, tag or commit '{ref}' in {self._project.url}")
+
+    async def _check_start(self, pipeline: str, params: Mapping[str, str], trigger: Trigger) -> None:
+        """Raise PipeError for a pipeline, a parameter or a value that cannot be."""
+        file = await self.file(trigger.commit)
+        if pipeline not in file.pipelines:
+            raise PipeError(f"{self._project.file} has no pipeline '{pipeline}'; {nearest(pipeline, file.pipelines)}")
+        assignments(file, [pipeline], [f"{name}={value}" for name, value in params.items()])
+        if unfit := unfit_param(params):
+            raise PipeError(unfit)
+        check = partial(
+            resolve, file, pipeline, run=RunIdentity(id="", number=1), trigger=trigger, params=params, host_env={},
+            unset="placeholder", kinds=installed(),
+        )  # fmt: skip
+        await anyio.to_thread.run_sync(check)
 
     def _id(self, connection: Connection, pipeline: str, number: int) -> str:
         mine = and_(runs.c.project == self._project.name, runs.c.pipeline == pipeline, runs.c.number == number)

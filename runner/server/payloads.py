@@ -13,7 +13,7 @@ from pipeline.plan import Trigger
 from pipeline.triggers import Event
 from runner.server.signatures import Forge, Headers
 
-__all__ = ["Change", "Read", "read", "redacted", "slug"]
+__all__ = ["Change", "Read", "named_ref", "read", "redacted", "slug"]
 
 LONGEST: Final = 1000
 _UNFIT: Final = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
@@ -107,7 +107,7 @@ class _Node:
 
 def _push(ref: str, *, after: str, before: str, repo: str, head: _Node, author: str, url: str) -> Read:
     """A push as most forges tell it: of a branch or of a tag."""
-    kind, name = _named(ref)
+    kind, name = named_ref(ref)
     if not kind:
         return Read(ignored=f"it is about {ref or 'no ref'}, which is neither a branch nor a tag")
     if not after or _ZEROS.fullmatch(after):
@@ -127,7 +127,8 @@ def _push(ref: str, *, after: str, before: str, repo: str, head: _Node, author: 
     return Read([Change(Event(trigger, message=(head / "message").text), ref, known)])
 
 
-def _named(ref: str) -> tuple[Literal["branch", "tag", ""], str]:
+def named_ref(ref: str) -> tuple[Literal["branch", "tag", ""], str]:
+    """What a full name of a ref names, and how that is called; of anything else no word and itself."""
     if ref.startswith("refs/heads/"):
         return "branch", ref.removeprefix("refs/heads/")
     return ("tag", ref.removeprefix("refs/tags/")) if ref.startswith("refs/tags/") else ("", ref)
