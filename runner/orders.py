@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import anyio
-from ulid import ULID
+from ulid_transform import ulid_now
 
 __all__ = ["Cancel", "Orders", "obey"]
 
@@ -38,7 +38,7 @@ class Orders:
         """
         folder = self._folder
         folder.mkdir(exist_ok=True)
-        name = str(ULID())
+        name = ulid_now()
         part = folder / f".{name}"
         part.write_text(json.dumps({"cancel": {"by": order.by, "superseded": order.superseded}}))
         part.rename(folder / f"{name}.json")

@@ -2,16 +2,34 @@
 
 from collections.abc import Iterator, Mapping
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
-from typing import TypeAlias
+from importlib import import_module
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from pipeline.errors import PipeError, nearest
 from pipeline.stage import Outputs, Stage
 
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
 __all__ = ["BrokenKind", "UnknownKind", "installed", "kind", "names"]
 
-GROUP = "pipe.stages"
+GROUP: Final = "pipe.stages"
+"""The entry points by which other distributions announce kinds."""
+
 Kind: TypeAlias = type[Stage[Outputs]]
+
+# entry points of our own would cost every start the reading of all that is installed
+_OURS: Final = {
+    "checkout": "stages.checkout:Checkout",
+    "deploy": "stages.deploy:Deploy",
+    "image": "stages.image:Image",
+    "mail": "stages.mail:Mail",
+    "maven": "stages.maven:Maven",
+    "npm": "stages.npm:Npm",
+    "probe": "stages.probe:Probe",
+    "push": "stages.push:Push",
+    "shell": "stages.shell:Shell",
+}
 
 
 class UnknownKind(PipeError):
@@ -25,7 +43,7 @@ class UnknownKind(PipeError):
 class BrokenKind(PipeError):
     """A distribution announces a kind that cannot be used."""
 
-    def __init__(self, entry: EntryPoint, reason: str) -> None:
+    def __init__(self, entry: "EntryPoint", reason: str) -> None:
         owner = f" of {entry.dist.name}" if entry.dist else ""
         super().__init__(
             f"the kind '{entry.name}' cannot be loaded: entry point '{entry.value}'{owner}: {reason}; "
@@ -35,7 +53,7 @@ class BrokenKind(PipeError):
 
 def names() -> tuple[str, ...]:
     """The names of all installed kinds, sorted; imports none of them."""
-    return tuple(sorted(_entries()))
+    return tuple(sorted({*_OURS, *_others()}))
 
 
 @cache
@@ -46,11 +64,14 @@ def kind(name: str) -> Kind:
         UnknownKind: no such kind is installed.
         BrokenKind: its module cannot be imported, or what it names is no kind.
     """
+    if name in _OURS:
+        module, _, attribute = _OURS[name].partition(":")
+        found: Kind = getattr(import_module(module), attribute)
+        return found
     try:
-        entry = _entries()[name]
+        return _loaded(_others()[name])
     except KeyError:
         raise UnknownKind(name) from None
-    return _loaded(entry)
 
 
 def installed() -> Mapping[str, Kind]:
@@ -60,31 +81,35 @@ def installed() -> Mapping[str, Kind]:
 
 class _Installed(Mapping[str, Kind]):
     def __getitem__(self, name: str) -> Kind:
-        if name not in _entries():
+        if name not in self:
             raise KeyError(name)
         return kind(name)
 
     def __contains__(self, name: object) -> bool:
-        return name in _entries()
+        return name in _OURS or name in _others()
 
     def __iter__(self) -> Iterator[str]:
         return iter(names())
 
     def __len__(self) -> int:
-        return len(_entries())
+        return len(names())
 
 
 @cache
-def _entries() -> Mapping[str, EntryPoint]:
+def _others() -> "Mapping[str, EntryPoint]":
+    from importlib.metadata import entry_points
+
     found: dict[str, EntryPoint] = {}
     for entry in entry_points(group=GROUP):
+        if entry.name in _OURS:
+            raise BrokenKind(entry, "pipe has a kind of that name itself")
         other = found.setdefault(entry.name, entry)
         if other.value != entry.value:
             raise BrokenKind(entry, f"'{other.value}' has that name already")
     return found
 
 
-def _loaded(entry: EntryPoint) -> Kind:
+def _loaded(entry: "EntryPoint") -> Kind:
     try:
         loaded: object = entry.load()
     except Exception as error:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ulid import ULID
+from ulid_transform import ulid_now
 
 from pipeline.errors import PipeError
 from pipeline.plan import Plan, RunIdentity
@@ -122,7 +122,7 @@ def _check_source(plan: Plan, options: Options) -> None:
 
 
 def _identity(store: Store, host: Host, pipeline: str, number: int) -> RunIdentity:
-    return RunIdentity(id=host.run or str(ULID()), number=number, previous=store.previous(pipeline, number))
+    return RunIdentity(id=host.run or ulid_now(), number=number, previous=store.previous(pipeline, number))
 
 
 def _take(call: Call, store: Store, plan: Plan, secrets: Secrets, source: Mapping[str, str]) -> Ready:

@@ -10,7 +10,7 @@ from functools import partial
 import anyio
 import anyio.to_thread
 from sqlalchemy import Connection, Row, and_, select, update
-from ulid import ULID
+from ulid_transform import ulid_now
 
 from pipeline.errors import PipeError
 from pipeline.plan import Trigger
@@ -211,7 +211,7 @@ def _note(connection: Connection, project: str, now: dict[str, str]) -> None:
 
 def _note_found(connection: Connection, project: Project, ref: str, commit: str, lines: Sequence[str]) -> None:
     """What the poll found stands beside what hooks told, with what became of it."""
-    id_ = str(ULID())
+    id_ = ulid_now()
     row = {"id": id_, "project": project.name, "forge": "poll", "key": f"{ref} {commit} {id_}", "headers": "{}"}
     words = {"received": time.time(), "body": b"", "size": 0, "state": "done", "note": "\n".join(lines)[:4000]}
     connection.execute(deliveries.insert().values({**row, **words}))

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, and_, insert, select, update
-from ulid import ULID
+from ulid_transform import ulid_now
 
 from runner.server.database import Database, deliveries
 from runner.server.payloads import redacted
@@ -38,7 +38,7 @@ async def receive(database: Database, project: Project, headers: Headers, body: 
     forge = forge_of(headers)
     why = _wrong_forge(forge, project) or refusal(forge, headers, body, project.secret, now)
     row = {
-        "id": str(ULID()),
+        "id": ulid_now(),
         "project": project.name,
         "forge": forge,
         "key": key_of(forge, headers, body),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import anyio.to_thread
 from sqlalchemy import Connection, and_, func, insert, select, update
-from ulid import ULID
+from ulid_transform import ulid_now
 
 from pipeline.errors import PipeError, nearest
 from pipeline.model import PipelineFile, read
@@ -103,7 +103,7 @@ class Intake:
         kind, name = named_ref(full)
         trigger = Trigger(kind="manual", commit=commit, author=by, **({kind: name, "slug": slug(name)} if kind else {}))
         await self._check_start(pipeline, params, trigger)
-        change = Change(Event(trigger), full if kind else "", name=str(ULID()))
+        change = Change(Event(trigger), full if kind else "", name=ulid_now())
 
         def queue(connection: Connection) -> tuple[int, str]:
             number = self._queue(connection, pipeline, params, change, f"manual {change.name}", Found("call"))
@@ -246,7 +246,7 @@ class Intake:
     ) -> int:
         trigger = change.event.trigger
         number = self._number(connection, name)
-        id_ = str(ULID())
+        id_ = ulid_now()
         row = {
             "id": id_,
             "project": self._project.name,

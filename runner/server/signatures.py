@@ -12,7 +12,7 @@ import urllib.parse
 from collections.abc import Callable, Mapping
 from typing import Final, Literal, TypeAlias
 
-from ulid import ULID
+from ulid_transform import ulid_now
 
 __all__ = ["FORGES", "Forge", "Headers", "forge_of", "key_of", "refusal"]
 
@@ -58,7 +58,7 @@ def key_of(forge: Forge, headers: Headers, body: bytes) -> str:
     if "x-gitee-timestamp" in headers:
         # the signature of Gitee does not cover the body, so the body is part of the key
         return f"{headers['x-gitee-timestamp'][:20]} sha256:{hashlib.sha256(body).hexdigest()}"
-    return str(ULID())  # a sender that names no delivery means each
+    return ulid_now()  # a sender that names no delivery means each
 
 
 def refusal(forge: Forge, headers: Headers, body: bytes, secret: str, now: float) -> str:
