@@ -48,10 +48,11 @@ def test_on_a_terminal_there_is_one_live_line_and_whole_lines_pass_it(
     monkeypatch.setattr(os, "get_terminal_size", lambda descriptor: os.terminal_size((20, 25)))
     with os.fdopen(reader, "rb", 0) as screen, os.fdopen(writer, "w") as terminal:
         monkeypatch.setattr(sys, "stderr", terminal)
-        with progress.activity("compiling a great deal"):
-            sleep(0.2)
-            progress.say("whole")
         seen = ""
+        with progress.activity("compiling a great deal"):
+            while "compiling" not in seen:
+                seen += screen.read(1000).decode()
+            progress.say("whole")
         while "done" not in seen:
             seen += screen.read(1000).decode()
     live, _, rest = seen.partition("\r\x1b[2Kwhole\r\n")
