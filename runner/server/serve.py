@@ -21,13 +21,14 @@ from runner.ownership import HEARTBEAT, Ownership, Taken
 from runner.server.database import Database, tokens
 from runner.server.desk import Desk
 from runner.server.dispatcher import Dispatcher
+from runner.server.doors import Doors
 from runner.server.feedback import Feedback
 from runner.server.housekeeping import keep_house
 from runner.server.layout import Layout
 from runner.server.projects import find, known
 from runner.server.registry import Registry
 from runner.server.sealing import Seal
-from runner.server.web import Doors, application
+from runner.server.web import application
 
 __all__ = ["Options", "new_token", "open_folder", "serve"]
 

@@ -1,0 +1,39 @@
+"""What every page and every endpoint stands on, and how it comes by that."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Annotated
+
+import anyio
+from fastapi import Depends, HTTPException, Request
+
+from runner.server.database import Database
+from runner.server.layout import Layout
+from runner.server.registry import Registry
+
+__all__ = ["UNKNOWN", "Doors", "Here"]
+
+UNKNOWN = HTTPException(404, "there is no such thing, or not for you")
+
+
+@dataclass(frozen=True, slots=True)
+class Doors:
+    """What the pages and the API stand on."""
+
+    database: Database
+    registry: Registry
+    layout: Layout
+    came_in: Callable[[], None]
+    """Called when a delivery waits for work."""
+    started: Callable[[], None]
+    """Called when a run waits for its start."""
+    large: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(2))
+    """How many large bodies are held at once."""
+
+
+def _here(request: Request) -> Doors:
+    doors: Doors = request.app.state.doors
+    return doors
+
+
+Here = Annotated[Doors, Depends(_here)]
