@@ -4,6 +4,7 @@ import errno
 import os
 import sys
 import traceback
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -183,13 +184,20 @@ def cancel(run: str) -> int:
     return cancel_run(run)
 
 
-def _server() -> Any:
-    """The commands of the server, whose libraries are an extra."""
+def _extra(module: str) -> Any:
+    """Commands of the server, whose libraries are an extra."""
     try:
-        from runner.commands import server
+        return import_module(f"runner.commands.{module}")
     except ModuleNotFoundError as error:
         raise PipeError(f"there is no {error.name}: the server needs the extra `pipe-ci[server]`") from error
-    return server
+
+
+def _server() -> Any:
+    return _extra("server")
+
+
+def _people() -> Any:
+    return _extra("people")
 
 
 state_option = click.option(
@@ -269,12 +277,85 @@ def deliveries(project: str, *, state: Path, most: int) -> int:
     return code
 
 
-@pipe.command()
+class _Adding(click.Group):
+    """A group whose words are those of `add` when they begin with no other command's name."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Put `add` in front where it was left out."""
+        if args and args[0] not in self.commands and args[0] not in ctx.help_option_names:
+            args = ["add", *args]
+        return super().parse_args(ctx, args)
+
+
+role_help = "admin or member; for one project alone member@PROJECT."
+
+
+@pipe.group(cls=_Adding)
+def token() -> None:
+    """Make, list and revoke tokens for a server's API: `pipe token NAME` makes one."""
+
+
+@token.command("add")
 @click.argument("name")
 @state_option
-def token(name: str, *, state: Path) -> int:
-    """Make a token for a server's API."""
-    code: int = _server().add_token(state, name)
+@click.option("--role", default="member", show_default=True, help=role_help)
+@click.option("--person", default="", help="Whose it is: it may do no more than they, and goes when they go.")
+@click.option("--days", type=click.IntRange(min=1), help="How long it is good; without this, until it is revoked.")
+def add_token(name: str, *, state: Path, role: str, person: str, days: int | None) -> int:
+    """Make a token and print it, this once."""
+    code: int = _people().add_token(state, name, role, person, days or 0)
+    return code
+
+
+@pipe.group()
+def people() -> None:
+    """Add and list those who may use a server."""
+
+
+@people.command("add")
+@click.argument("name")
+@state_option
+@click.option("--role", "roles", multiple=True, default=["member"], show_default=True, help=role_help)
+@click.option("--url", default="http://127.0.0.1:8080", show_default=True, help="How people reach the server.")
+def add_person(name: str, *, state: Path, roles: tuple[str, ...], url: str) -> int:
+    """Add a person and print the link by which they choose a password."""
+    code: int = _people().add(state, name, roles, url)
+    return code
+
+
+@people.command("list")
+@state_option
+def list_people(*, state: Path) -> int:
+    """List them with their roles."""
+    code: int = _people().list_people(state)
+    return code
+
+
+@people.command("remove")
+@click.argument("name")
+@state_option
+def remove_person(name: str, *, state: Path) -> int:
+    """Forget a person; what they are signed in with ends at once."""
+    code: int = _people().remove(state, name)
+    return code
+
+
+@people.command("roles")
+@click.argument("name")
+@click.argument("roles", nargs=-1)
+@state_option
+def set_roles(name: str, roles: tuple[str, ...], *, state: Path) -> int:
+    """Give a person these ROLES and no others: admin, member, or member@PROJECT."""
+    code: int = _people().set_roles(state, name, roles)
+    return code
+
+
+@people.command("password")
+@click.argument("name")
+@state_option
+def set_password(name: str, *, state: Path) -> int:
+    """Set a person's password, asked for here or read from standard input; their sessions end."""
+    code: int = _people().set_password(state, name)
     return code
 
 

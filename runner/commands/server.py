@@ -11,14 +11,13 @@ from pipeline.errors import PipeError, nearest
 from runner.server import projects
 from runner.server.database import deliveries
 from runner.server.projects import Project
-from runner.server.serve import Options, new_token, open_folder, serve
+from runner.server.serve import Options, open_folder, serve
 from runner.sinks.view import plain_text
 
 __all__ = [
     "Options",
     "Project",
     "add_project",
-    "add_token",
     "list_deliveries",
     "list_projects",
     "remove_project",
@@ -70,13 +69,4 @@ def list_deliveries(folder: Path, project: str, most: int) -> int:
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(row.received))
         copies = f"  {row.copies + 1} times" if row.copies else ""
         click.echo(f"{row.id}  {when}  {row.project}  {row.forge}  {row.state}{copies}  {plain_text(row.note)}")
-    return 0
-
-
-def add_token(folder: Path, name: str) -> int:
-    """Make a token for the API and print it; it is not kept."""
-    if not name.strip():
-        raise PipeError("give the token a name, so that people know whose it is")
-    _, database, _ = open_folder(folder, os.environ)
-    click.echo(database.write_now(lambda connection: new_token(connection, name)))
     return 0

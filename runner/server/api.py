@@ -16,11 +16,12 @@ from runner.events import Record, encode
 from runner.folder import RunFolder
 from runner.orders import Cancel, Orders
 from runner.server import inbox
-from runner.server.callers import signed_in
+from runner.server.callers import Caller, SignedIn, signed_in
 from runner.server.database import deliveries, runs
 from runner.server.dispatcher import cancel_queued
 from runner.server.doors import UNKNOWN, Doors, Here
 from runner.server.repositories import RepositoryError
+from runner.server.rights import Verb
 from runner.server.shown import Delivery, DeliveryId, Leaf, Run, RunId, Start, run_of
 from runner.state import fold
 
@@ -45,15 +46,21 @@ api = APIRouter(prefix="/api/v1", dependencies=[Depends(signed_in)])
 
 @api.get("/deliveries", operation_id="list_deliveries")
 async def list_deliveries(
-    doors: Here, project: str = "", before: str = "", limit: Annotated[int, Query(ge=1, le=200)] = 50
+    doors: Here, caller: SignedIn, project: str = "", before: str = "", limit: Annotated[int, Query(ge=1, le=200)] = 50
 ) -> list[Delivery]:
     """Deliveries, the newest first; `before` is the id of the last one of the page before."""
-    return await doors.database.read(lambda c: _deliveries(c, project, before, limit))
+    within = caller.projects(Verb.VIEW)
+    return await doors.database.read(lambda c: _deliveries(c, within, project, before, limit))
 
 
 @api.post("/deliveries/{id_}/redeliver", operation_id="redeliver")
-async def redeliver(id_: str, doors: Here) -> DeliveryId:
+async def redeliver(id_: str, doors: Here, caller: SignedIn) -> DeliveryId:
     """Work a delivery once more, as if it had just come."""
+    whose = select(deliveries.c.project).where(deliveries.c.id == id_)
+    project = await doors.database.read(lambda connection: connection.execute(whose).scalar_one_or_none())
+    if project is None:
+        raise UNKNOWN
+    caller.need(Verb.REDELIVER, project)
     if not await doors.database.write(lambda c: inbox.again(c, id_)):
         raise UNKNOWN
     doors.came_in()
@@ -63,25 +70,27 @@ async def redeliver(id_: str, doors: Here) -> DeliveryId:
 @api.get("/runs", operation_id="list_runs")
 async def list_runs(
     doors: Here,
+    caller: SignedIn,
     project: str = "",
     pipeline: str = "",
     before: str = "",
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> list[Run]:
     """Runs, the newest first; `before` is the id of the last one of the page before."""
-    return await doors.database.read(lambda c: _runs(c, project, pipeline, before, limit))
+    within = caller.projects(Verb.VIEW)
+    return await doors.database.read(lambda c: _runs(c, within, project, pipeline, before, limit))
 
 
 @api.get("/runs/{id_}", operation_id="get_run")
-async def get_run(id_: str, doors: Here) -> Run:
+async def get_run(id_: str, doors: Here, caller: SignedIn) -> Run:
     """One run."""
-    return await _run(doors, id_)
+    return await _run(doors, id_, caller, Verb.VIEW)
 
 
 @api.get("/runs/{id_}/leaves", operation_id="list_leaves")
-async def list_leaves(id_: str, doors: Here) -> list[Leaf]:
+async def list_leaves(id_: str, doors: Here, caller: SignedIn) -> list[Leaf]:
     """The leaves of a run that have been heard of, in the order in which they were."""
-    folder = _folder(doors, await _run(doors, id_))
+    folder = _folder(doors, await _run(doors, id_, caller, Verb.VIEW))
     return await anyio.to_thread.run_sync(_leaves, folder)
 
 
@@ -101,18 +110,20 @@ def _leaves(folder: RunFolder) -> list[Leaf]:
 
 @api.get("/runs/{id_}/events", operation_id="follow_run", response_class=_EventStream)
 async def follow_run(
-    id_: str, doors: Here, last_event_id: Annotated[int, Header()] = 0, *, follow: bool = True
+    id_: str, doors: Here, caller: SignedIn, last_event_id: Annotated[int, Header()] = 0, *, follow: bool = True
 ) -> StreamingResponse:
     """The events of a run as a stream (text/event-stream); it goes on after `Last-Event-ID`."""
-    run = await _run(doors, id_)
+    run = await _run(doors, id_, caller, Verb.VIEW)
     stream = _stream(_folder(doors, run), last_event_id, doors, id_, follow=follow)
     return StreamingResponse(stream, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
 
 
 @api.get("/runs/{id_}/logs/{leaf:path}", operation_id="get_log", response_class=_Text)
-async def get_log(id_: str, leaf: str, doors: Here, attempt: Annotated[int, Query(ge=1)] = 1) -> StreamingResponse:
+async def get_log(
+    id_: str, leaf: str, doors: Here, caller: SignedIn, attempt: Annotated[int, Query(ge=1)] = 1
+) -> StreamingResponse:
     """The log of one attempt as far as it has been written, byte for byte, as text that no browser runs."""
-    log = anyio.Path(_folder(doors, await _run(doors, id_)).log(leaf, attempt))
+    log = anyio.Path(_folder(doors, await _run(doors, id_, caller, Verb.VIEW)).log(leaf, attempt))
     if not await log.is_file():
         raise UNKNOWN
     return StreamingResponse(_bytes(log), media_type="text/plain; charset=utf-8", headers=_INERT)
@@ -125,13 +136,14 @@ async def _bytes(log: anyio.Path) -> AsyncIterator[bytes]:
 
 
 @api.post("/projects/{project}/runs", status_code=201, operation_id="start_run")
-async def start_run(project: str, start: Start, doors: Here) -> RunId:
+async def start_run(project: str, start: Start, doors: Here, caller: SignedIn) -> RunId:
     """Start a run of a pipeline. 422: there is no such pipeline, parameter or ref."""
+    caller.need(Verb.RUN, project)
     found = await doors.registry.project(project)
     if found is None:
         raise UNKNOWN
     try:
-        number, id_ = await doors.registry.intake(found).start(start.pipeline, start.ref, start.texts(), "the API")
+        number, id_ = await doors.registry.intake(found).start(start.pipeline, start.ref, start.texts(), caller.name)
     except PipeError as error:
         raise HTTPException(422, str(error)) from error
     except RepositoryError as error:
@@ -141,9 +153,9 @@ async def start_run(project: str, start: Start, doors: Here) -> RunId:
 
 
 @api.post("/runs/{id_}/cancel", status_code=202, operation_id="cancel_run")
-async def cancel_run(id_: str, doors: Here) -> RunId:
+async def cancel_run(id_: str, doors: Here, caller: SignedIn) -> RunId:
     """Ask a run to end, as Ctrl-C would."""
-    run = await _run(doors, id_)
+    run = await _run(doors, id_, caller, Verb.CANCEL)
     if run.state == "queued" and await doors.database.write(partial(cancel_queued, id_=id_)):
         doors.came_in()
         return RunId(run=id_, number=run.number)
@@ -151,38 +163,50 @@ async def cancel_run(id_: str, doors: Here) -> RunId:
         raise HTTPException(409, f"the run is {run.outcome}")
     if not await anyio.Path(_folder(doors, run).path).is_dir():
         raise HTTPException(503, "the run is just starting", {"Retry-After": "1"})
-    await anyio.to_thread.run_sync(Orders(_folder(doors, run).path).give, Cancel("the API"))
+    await anyio.to_thread.run_sync(Orders(_folder(doors, run).path).give, Cancel(caller.name))
     return RunId(run=id_, number=run.number)
 
 
 # -- reading ---------------------------------------------------------------------------------------
 
 
-def _deliveries(connection: Connection, project: str, before: str, limit: int) -> list[Delivery]:
+def _deliveries(
+    connection: Connection, within: frozenset[str] | None, project: str, before: str, limit: int
+) -> list[Delivery]:
     columns = [deliveries.c[name] for name in Delivery.model_fields]
     wanted = select(*columns).order_by(deliveries.c.id.desc()).limit(limit)
+    wanted = wanted if within is None else wanted.where(deliveries.c.project.in_(within))
     wanted = wanted.where(deliveries.c.project == project) if project else wanted
     wanted = wanted.where(deliveries.c.id < before) if before else wanted
     return [Delivery.model_validate(dict(row)) for row in connection.execute(wanted).mappings()]
 
 
-def _runs(connection: Connection, project: str, pipeline: str, before: str, limit: int) -> list[Run]:
+def _runs(
+    connection: Connection, within: frozenset[str] | None, project: str, pipeline: str, before: str, limit: int
+) -> list[Run]:
     wanted = select(runs).order_by(runs.c.id.desc()).limit(limit)
+    wanted = wanted if within is None else wanted.where(runs.c.project.in_(within))
     wanted = wanted.where(runs.c.project == project) if project else wanted
     wanted = wanted.where(runs.c.pipeline == pipeline) if pipeline else wanted
     wanted = wanted.where(runs.c.id < before) if before else wanted
     return [run_of(dict(row)) for row in connection.execute(wanted).mappings()]
 
 
-async def _run(doors: Doors, id_: str) -> Run:
+async def _run(doors: Doors, id_: str, caller: Caller, verb: Verb) -> Run:
+    """The run of that id, with which the caller may do something."""
+    found = await _found(doors, id_)
+    if found is None:
+        raise UNKNOWN
+    caller.need(verb, found.project)
+    return found
+
+
+async def _found(doors: Doors, id_: str) -> Run | None:
     def find(connection: Connection) -> Run | None:
         row = connection.execute(select(runs).where(runs.c.id == id_)).mappings().one_or_none()
         return run_of(dict(row)) if row else None
 
-    found = await doors.database.read(find)
-    if found is None:
-        raise UNKNOWN
-    return found
+    return await doors.database.read(find)
 
 
 def _folder(doors: Doors, run: Run) -> RunFolder:
@@ -193,7 +217,8 @@ async def _stream(folder: RunFolder, after: int, doors: Doors, id_: str, *, foll
     """Records as server-sent events, `id` their number; a comment when there has been nothing for a while."""
     said = time.monotonic()
     while True:
-        ended = (await _run(doors, id_)).state == "ended"
+        run = await _found(doors, id_)
+        ended = run is None or run.state == "ended"
         for record in await anyio.to_thread.run_sync(_records, folder, after):
             after, said = record.seq, time.monotonic()
             data = encode(record).rstrip()

@@ -1,4 +1,4 @@
-"""What the server itself knows, in SQL: projects, deliveries, runs, the refs it has seen, and what it has to report.
+"""What the server itself knows, in SQL: people, projects, deliveries, runs, refs it has seen, what it has to report.
 
 What happens *in* a run is in the run's folder alone. One thread writes; readers never wait for it (WAL).
 """
@@ -27,7 +27,20 @@ from sqlalchemy import (
     event,
 )
 
-__all__ = ["Database", "deliveries", "projects", "refs", "runs", "statuses", "times", "tokens"]
+__all__ = [
+    "Database",
+    "deliveries",
+    "grants",
+    "links",
+    "people",
+    "projects",
+    "refs",
+    "runs",
+    "sessions",
+    "statuses",
+    "times",
+    "tokens",
+]
 
 T = TypeVar("T")
 READERS = 8
@@ -132,14 +145,61 @@ statuses = Table(
 )
 """What a forge is to show beside a run's commit; a newer state takes the place of one that was not told yet."""
 
+people = Table(
+    "people",
+    _metadata,
+    Column("name", Text, primary_key=True),
+    Column("password", Text, nullable=False, default=""),  # an argon2id hash
+    Column("identity", Text, unique=True),  # issuer and subject of OpenID Connect, NULL without
+    Column("created", Float, nullable=False),
+)
+"""Who can sign in: by password, by an OpenID provider, or not yet."""
+
+grants = Table(
+    "grants",
+    _metadata,
+    Column("person", Text, primary_key=True),
+    Column("role", Text, primary_key=True),
+    Column("scope", Text, primary_key=True),  # a project, or "" for everything
+)
+"""Which roles a person has, and where; what a role may do is in `runner.server.rights`."""
+
+sessions = Table(
+    "sessions",
+    _metadata,
+    Column("digest", Text, primary_key=True),
+    Column("person", Text, nullable=False),
+    Column("address", Text, nullable=False),
+    Column("created", Float, nullable=False),
+    Column("seen", Float, nullable=False),
+    Index("sessions_person", "person"),
+)
+"""Browsers that are signed in: SHA-256 of ids of 256 random bits, never the ids."""
+
+links = Table(
+    "links",
+    _metadata,
+    Column("digest", Text, primary_key=True),
+    Column("person", Text, nullable=False),  # "" for the first administrator, who has no name yet
+    Column("expires", Float, nullable=False),
+)
+"""One-time links by which a person chooses a password: digests, as above."""
+
 tokens = Table(
     "tokens",
     _metadata,
-    Column("digest", Text, primary_key=True),
+    Column("id", Text, primary_key=True),
+    Column("digest", Text, nullable=False, unique=True),
     Column("name", Text, nullable=False),
+    Column("person", Text, nullable=False),  # "" when it belongs to a program and to nobody
+    Column("role", Text, nullable=False),
+    Column("scope", Text, nullable=False),
     Column("created", Float, nullable=False),
+    Column("expires", Float, nullable=False, default=0.0),  # 0: never
+    Column("used", Float, nullable=False, default=0.0),
+    Index("tokens_person", "person"),
 )
-"""Who may use the API: SHA-256 of tokens of 256 random bits, never the tokens."""
+"""By what programs use the API: digests, as above. A token may do no more than its person."""
 
 
 class _Write:

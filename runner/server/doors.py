@@ -9,6 +9,7 @@ from fastapi import Depends, HTTPException, Request
 
 from runner.server.database import Database
 from runner.server.layout import Layout
+from runner.server.passwords import Passwords
 from runner.server.registry import Registry
 
 __all__ = ["UNKNOWN", "Doors", "Here"]
@@ -27,8 +28,11 @@ class Doors:
     """Called when a delivery waits for work."""
     started: Callable[[], None]
     """Called when a run waits for its start."""
+    url: str = ""
+    """How people reach the server."""
     large: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(2))
     """How many large bodies are held at once."""
+    passwords: Passwords = field(default_factory=Passwords)
 
 
 def _here(request: Request) -> Doors:

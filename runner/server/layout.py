@@ -17,6 +17,11 @@ class Layout:
         """What the server itself knows."""
         return self.folder / "server.db"
 
+    @property
+    def setup_link(self) -> Path:
+        """The link by which the first administrator is made, when nobody was there to read it."""
+        return self.folder / "setup-link"
+
     def place(self, project: str) -> Path:
         """Everything of one project."""
         return self.folder / "projects" / project

@@ -1,11 +1,8 @@
 """One server: it takes the folder for itself, opens the doors, and works until it is told to end."""
 
-import hashlib
-import secrets
 import signal
 import socket
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,11 +11,11 @@ from pathlib import Path
 
 import anyio
 import uvicorn
-from sqlalchemy import Connection, func, insert, select
 
 from pipeline.errors import PipeError
 from runner.ownership import HEARTBEAT, Ownership, Taken
-from runner.server.database import Database, tokens
+from runner.server import links, people
+from runner.server.database import Database
 from runner.server.desk import Desk
 from runner.server.dispatcher import Dispatcher
 from runner.server.doors import Doors
@@ -30,7 +27,7 @@ from runner.server.registry import Registry
 from runner.server.sealing import Seal
 from runner.server.web import application
 
-__all__ = ["Options", "new_token", "open_folder", "serve"]
+__all__ = ["Options", "open_folder", "serve"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +44,14 @@ class Options:
     poll_every: float = 60.0
     passed_on: tuple[str, ...] = ()
     """Further variables of this process that runs see."""
+
+    @property
+    def public(self) -> str:
+        """The beginning of links, without a slash at its end."""
+        return self.url.rstrip("/") or f"http://{self.host}:{self.port}"
+
+
+_THIS_MACHINE = ("127.0.0.1", "::1", "localhost")
 
 
 def open_folder(folder: Path, environ: Mapping[str, str], *, make: bool = True) -> tuple[Layout, Database, Seal]:
@@ -66,14 +71,6 @@ def open_folder(folder: Path, environ: Mapping[str, str], *, make: bool = True) 
         raise PipeError(f"cannot use {error.filename or folder}: {error.strerror}") from error
 
 
-def new_token(connection: Connection, name: str) -> str:
-    """Make a token for the API; only its digest is kept."""
-    token = f"pipe_{secrets.token_urlsafe(32)}"
-    row = {"digest": hashlib.sha256(token.encode()).hexdigest(), "name": name, "created": time.time()}
-    connection.execute(insert(tokens).values(row))
-    return token
-
-
 def serve(options: Options, environ: Mapping[str, str]) -> int:
     """Serve until SIGINT or SIGTERM. Runs that are under way live on, and are found again at the next start.
 
@@ -87,8 +84,8 @@ def serve(options: Options, environ: Mapping[str, str]) -> int:
     except Taken as taken:
         raise PipeError(f"{layout.folder} belongs to {taken.owner.what or 'a server'}, {taken.owner}") from None
     try:
-        if not database.read_now(lambda c: c.execute(select(func.count()).select_from(tokens)).scalar_one()):
-            _hand_over(layout, database.write_now(lambda c: new_token(c, "first")))
+        if not database.read_now(people.administered):
+            _invite(options, layout, database)
         for name in database.read_now(known):
             database.read_now(partial(find, seal=seal, name=name))
         with _listening(options.host, options.port) as listener:
@@ -99,15 +96,27 @@ def serve(options: Options, environ: Mapping[str, str]) -> int:
     return 0
 
 
-def _hand_over(layout: Layout, token: str) -> None:
-    """Give the first token to whoever starts the server: on his screen, else in a file of his alone; never in a log."""
+def _invite(options: Options, layout: Layout, database: Database) -> None:
+    """Make the link for the first administrator: on the screen of who starts the server, else in a file of theirs.
+
+    It never goes into a log, and until it was used nobody but this machine is let in.
+
+    Raises:
+        PipeError: the server is to listen where others reach it.
+    """
+    if options.host not in _THIS_MACHINE:
+        raise PipeError(
+            f"there is no administrator yet, so this server may not listen at {options.host}: start it without --host, "
+            "open the link that it tells, and start it again; or make one here: pipe people add NAME --role admin "
+            "and pipe people password NAME"
+        )
+    link = f"{options.public}/setup#{database.write_now(partial(links.make, person=links.FIRST))}"
     if sys.stderr.isatty():
-        sys.stderr.write(f"pipe: the API's token, shown this once: {token}\n")
+        sys.stderr.write(f"pipe: there is no administrator yet; this link makes one, once, within a day: {link}\n")
         return
-    file = layout.folder / "first-token"
-    file.touch(mode=0o600)
-    file.write_text(f"{token}\n")
-    sys.stderr.write(f"pipe: the API's token is in {file}; remove it when you have it\n")
+    layout.setup_link.touch(mode=0o600)
+    layout.setup_link.write_text(f"{link}\n")
+    sys.stderr.write(f"pipe: there is no administrator yet; the link that makes one is in {layout.setup_link}\n")
 
 
 def _listening(host: str, port: int) -> socket.socket:
@@ -169,7 +178,6 @@ class _Web(uvicorn.Server):
 
 
 async def _serve(options: Options, layout: Layout, registry: Registry, beat: _Beat, listener: socket.socket) -> None:
-    url = options.url.rstrip("/") or f"http://{options.host}:{options.port}"
     dispatcher = Dispatcher(registry, layout, options.slots, options.passed_on)
     desk = Desk(registry.database, registry, dispatcher.wake, options.poll_every)
     feedback = Feedback(registry.database, registry)
@@ -179,7 +187,7 @@ async def _serve(options: Options, layout: Layout, registry: Registry, beat: _Be
         feedback.wake()
 
     dispatcher.ended = ended
-    app = application(Doors(registry.database, registry, layout, desk.wake, dispatcher.wake))
+    app = application(Doors(registry.database, registry, layout, desk.wake, dispatcher.wake, options.public))
     web = _Web(
         uvicorn.Config(
             app,
@@ -197,6 +205,6 @@ async def _serve(options: Options, layout: Layout, registry: Registry, beat: _Be
         house = partial(keep_house, registry.database, layout)
         for part in (desk.work, dispatcher.work, feedback.work, house, web.obey_signals, partial(beat.keep, web.end)):
             tasks.start_soon(part)
-        sys.stderr.write(f"pipe: serving {layout.folder} at {url}\n")
+        sys.stderr.write(f"pipe: serving {layout.folder} at {options.public}\n")
         await web.serve([listener])
         tasks.cancel_scope.cancel()

@@ -1,32 +1,54 @@
 """The application: the door where deliveries come in, and what is behind the other ones."""
 
 from contextlib import nullcontext
+from urllib.parse import quote
 
-from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, Response
+from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi.exception_handlers import http_exception_handler
+from fastapi.responses import RedirectResponse
+from starlette.exceptions import HTTPException
 
 from pipeline import __version__
 from runner.server import inbox
 from runner.server.api import api
 from runner.server.bounds import Bounded
-from runner.server.callers import signed_in
+from runner.server.callers import SignedIn, visitor
 from runner.server.doors import UNKNOWN, Doors, Here
+from runner.server.headers import Guarded
 from runner.server.metrics import exposition
+from runner.server.pages import account, signing_in
+from runner.server.pages.rendering import Static, problem
+from runner.server.rights import Verb
 from runner.server.shown import DeliveryId
 
 __all__ = ["application"]
 
 SMALL = 1 << 20
 """Bytes of a body that many may send at once; everything but a delivery may have no more."""
+_FOR_PROGRAMS = ("/api/", "/hooks/", "/metrics", "/healthz")
 
 
 def application(doors: Doors) -> FastAPI:
-    """The application; every path below `/api` wants a token, every delivery its signature."""
+    """The application; every delivery wants its signature, and everything else but a few pages somebody signed in."""
     app = FastAPI(title="pipe", version=__version__, docs_url=None, redoc_url=None, openapi_url="/api/v1/openapi.json")
     app.state.doors = doors
     app.add_middleware(Bounded)
-    app.include_router(_open)
-    app.include_router(api)
+    app.add_middleware(Guarded, https=doors.url.startswith("https://"))
+    app.add_exception_handler(HTTPException, _refused)
+    for router in (_open, api, signing_in.pages, account.pages):
+        app.include_router(router)
+    app.mount("/static", Static())
     return app
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    """Say what went wrong: to programs as JSON, to people as a page; nobody signed in: to the page for that."""
+    if not isinstance(error, HTTPException) or request.url.path.startswith(_FOR_PROGRAMS):
+        return await http_exception_handler(request, error)  # type: ignore[arg-type]
+    if error.status_code == 401 and request.method in ("GET", "HEAD"):
+        asked = f"{request.url.path}?{request.url.query}" if request.url.query else request.url.path
+        return RedirectResponse(f"/login?to={quote(asked, safe='')}", 303)
+    return problem(request, error, await visitor(request, request.app.state.doors))
 
 
 _open = APIRouter()
@@ -37,8 +59,9 @@ async def health() -> dict[str, str]:
     return {"status": "ok", "version": __version__}
 
 
-@_open.get("/metrics", dependencies=[Depends(signed_in)], include_in_schema=False)
-async def metrics(doors: Here) -> Response:
+@_open.get("/metrics", include_in_schema=False)
+async def metrics(doors: Here, caller: SignedIn) -> Response:
+    caller.need(Verb.VIEW)
     return Response(await doors.database.read(exposition), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 

@@ -1,11 +1,13 @@
 """A real server process on a loopback port, and a repository that it watches."""
 
+import contextlib
 import hashlib
 import hmac
 import json
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import urllib.error
 import urllib.request
@@ -89,7 +91,7 @@ class Server:
         self.process = subprocess.Popen(argv, cwd=self.folder, env=self.env, stdout=-3, stderr=errors, text=True)
         errors.close()
         until(self._answers)
-        self.token = (self.folder / ".pipe-server/first-token").read_text().strip()
+        self.token = self.token or pipe(self.folder, "token", "tests", "--role", "admin").stdout.strip()
 
     def _answers(self) -> bool:
         assert self.process is not None
@@ -175,3 +177,10 @@ def server(tmp_path: Path, repository: Repository) -> Iterator[Server]:
     yield made
     if made.process and made.process.poll() is None:
         made.stop()
+
+
+def sqlite(server: Server, words: str) -> list[tuple[object, ...]]:
+    with contextlib.closing(
+        sqlite3.connect(server.folder / ".pipe-server/server.db", isolation_level=None)
+    ) as connection:
+        return connection.execute(words).fetchall()

@@ -1,10 +1,8 @@
 """A push starts the right run, once, of the right commit; and nothing is lost when the server is killed."""
 
-import contextlib
 import json
 import os
 import signal
-import sqlite3
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,7 @@ from typing import Any
 import pytest
 
 from runner.folder import RunFolder
-from tests.runner.server.conftest import TEXT, Repository, Server
+from tests.runner.server.conftest import TEXT, Repository, Server, sqlite
 from tests.support.program import host, pipe
 from tests.support.wait import until
 
@@ -272,13 +270,6 @@ def test_a_time_that_came_while_nobody_was_there_is_made_up_for_once(server: Ser
     assert len(runs) <= 3, "of ten minutes the last one alone"
 
 
-def sqlite(server: Server, words: str) -> list[tuple[object, ...]]:
-    with contextlib.closing(
-        sqlite3.connect(server.folder / ".pipe-server/server.db", isolation_level=None)
-    ) as connection:
-        return connection.execute(words).fetchall()
-
-
 def test_a_forge_that_calls_its_repository_otherwise_is_understood(server: Server, repository: Repository) -> None:
     commit = repository.commit("two", src__a="two")
     server.push(commit, repo="http://inside.example:3000/team/shop.git")
@@ -343,7 +334,7 @@ def test_a_run_works_in_a_folder_of_its_own(server: Server, repository: Reposito
 
 def test_the_server_keeps_its_folder_to_itself(server: Server) -> None:
     assert (server.folder / ".pipe-server").stat().st_mode & 0o077 == 0
-    assert (server.folder / ".pipe-server/first-token").stat().st_mode & 0o077 == 0
+    assert (server.folder / ".pipe-server/setup-link").stat().st_mode & 0o077 == 0
     assert (server.folder / ".pipe-server/key").stat().st_mode & 0o077 == 0
 
 

@@ -1,0 +1,78 @@
+"""From a template to an answer: what every page has, and pages about what went wrong."""
+
+from functools import cache
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from fastapi import Request
+from fastapi.responses import HTMLResponse, Response
+from starlette.exceptions import HTTPException
+from starlette.staticfiles import StaticFiles
+
+from pipeline import __version__
+from runner.server.callers import Caller
+from runner.server.headers import PAGE
+from runner.server.rights import Verb
+
+__all__ = ["NAVIGATION", "Entry", "Static", "page", "problem"]
+
+_HERE = Path(__file__).parent
+
+
+class Entry(NamedTuple):
+    """One entry of the navigation, for those who may do something with what is there in any project."""
+
+    label: str
+    path: str
+    verb: Verb
+
+
+NAVIGATION: tuple[Entry, ...] = ()
+"""What stands in the head of every page, in this order."""
+
+
+class Static(StaticFiles):
+    """Our own style sheets, scripts and pictures; a browser asks whether they have changed."""
+
+    def __init__(self) -> None:
+        super().__init__(directory=_HERE / "static")
+
+    def file_response(self, *args: Any, **words: Any) -> Response:
+        """A file, or that it has not changed."""
+        answer = super().file_response(*args, **words)
+        answer.headers["Cache-Control"] = "no-cache"
+        return answer
+
+
+def page(
+    request: Request, template: str, caller: Caller | None = None, *, status: int = 200, **names: Any
+) -> HTMLResponse:
+    """A page from `templates/`; every text in it is escaped. `caller`: who is signed in, for head and forms."""
+    entries = [each for each in NAVIGATION if caller and caller.projects(each.verb) != frozenset()]
+    words = {"caller": caller, "entries": entries, "here": request.url.path, "version": __version__, **names}
+    text = _templates().get_template(template).render(words)
+    return HTMLResponse(text, status, {"Content-Security-Policy": PAGE})
+
+
+def problem(request: Request, error: HTTPException, caller: Caller | None = None) -> HTMLResponse:
+    """A page that says what went wrong and what to do about it."""
+    title = HTTPStatus(error.status_code).phrase
+    made = page(request, "problem.html", caller, status=error.status_code, title=title, detail=error.detail)
+    made.headers.update(error.headers or {})
+    return made
+
+
+@cache
+def _templates() -> Any:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    loader = FileSystemLoader(_HERE / "templates")
+    return Environment(
+        loader=loader,
+        autoescape=True,
+        undefined=StrictUndefined,
+        auto_reload=False,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )

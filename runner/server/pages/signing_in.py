@@ -1,0 +1,145 @@
+"""Signing in and out, the set-up of the first administrator, and the link by which a person chooses a password."""
+
+from functools import partial
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from fastapi import APIRouter, Depends, HTTPException, Request
+from fastapi.responses import RedirectResponse, Response
+from sqlalchemy import Connection
+
+from pipeline.errors import PipeError
+from runner.server import cookies, links, people, sessions
+from runner.server.callers import Caller, SignedIn, visitor
+from runner.server.doors import Doors, Here
+from runner.server.forms import form
+from runner.server.origins import address, elsewhere
+from runner.server.pages.rendering import page
+from runner.server.passwords import check
+from runner.server.rights import ADMIN, Grant
+from runner.server.sessions import digest_of
+
+__all__ = ["pages"]
+
+pages = APIRouter(include_in_schema=False, default_response_class=Response)
+
+_USED_UP = "the link is used up or too old: ask for a new one"
+
+
+async def _fields(request: Request, doors: Here) -> dict[str, str]:
+    """The fields of a form that nobody is signed in for; a page of somebody else cannot send it."""
+    if elsewhere(request, doors.url):
+        raise HTTPException(403, "this did not come from a page of this server: open the page again and repeat it")
+    return await form(request)
+
+
+Fields = Annotated[dict[str, str], Depends(_fields)]
+Visitor = Annotated[Caller | None, Depends(visitor)]
+
+
+@pages.get("/login")
+async def show_login(request: Request, caller: Visitor, to: str = "/") -> Response:
+    """The page on which a person signs in; who is signed in goes on at once."""
+    return RedirectResponse(_inside(to), 303) if caller else page(request, "login.html", to=to, name="", wrong="")
+
+
+@pages.post("/login")
+async def login(request: Request, doors: Here, fields: Fields) -> Response:
+    """Sign in by name and password."""
+    name, to = fields.get("name", "").strip().lower(), fields.get("to", "/")
+    person = await doors.database.read(lambda connection: people.find(connection, name))
+    if not await doors.passwords.match(person.password if person else "", fields.get("password", "")):
+        return page(request, "login.html", status=403, to=to, name=name, wrong="the name or the password is wrong")
+    return await _enter(request, doors, name, to)
+
+
+@pages.post("/logout")
+async def logout(request: Request, doors: Here, caller: SignedIn) -> Response:
+    """End this session."""
+    if caller.session:
+        await doors.database.write(partial(sessions.end, digest=caller.session.digest))
+    answer = RedirectResponse("/login", 303)
+    cookies.forget(answer, request, doors.url)
+    return answer
+
+
+@pages.get("/setup")
+async def show_setup(request: Request) -> Response:
+    """The page behind the link of the first start; its code is in the part of the link that no server sees."""
+    return page(request, "setup.html", name="", wrong="")
+
+
+@pages.post("/setup")
+async def set_up(request: Request, doors: Here, fields: Fields) -> Response:
+    """Make the first administrator, who is then signed in."""
+    name, password = fields.get("name", "").strip().lower(), fields.get("password", "")
+    code = fields.get("code", "").strip()
+
+    def make(connection: Connection, kept: str) -> None:
+        if links.take(connection, code) != links.FIRST or people.administered(connection):
+            raise PipeError(_USED_UP)
+        people.add(connection, name, [Grant(ADMIN)], password=kept)
+
+    try:
+        await _check_code(doors, code)
+        check(password, name)
+        await doors.database.write(partial(make, kept=await doors.passwords.hashed(password)))
+    except PipeError as error:
+        return page(request, "setup.html", status=422, name=name, wrong=str(error))
+    doors.layout.setup_link.unlink(missing_ok=True)
+    return await _enter(request, doors, name, "/")
+
+
+@pages.get("/password")
+async def show_password(request: Request) -> Response:
+    """The page behind a link that an administrator gave to a person."""
+    return page(request, "password.html", wrong="")
+
+
+@pages.post("/password")
+async def choose_password(request: Request, doors: Here, fields: Fields) -> Response:
+    """Take the password that a person chose, who is then signed in; their other sessions end."""
+    password, code = fields.get("password", ""), fields.get("code", "").strip()
+
+    def keep(connection: Connection, kept: str) -> str:
+        person = links.take(connection, code)
+        if not person:
+            raise PipeError(_USED_UP)
+        people.set_password(connection, person, kept)
+        return person
+
+    try:
+        check(password, await _check_code(doors, code))
+        person = await doors.database.write(partial(keep, kept=await doors.passwords.hashed(password)))
+    except PipeError as error:
+        return page(request, "password.html", status=422, wrong=str(error))
+    return await _enter(request, doors, person, "/")
+
+
+async def _check_code(doors: Doors, code: str) -> str:
+    """Whom a code is for; looked up before the dear work of hashing, which is for nobody without one."""
+    person = await doors.database.read(lambda connection: links.look(connection, code))
+    if person is None:
+        raise PipeError(_USED_UP)
+    return person
+
+
+async def _enter(request: Request, doors: Doors, person: str, to: str) -> Response:
+    """Begin a session, under a new id whatever the browser had before, and go on."""
+    before = cookies.session_id(request, doors.url)
+
+    def begin(connection: Connection) -> str:
+        sessions.end(connection, digest_of(before))
+        return sessions.begin(connection, person, address(request))
+
+    id_ = await doors.database.write(begin)
+    answer = RedirectResponse(_inside(to), 303)
+    cookies.give(answer, request, doors.url, id_)
+    return answer
+
+
+def _inside(to: str) -> str:
+    """A path on this server, whatever was asked for: browsers read two slashes, of either kind, as a host."""
+    parts = urlsplit(to)
+    good = to.startswith("/") and not to.startswith(("//", "/\\")) and not parts.scheme and to.isprintable()
+    return to if good else "/"
