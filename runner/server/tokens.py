@@ -5,7 +5,7 @@ import time
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, insert, or_, select
-from ulid import ULID
+from ulid_transform import ulid_now
 
 from pipeline.errors import PipeError
 from runner.server.database import tokens
@@ -41,7 +41,7 @@ def make(connection: Connection, name: str, person: str = "", grant: Grant = _ME
         raise PipeError("give the token a name of at most 100 characters, so that people know what it is for")
     token = f"pipe_{secrets.token_urlsafe(32)}"
     row = {
-        "id": str(ULID()),
+        "id": ulid_now(),
         "digest": digest_of(token),
         "name": name.strip(),
         "person": person,
