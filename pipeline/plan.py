@@ -93,6 +93,11 @@ class Trigger(_Frozen):
     url: str = ""
     fork: bool = False
 
+    @property
+    def trusted(self) -> bool:
+        """Whether its commit was put into the repository by somebody who may push to it."""
+        return not self.fork
+
 
 class RunIdentity(_Frozen):
     """A run's ULID, its display number and how the run before it ended (empty when there was none)."""
@@ -128,6 +133,8 @@ class Leaf(_Frozen):
     """Each other name in `when` → leaf and output, as in `references`."""
     skipped: str = ""
     """The condition that was false when the plan was made; empty if the leaf may run."""
+    withheld: str = ""
+    """Why a run that nobody vouches for leaves it out; empty if it does not."""
     env: dict[str, JsonValue] = {}
     """Variables of the pipeline and the stage: texts, or forms that are still open."""
     secrets: dict[str, str] = {}
@@ -150,6 +157,11 @@ class Leaf(_Frozen):
     artifacts: tuple[str, ...] = ()
     place: str = ""
     """`file:line` of the stage, for messages."""
+
+    @property
+    def never(self) -> str:
+        """Why the leaf is skipped whatever the others do; empty if it may run."""
+        return self.withheld or (f"when: {self.skipped}" if self.skipped else "")
 
 
 class Plan(_Frozen):

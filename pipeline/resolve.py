@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from pipeline.draft import Kinds
+from pipeline.draft import Kind, Kinds
 from pipeline.errors import InvalidPipeline, PipeError, nearest
 from pipeline.layout import Given, Layout
 from pipeline.model import PipelineFile
 from pipeline.params import Offered, Unset, gather
 from pipeline.plan import Concurrency, Leaf, Plan, RunIdentity, SecretSource, Trigger
+from pipeline.untrusted import apart, withhold
 from pipeline.values import Report
 
 __all__ = ["assignments", "resolve"]
@@ -40,6 +41,8 @@ def resolve(  # noqa: PLR0913 - a plan holds all of its inputs, and each has its
     layout = Layout(pipeline.name, pipeline.node, pipeline.spec, kinds, Given(run, trigger, values), report)
     if report.problems:
         raise InvalidPipeline(report.problems)
+    kind_of = {name: made.kind for name, made in layout.drafts.items()}
+    leaves = layout.leaves if trigger.trusted else [withhold(leaf, kind_of[leaf.stage]) for leaf in layout.leaves]
     return Plan(
         pipeline=pipeline.name,
         file=file.name,
@@ -50,10 +53,10 @@ def resolve(  # noqa: PLR0913 - a plan holds all of its inputs, and each has its
         secrets={name: SecretSource(kind=spec.kind, env=spec.env) for name, spec in pipeline.spec.secrets.items()},
         pools=layout.pools,
         timeout=layout.bounds.timeout,
-        concurrency=_concurrency(layout),
-        leaves=tuple(leaf for leaf in layout.leaves if not layout.drafts[leaf.stage].last),
-        finally_=tuple(leaf for leaf in layout.leaves if layout.drafts[leaf.stage].last),
-        checks_out=any(_checks_out(layout, leaf) for leaf in layout.leaves),
+        concurrency=_concurrency(layout) if trigger.trusted else apart(_concurrency(layout)),
+        leaves=tuple(leaf for leaf in leaves if not layout.drafts[leaf.stage].last),
+        finally_=tuple(leaf for leaf in leaves if layout.drafts[leaf.stage].last),
+        checks_out=any(_checks_out(kind_of[leaf.stage], leaf) for leaf in leaves),
     )
 
 
@@ -62,9 +65,8 @@ def _concurrency(layout: Layout) -> Concurrency | None:
     return Concurrency(group=found.group, busy=found.busy) if found else None
 
 
-def _checks_out(layout: Layout, leaf: Leaf) -> bool:
-    kind = layout.drafts[leaf.stage].kind
-    return kind is not None and "into" in kind.model_fields and not leaf.skipped
+def _checks_out(kind: Kind | None, leaf: Leaf) -> bool:
+    return kind is not None and "into" in kind.model_fields and not leaf.never
 
 
 # -- parameters ------------------------------------------------------------------------------------

@@ -365,6 +365,10 @@ class Stage(BaseModel, ABC, Generic[OutputsT]):
     """Modules that `run` imports and that take long to load: an engine loads them while other stages work."""
     default_timeout: ClassVar[timedelta] = timedelta(hours=1)
     """The limit of an attempt when the file names none."""
+    contained: ClassVar[bool] = False
+    """It changes nothing but the run's workspace and this machine: a stranger's commit may be run through it."""
+    secrets_optional: ClassVar[bool] = False
+    """What its fields name as secrets opens more to it, and it works without: a stranger's run leaves them out."""
     starts_processes: ClassVar[bool] = False
     """It works through `ctx.exec`, so that `executor:` can move it elsewhere."""
 

@@ -355,7 +355,7 @@ class Engine:
         wave = self._wave
         for leaf, never in wave.schedule.ready():
             stop = wave.stop or wave.stopped_stages.get(leaf.stage)
-            cause = never or (_condition(leaf, leaf.skipped) if leaf.skipped else None)
+            cause = never or (_condition(leaf, leaf.never) if leaf.never else None)
             if stop and (self._cancel or not cause):
                 self._finish(leaf, Result(stop.outcome, stop.cause))
             elif cause:
@@ -387,7 +387,7 @@ class Engine:
         """The end of a leaf whose needs are met but which must not start: its condition, or a missing value."""
         try:
             if leaf.when and not evaluate(leaf.when, self._results.names(leaf)):
-                return Result(Outcome.SKIPPED, _condition(leaf, leaf.when))
+                return Result(Outcome.SKIPPED, _condition(leaf, f"when: {leaf.when}"))
             for reference in leaf.references:
                 self._results.value(leaf, reference)
         except ConditionError as error:
@@ -469,4 +469,4 @@ class Engine:
 
 
 def _condition(leaf: Leaf, text: str) -> Cause:
-    return Cause(CauseKind.CONDITION, f"when: {text}", (leaf.name,))
+    return Cause(CauseKind.CONDITION, text, (leaf.name,))

@@ -21,6 +21,20 @@ class Host:
     """The run's id, if the host gave one."""
     trigger: Trigger = field(default_factory=Trigger)
 
+    def source(self) -> dict[str, str]:
+        """What `checkout` takes for the run's own source on our server: a repository and the very commit in it."""
+        trigger = self.trigger
+        named = {
+            "PIPE_SOURCE": trigger.repo,
+            # a branch of a fork is none of the repository, whatever it is called
+            "PIPE_SOURCE_REF": "" if trigger.fork else trigger.branch or trigger.tag,
+            "PIPE_SOURCE_COMMIT": trigger.commit,
+            "PIPE_SOURCE_FROM": self.environ.get("PIPE_SERVER_FROM", ""),
+            "PIPE_SOURCE_HEAD": self.environ.get("PIPE_SERVER_HEAD", ""),
+            "PIPE_SOURCE_STRANGE": "" if trigger.trusted else "1",
+        }
+        return {name: value for name, value in named.items() if value or name == "PIPE_SOURCE_REF"}
+
     def base(self) -> dict[str, str]:
         """The environment that every process starts from: all of the host's but secrets.
 

@@ -12,7 +12,7 @@ __all__ = ["load_heavy_modules"]
 
 async def load_heavy_modules(world: World) -> None:
     """Load what the kinds of a plan will import; a module that cannot be is told by the stage that needs it."""
-    kinds = {leaf.uses: world.kind(leaf.uses) for leaf in world.plan.leaves if not leaf.skipped}
+    kinds = {leaf.uses: world.kind(leaf.uses) for leaf in world.plan.leaves if not leaf.never}
     for name in dict.fromkeys(module for kind in kinds.values() for module in kind.heavy):
         with suppress(Exception):
             await anyio.to_thread.run_sync(import_module, name, abandon_on_cancel=True)

@@ -87,7 +87,7 @@ def find_secrets(plan: Plan, environ: Mapping[str, str], store: Path, *, last_on
 def _wanted(leaves: Iterable[Leaf]) -> dict[str, list[str]]:
     wanted: dict[str, list[str]] = {}
     for leaf in leaves:
-        for name in () if leaf.skipped else leaf.secret_names:
+        for name in () if leaf.never else leaf.secret_names:
             stages = wanted.setdefault(name, [])
             if leaf.stage not in stages:
                 stages.append(leaf.stage)

@@ -1,7 +1,7 @@
 """`uses: checkout`: the sources of a run, one commit for all of its stages."""
 
 from pathlib import Path, PurePosixPath
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field, JsonValue, field_validator
 
@@ -33,6 +33,9 @@ class CheckoutOutputs(Outputs):
 
 class Checkout(Stage[CheckoutOutputs]):
     """Check out a commit from git; a branch is looked up once a run."""
+
+    contained: ClassVar[bool] = True
+    secrets_optional: ClassVar[bool] = True
 
     url: str = ""
     """http(s), ssh or file, without a login in it. Empty: the repository that the pipeline's file is in."""
@@ -68,7 +71,7 @@ class Checkout(Stage[CheckoutOutputs]):
         if source := ctx.env.get("PIPE_SOURCE_DIR"):
             return await _copied(ctx, Path(source), folder)
         address = await self._address(ctx)
-        remote = Remote(ctx, address, self.secret)
+        remote = Remote(ctx, address, self.secret, strange=bool(ctx.env.get("PIPE_SOURCE_STRANGE")))
         found = await self._find(ctx, remote, address)
         ctx.log(f"{address}: {found.ref or self.ref or 'HEAD'} is {found.commit}")
         await remote.bring(found, folder, depth=self.depth, submodules=self.submodules)
@@ -89,26 +92,29 @@ class Checkout(Stage[CheckoutOutputs]):
         return "" if head.commit == outputs.commit else f"{self.into} stands at {head.commit}, not at {outputs.commit}"
 
     async def _address(self, ctx: StageContext) -> Address:
-        url = self.url or await _own_source(ctx)
+        elsewhere = ctx.env.get("PIPE_SOURCE_FROM", "") if self._takes_event(ctx) else ""
+        url = elsewhere or self.url or await _own_source(ctx)
         try:
             return parse_url(url)
         except ValueError as error:
             raise StageFailed(f"url: {error}", kind=CauseKind.CONFIG) from None
 
     async def _find(self, ctx: StageContext, remote: Remote, address: Address) -> Found:
-        ref = self._wanted(ctx)
+        ours = self._takes_event(ctx)
+        ref = ctx.env["PIPE_SOURCE_COMMIT"] if ours else self.ref
+        leads_to_it = ctx.env.get("PIPE_SOURCE_HEAD", "") if ours else ""
 
         async def find() -> JsonValue:
-            return (await remote.find(ref)).as_json()
+            return (await remote.find(ref, leads_to_it)).as_json()
 
         return Found.of(await ctx.once(f"git {address.url} {ref or 'HEAD'}", find))
 
-    def _wanted(self, ctx: StageContext) -> str:
-        """The ref to look up; of what started the run its very commit, not the newest by now."""
+    def _takes_event(self, ctx: StageContext) -> bool:
+        """Whether what started the run is meant: then its very commit is taken, not the newest by now."""
         commit = ctx.env.get("PIPE_SOURCE_COMMIT", "")
         if not commit or (self.url and not same_repository(self.url, ctx.env.get("PIPE_SOURCE", ""))):
-            return self.ref
-        return commit if self.ref in ("", ctx.env.get("PIPE_SOURCE_REF", ""), commit) else self.ref
+            return False
+        return self.ref in ("", ctx.env.get("PIPE_SOURCE_REF", ""), commit)
 
 
 async def _own_source(ctx: StageContext) -> str:

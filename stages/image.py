@@ -32,6 +32,7 @@ class Image(Stage[ImageOutputs]):
     """Build an image from a Dockerfile, in the docker engine that DOCKER_HOST names."""
 
     computes: ClassVar[bool] = True
+    contained: ClassVar[bool] = True
     heavy: ClassVar[tuple[str, ...]] = ("docker",)
 
     image: str

@@ -27,6 +27,7 @@ class Maven(Stage[NoOutputs]):
     """Run Maven goals; says which module failed, and why."""
 
     computes: ClassVar[bool] = True
+    contained: ClassVar[bool] = True
     starts_processes: ClassVar[bool] = True
 
     goals: Annotated[str | tuple[str, ...], BeforeValidator(_words)] = ("clean", "package", "-Dmaven.test.skip=true")

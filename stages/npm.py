@@ -28,6 +28,7 @@ class Npm(Stage[NoOutputs]):
     """Install npm packages, once for the same lock file, and run a script of package.json."""
 
     computes: ClassVar[bool] = True
+    contained: ClassVar[bool] = True
     starts_processes: ClassVar[bool] = True
 
     target: str = ""

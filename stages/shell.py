@@ -22,6 +22,7 @@ class Shell(Stage[NoOutputs]):
     """Run a script in a shell, or one program without a shell."""
 
     computes: ClassVar[bool] = True
+    contained: ClassVar[bool] = True
     starts_processes: ClassVar[bool] = True
 
     script: Script = ""

@@ -88,8 +88,8 @@ def _never(leaves: Sequence[Leaf]) -> dict[str, str]:
 
 
 def _own_reason(leaf: Leaf, skipped: Mapping[str, str]) -> Cause | None:
-    if leaf.skipped:
-        return Cause(CauseKind.CONDITION, f"when: {leaf.skipped}", (leaf.name,))
+    if leaf.never:
+        return Cause(CauseKind.CONDITION, leaf.never, (leaf.name,))
     if source := _missing(leaf, skipped):
         return Cause(CauseKind.DEPENDENCY, f"needs a value of {source}, which is skipped", (source, "skipped"))
     return None

@@ -107,13 +107,13 @@ def _check_source(plan: Plan, options: Options) -> None:
     """`--source` puts one folder in the place of one checkout, and what no commit holds is not released by accident."""
     if not options.source:
         return
-    checkouts = [leaf.name for leaf in plan.leaves if leaf.uses == "checkout" and not leaf.skipped]
+    checkouts = [leaf.name for leaf in plan.leaves if leaf.uses == "checkout" and not leaf.never]
     if len(checkouts) != 1:
         raise PipeError(
             f"--source stands for one checkout, and {plan.pipeline} has {len(checkouts)}"
             f"{': ' + ', '.join(checkouts) if checkouts else ''}"
         )
-    deploys = sorted({leaf.stage for leaf in plan.leaves if leaf.uses == "deploy" and not leaf.skipped})
+    deploys = sorted({leaf.stage for leaf in plan.leaves if leaf.uses == "deploy" and not leaf.never})
     if deploys and not options.allow_dirty:
         raise PipeError(
             f"--source builds what no commit holds, and {plan.pipeline} would release it ({', '.join(deploys)}): "
@@ -150,9 +150,7 @@ def _tell_of_the_last(store: Store, pipeline: str) -> None:
 def _source(file: Path, folder: str, host: Host) -> Mapping[str, str]:
     named = {"PIPE_SOURCE": str(file.absolute().parent)}
     if host.name == "server":
-        trigger = host.trigger
-        refs = {"PIPE_SOURCE_REF": trigger.branch or trigger.tag, "PIPE_SOURCE_COMMIT": trigger.commit}
-        named = {"PIPE_SOURCE": trigger.repo, **refs}
+        named = host.source()
     if folder:
         named["PIPE_SOURCE_DIR"] = str(Path(folder).absolute())
     return named

@@ -1,6 +1,7 @@
 """`uses: checkout`: which commit comes, where to, and what goes wrong in which words."""
 
 import os
+import re
 import socket
 import subprocess
 import time
@@ -384,3 +385,70 @@ async def test_submodules_come_when_asked_for(ctx: FakeContext, repository: Path
     await checkout(url=str(repository), into="with", submodules=True).run(ctx)
     assert not (ctx.workspace / "without" / "part" / "part").exists()
     assert (ctx.workspace / "with" / "part" / "part").read_text() == "p"
+
+
+@pytest.mark.parametrize(
+    "address", ["file://{}/part", "ext::sh -c touch% pwned", "ssh://git@127.0.0.1:1/part", "-u./x"]
+)
+async def test_submodules_of_a_stranger_lead_to_what_anybody_may_read_alone(
+    ctx: FakeContext, repository: Path, tmp_path: Path, address: str
+) -> None:
+    (tmp_path / "part").mkdir()
+    git(tmp_path / "part", "init", "-q", "-b", "main")
+    commit(tmp_path / "part", "Part", part="p")
+    git(repository, "-c", "protocol.file.allow=always", "submodule", "add", "-q", f"file://{tmp_path}/part", "part")
+    (repository / ".gitmodules").write_text(f'[submodule "part"]\n\tpath = part\n\turl = {address.format(tmp_path)}\n')
+    commit(repository, "With a part from elsewhere")
+    ctx.env["PIPE_SOURCE_STRANGE"] = "1"
+    with pytest.raises(StageErrored) as caught:
+        await checkout(url=str(repository), submodules=True).run(ctx)
+    assert re.search("transport '.*' not allowed|disallowed submodule url", "\n".join(caught.value.cause.evidence))
+    assert not (ctx.workspace / "part" / "part").exists()
+    assert not list(tmp_path.rglob("pwned"))
+
+
+# -- a pull request of a fork ----------------------------------------------------------------------
+
+
+def forked(repository: Path, tmp_path: Path) -> tuple[Path, str]:
+    """A bare base that shows a stranger's commit as a pull request alone, and that commit."""
+    bare = tmp_path / "base.git"
+    git(tmp_path, "clone", "-q", "--bare", str(repository), str(bare))
+    git(repository, "checkout", "-q", "-b", "topic")
+    head = commit(repository, "Theirs", file="theirs")
+    git(repository, "push", "-q", str(bare), f"{head}:refs/pull/7/head")
+    return bare, head
+
+
+async def test_the_commit_of_a_pull_request_is_found_by_the_ref_that_leads_to_it(
+    ctx: FakeContext, repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bare, head = forked(repository, tmp_path)
+    ctx.env |= {"PIPE_SOURCE": bare.as_uri(), "PIPE_SOURCE_REF": "", "PIPE_SOURCE_COMMIT": head}
+    ctx.env |= {"PIPE_SOURCE_HEAD": "refs/pull/7/head", "PIPE_SOURCE_STRANGE": "1"}
+    asked: list[list[str]] = []
+
+    async def refuse_single_commits(self: remote.Remote, options: object, refs: list[str], folder: Path) -> object:
+        asked.append(list(refs))
+        if refs == [head]:
+            return 128, ["error: Server does not allow request for unadvertised object"]
+        return await fetch(self, options, refs, folder)  # type: ignore[arg-type]
+
+    fetch = remote.Remote._fetch_once
+    monkeypatch.setattr(remote.Remote, "_fetch_once", refuse_single_commits)
+    outputs = await checkout().run(ctx)
+    assert (outputs.commit, outputs.branch, (ctx.workspace / "file").read_text()) == (head, "", "theirs")
+    assert asked == [[head], ["refs/pull/7/head"]]
+
+
+async def test_the_commit_of_a_fork_that_its_base_does_not_show_comes_from_the_fork(
+    ctx: FakeContext, repository: Path, tmp_path: Path
+) -> None:
+    bare, head = forked(repository, tmp_path)
+    git(bare, "update-ref", "-d", "refs/pull/7/head")
+    ctx.env |= {"PIPE_SOURCE": "https://git.example/base.git", "PIPE_SOURCE_REF": "", "PIPE_SOURCE_COMMIT": head}
+    ctx.env |= {"PIPE_SOURCE_FROM": repository.as_uri(), "PIPE_SOURCE_HEAD": "refs/heads/topic"}
+    outputs = await checkout(url="https://git.example/base", into="a").run(ctx)
+    assert (outputs.commit, outputs.branch) == (head, "topic")
+    other = await checkout(url=bare.as_uri(), into="b").run(ctx)
+    assert other.branch == "main", "what is not the event's own repository comes from where it says"

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
+from types import MappingProxyType
 
 import anyio
 from pydantic import JsonValue
@@ -64,23 +65,27 @@ class Found:
 class Remote:
     """One repository somewhere, with the login to it."""
 
-    def __init__(self, ctx: StageContext, address: Address, secret: str = "") -> None:
+    def __init__(self, ctx: StageContext, address: Address, secret: str = "", *, strange: bool = False) -> None:
+        """`strange`: what it holds may be a stranger's, whose submodules lead to places that anybody may read."""
         self._ctx = ctx
+        self._strange = strange
         self._address = address
         self._secret = secret
         self._environment: Mapping[str, str] | None = None
 
     # -- looking up --------------------------------------------------------------------------------
 
-    async def find(self, ref: str) -> Found:
+    async def find(self, ref: str, leads_to_it: str = "") -> Found:
         """The commit that a branch, a tag, a full ref or a commit means now; empty: the remote's HEAD.
+
+        `leads_to_it` is the full ref that is known to lead to a commit.
 
         Raises:
             StageFailed: there is no such ref, no such repository, or the login is refused.
             StageErrored: the host does not answer.
         """
         if is_commit(ref):
-            return Found(ref)
+            return Found(ref, leads_to_it)
         if not ref:
             return self._head(await self._refs("--symref", patterns=["HEAD"]))
         try:
@@ -150,7 +155,7 @@ class Remote:
         await self._check_out(found, folder, state)
         if submodules:
             words = ["submodule", "update", "--init", "--recursive", *([f"--depth={depth}"] if depth else [])]
-            code, lines = await self._git(words, self._shown, folder)
+            code, lines = await self._git(words, self._shown, folder, self._reachable())
             if code:
                 raise trouble("submodule", self._address, lines, self._secret)
 
@@ -199,8 +204,18 @@ class Remote:
 
     # -- running git -------------------------------------------------------------------------------
 
+    def _reachable(self) -> Mapping[str, str]:
+        """What holds back the submodules of a stranger: neither our ssh keys nor our disk are for them."""
+        return (
+            {"GIT_ALLOW_PROTOCOL": "http:https" if self._address.scheme == "http" else "https"} if self._strange else {}
+        )
+
     async def _git(
-        self, words: Sequence[str], take: Callable[[str], bool], folder: Path | None = None
+        self,
+        words: Sequence[str],
+        take: Callable[[str], bool],
+        folder: Path | None = None,
+        besides: Mapping[str, str] = MappingProxyType({}),
     ) -> tuple[int, list[str]]:
         """Run git; lines that `take` does not want are logged. Returns its exit code and its last such lines."""
         if self._environment is None:
@@ -215,7 +230,9 @@ class Remote:
         lines = Lines(sort)
         argv = [*without(self._ctx.env), *git(folder), *words]
         where = folder or self._ctx.root
-        ended = await self._ctx.exec(argv, env=self._environment, cwd=where, output=lines.feed, check=False)
+        ended = await self._ctx.exec(
+            argv, env={**self._environment, **besides}, cwd=where, output=lines.feed, check=False
+        )
         lines.end()
         return ended.exit_code, list(kept)
 
