@@ -106,7 +106,7 @@ def value(text: str, names: Mapping[str, JsonValue]) -> JsonValue:
     except RuntimeError as error:
         raise ConditionError(next(_faults(text, str(error))).message) from None
     if result.type() == cel.Type.ERROR:
-        raise ConditionError(_first_line(str(result.value())))
+        raise ConditionError(_run_time_words(text, _first_line(str(result.value()))))
     found: JsonValue = result.plain_value()
     return found
 
@@ -204,6 +204,21 @@ def _plain_words(message: str) -> str:
         said = match[1].replace("mismatched input '<EOF>'", "it ends too early")
         return f"not valid CEL: {said}"
     return message
+
+
+def _run_time_words(text: str, said: str) -> str:
+    """What is wrong with the values of an expression that was sound."""
+    if match := re.fullmatch(r'Key not found in map : "(.*)"', said):
+        key = re.escape(match[1])
+        owner = re.search(rf"""([A-Za-z_][\w.\[\]'"-]*?)(?:\.{key}\b|\[(['"]){key}\2\])""", text, re.ASCII)
+        return f"{owner[1] if owner else 'a map in it'} has no '{match[1]}'"
+    if "SELECT to non-message type" in said:
+        return "a field is asked of something that has none"
+    if match := re.fullmatch(r"Index error: index=(-?\d+) size=(\d+)", said):
+        return f"a list of {match[2]} has no item {match[1]}"
+    if match := re.fullmatch(r"No matching overloads found : _?([^(]+?)_?\((.*)\)", said):
+        return f"`{match[1]}` cannot take {match[2]}"
+    return said
 
 
 def _first_line(said: str) -> str:

@@ -1,9 +1,11 @@
 """Mistakes of the file or of the call, worded for the person who made them."""
 
+import json
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-__all__ = ["InvalidPipeline", "PipeError", "Place", "Problem", "nearest"]
+__all__ = ["InvalidPipeline", "PipeError", "Place", "Problem", "nearest", "quoted"]
 
 EXCERPT = 150
 """Longest line of an excerpt; of a longer one the part around the place is shown."""
@@ -77,6 +79,11 @@ def nearest(word: str, known: Iterable[str]) -> str:
     if close:
         return f"did you mean '{close[0]}'?"
     return f"known: {', '.join(names)}" if 0 < len(names) <= 24 else ""
+
+
+def quoted(text: str) -> str:
+    """A text as YAML takes it in a list or map, in quotes where it could be read as something else."""
+    return text if re.fullmatch(r"[A-Za-z0-9_./-]+", text) else json.dumps(text, ensure_ascii=False)
 
 
 def _position(place: Place) -> tuple[int, int]:

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final, Generic, TypeAlias, TypeVar, Union, ge
 from pydantic import BaseModel, JsonValue, ValidationError
 from pydantic_core import ErrorDetails
 
-from pipeline.errors import nearest
+from pipeline.errors import nearest, quoted
 from pipeline.expressions import Form, is_open
 
 __all__ = ["Complaint", "Path", "Shaped", "at_path", "flat", "judge", "keys", "marks", "open_in"]
@@ -242,7 +242,8 @@ _WANTED = {
 def _words(details: ErrorDetails) -> tuple[str, str]:
     kind, given = details["type"], details["input"]
     if kind in _WANTED:
-        return f"must be {_WANTED[kind]}, not {_described(given)}", ""
+        alone = _WANTED[kind] == "a list" and isinstance(given, str) and given
+        return f"must be {_WANTED[kind]}, not {_described(given)}", f"write `[{quoted(given)}]`" if alone else ""
     if kind in ("literal_error", "enum"):
         choices = re.findall(r"'([^']*)'", details["ctx"]["expected"])
         return f"{_described(given)} is none of {', '.join(choices)}", _close(given, choices)

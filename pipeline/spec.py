@@ -5,7 +5,7 @@ The models take what YAML says as texts, lists and maps. JSON schema and documen
 
 import re
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import PurePosixPath
@@ -26,6 +26,7 @@ from pydantic import (
     model_validator,
 )
 
+from pipeline.errors import quoted
 from pipeline.stage import Duration, Glob, SecretKind
 
 __all__ = [
@@ -528,38 +529,68 @@ class CronTrigger(TriggerSpec):
         return zone
 
 
-def _list_of(value: object) -> object:
-    return [value] if isinstance(value, Mapping) else value
+def _written(word: str, key: str, given: Sequence[str]) -> str:
+    """How a trigger is written of which somebody gave nothing but the value of one key."""
+    if not key or list(given) in (["true"], ["yes"]):
+        return f"{word}: {{}}"
+    texts = [quoted(text) for text in given]
+    if key in ("name", "at"):
+        maps = [f"{{{key}: {text}}}" for text in texts]
+        return f"{word}: {maps[0] if len(maps) == 1 else '[' + ', '.join(maps) + ']'}"
+    return f"{word}: {{{key}: [{', '.join(texts)}]}}"
 
 
-def _map_or_list(model: type[BaseModel]) -> BeforeValidator:
-    return BeforeValidator(_list_of, json_schema_input_type=model | GenericAlias(tuple, (model, ...)))
+def _maps(word: str, key: str) -> Callable[[object], object]:
+    """A map stands for a list of one; whoever writes only what `key` would hold is shown how to write it."""
+
+    def judge(value: object) -> object:
+        if isinstance(value, Mapping):
+            return [value]
+        given = value if isinstance(value, list) else [value]
+        texts = [str(each) for each in given if isinstance(each, str | int)]
+        if texts and len(texts) == len(given):
+            raise ValueError(f"must be a map or a list of maps: write `{_written(word, key, texts)}`")
+        return value
+
+    return judge
+
+
+def _map_or_list(model: type[BaseModel], word: str, key: str = "") -> BeforeValidator:
+    return BeforeValidator(_maps(word, key), json_schema_input_type=model | GenericAlias(tuple, (model, ...)))
 
 
 class Triggers(_Spec):
     """What starts a run by itself; each a map or a list of maps."""
 
-    push: Annotated[tuple[PushTrigger, ...], _map_or_list(PushTrigger)] = ()
+    push: Annotated[tuple[PushTrigger, ...], _map_or_list(PushTrigger, "push", "branches")] = ()
     """Pushes to branches."""
-    tag: Annotated[tuple[TagTrigger, ...], _map_or_list(TagTrigger)] = ()
+    tag: Annotated[tuple[TagTrigger, ...], _map_or_list(TagTrigger, "tag", "tags")] = ()
     """New tags."""
     pull_request: Annotated[
         tuple[PullRequestTrigger, ...],
-        _map_or_list(PullRequestTrigger),
+        _map_or_list(PullRequestTrigger, "pull_request", "branches"),
     ] = ()
     """Pull requests."""
     pipeline: Annotated[
         tuple[PipelineTrigger, ...],
-        _map_or_list(PipelineTrigger),
+        _map_or_list(PipelineTrigger, "pipeline", "name"),
     ] = ()
     """Ends of other pipelines."""
     webhook: Annotated[
         tuple[WebhookTrigger, ...],
-        _map_or_list(WebhookTrigger),
+        _map_or_list(WebhookTrigger, "webhook"),
     ] = ()
     """Requests from elsewhere."""
-    cron: Annotated[tuple[CronTrigger, ...], _map_or_list(CronTrigger)] = ()
+    cron: Annotated[tuple[CronTrigger, ...], _map_or_list(CronTrigger, "cron", "at")] = ()
     """Points in time."""
+
+
+def _named_triggers(value: object) -> object:
+    words = value if isinstance(value, list) else [value]
+    if all(isinstance(word, str) for word in words):
+        known = [str(word) for word in words if word in Triggers.model_fields] or ["push"]
+        raise ValueError(f"must be a map: write `triggers: {{{', '.join(f'{word}: {{}}' for word in known)}}}`")
+    return value
 
 
 class Concurrency(_Spec):
@@ -598,7 +629,7 @@ class PipelineSpec(Bounds):
     """Its inputs."""
     secrets: dict[Free, Secrets] = {}
     """The secrets it uses, each `text`, `login`, `file` or `ssh`; their values come from the host."""
-    triggers: Triggers | None = None
+    triggers: Annotated[Triggers | None, BeforeValidator(_named_triggers, json_schema_input_type=Triggers)] = None
     """What starts a run by itself."""
     release: Annotated[Release | None, NOT_BUILT] = None
     """What happens when a deploy fails."""

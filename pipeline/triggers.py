@@ -30,10 +30,10 @@ from pipeline.spec import (
 )
 from pipeline.values import Report, Use, entries, read_value
 
-__all__ = ["Decision", "Event", "check_triggers", "circle", "decide"]
+__all__ = ["Decision", "Event", "check_triggers", "circle", "decide", "repositories_followed"]
 
 _PAYLOAD: Final[Mapping[str, conditions.Type]] = {"body": "any", "headers": "any"}
-_SKIP: Final = re.compile(r"\[(?:skip ci|ci skip)\]", re.IGNORECASE)
+_SKIP: Final = re.compile(r"\[(?:skip ci|ci skip|no ci|skip actions|actions skip)\]", re.IGNORECASE)
 _GLOBS: Final = ("branches", "tags", "paths")
 
 # -- checking --------------------------------------------------------------------------------------
@@ -74,7 +74,7 @@ def _each(triggers: object) -> Iterator[tuple[str, Map]]:
 
 def _check(word: str, trigger: Map, node: Map, report: Report) -> None:
     declared = dict(entries(node.get("params")))
-    for name, entry in entries(trigger.get("params")):
+    for name, entry in (*entries(trigger.get("params")), *entries(trigger.get("values"))):
         if name not in declared:
             report.add(entry.key.place, f"there is no parameter '{name}'", nearest(name, declared))
     for text in _texts(trigger, _GLOBS):
@@ -223,9 +223,13 @@ def _(trigger: CronTrigger, event: Event, reader: _Reader) -> str:  # noqa: ARG0
 
 @_not_met.register
 def _(trigger: WebhookTrigger, event: Event, reader: _Reader) -> str:  # noqa: ARG001
-    if trigger.when and not conditions.evaluate(trigger.when, _payload(event)):
-        return f"`when: {trigger.when}` is false"
-    return ""
+    if not trigger.when:
+        return ""
+    try:
+        met = conditions.evaluate(trigger.when, _payload(event))
+    except conditions.ConditionError as error:
+        return f"`when: {trigger.when}` cannot be decided: {error}"
+    return "" if met else f"`when: {trigger.when}` is false"
 
 
 def _unmet_change(trigger: PushTrigger, branch: str, event: Event, reader: _Reader) -> str:
@@ -235,9 +239,27 @@ def _unmet_change(trigger: PushTrigger, branch: str, event: Event, reader: _Read
     patterns = reader.texts(trigger.paths)
     if patterns and event.paths is not None and not any(takes(patterns, path) for path in event.paths):
         return f"none of the {len(event.paths)} changed files is in `paths:`"
+    return _skipped(event)
+
+
+def _skipped(event: Event) -> str:
+    """How the author says that nothing is to start, in the head commit's message or the pull request's title.
+
+    The words are those of GitHub ("skipping workflow runs") and GitLab ("skip a pipeline"), in any case.
+    """
     if found := _SKIP.search(event.message):
         return f"the head commit's message says {found[0]}"
+    if _skips_checks(event.message):
+        return "the head commit's message says skip-checks: true"
+    if event.trigger.kind == "pull_request" and (found := _SKIP.search(event.trigger.title)):
+        return f"the title of the pull request says {found[0]}"
     return ""
+
+
+def _skips_checks(message: str) -> bool:
+    """Whether one of the trailers, the last paragraph of a message, is `skip-checks: true`."""
+    lines = message.rstrip().rpartition("\n\n")[2].splitlines() if "\n\n" in message.rstrip() else []
+    return any(re.fullmatch(r"skip-checks:\s*true", line.strip(), re.IGNORECASE) for line in lines)
 
 
 def _not_taken(what: str, patterns: Sequence[str], name: str) -> str:
@@ -258,7 +280,10 @@ def _param(value: JsonValue, reader: _Reader) -> str:
 
 
 def _value(text: str, event: Event) -> str:
-    found = conditions.value(text, _payload(event))
+    try:
+        found = conditions.value(text, _payload(event))
+    except conditions.ConditionError as error:
+        raise conditions.ConditionError(f"`{text}` has no value: {error}") from None
     return ",".join(map(_word, found)) if isinstance(found, list) else _word(found)
 
 
@@ -266,10 +291,20 @@ def _payload(event: Event) -> dict[str, JsonValue]:
     return {"body": event.body, "headers": dict(event.headers)}
 
 
+def repositories_followed(spec: PipelineSpec) -> Iterator[tuple[str, str]]:
+    """The repository and pipeline of each `pipeline:` trigger that names a repository."""
+    reader = _Reader(spec, Event(Trigger(kind="pipeline")), {})
+    for trigger in spec.triggers.pipeline if spec.triggers else ():
+        if trigger.repo:
+            yield reader.text(trigger.repo), trigger.name
+
+
 def circle(specs: Mapping[str, PipelineSpec]) -> tuple[str, ...]:
     """Pipelines whose ends start each other without end, the first one again at the end; empty if there are none."""
     waits = {
-        name: [each.name for each in spec.triggers.pipeline if each.name in specs] if spec.triggers else []
+        name: [each.name for each in spec.triggers.pipeline if not each.repo and each.name in specs]
+        if spec.triggers
+        else []
         for name, spec in specs.items()
     }
     return next(((*found, found[0]) for found in cycles(waits)), ())

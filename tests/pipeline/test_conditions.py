@@ -73,8 +73,8 @@ def test_a_condition_says_true_or_false(text: str, names: dict[str, JsonValue], 
 @pytest.mark.parametrize(
     ("text", "names", "message"),
     [
-        ("params.l[3] == 'a'", {"params.l": ["a"]}, "Index error: index=3 size=1"),
-        ("vars.m.q == 'b'", {"vars.m": {}}, 'Key not found in map : "q"'),
+        ("params.l[3] == 'a'", {"params.l": ["a"]}, "a list of 1 has no item 3"),
+        ("vars.m.q == 'b'", {"vars.m": {}}, "vars.m has no 'q'"),
         ("params.t", {"params.t": "true"}, "it is neither true nor false but 'true'"),
         ("params.t.matches('(')", {"params.t": "a"}, "invalid regular expression: missing ): ("),
         ("params.gone", {}, "unknown name 'params.gone'"),

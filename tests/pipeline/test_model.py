@@ -118,7 +118,7 @@ STAGES: list[tuple[str, list[str]]] = [
         "6:54 `submodules:` must be true or false, not 'yes'",
     ]),
     ("s: {uses: deploy, with: {manifests: x, wait: 5}}", [
-        "6:39 `manifests:` must be a list, not 'x'",
+        "6:39 `manifests:` must be a list, not 'x' (write `[x]`)",
         "6:48 `wait:` '5' is no duration: write 90s, 5m, 1h30m, 7d or 500ms, larger units first",
     ]),
     ("s: {run: ''}", ["6:7 give a script, or a list of a program and its arguments"]),

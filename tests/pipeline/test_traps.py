@@ -99,6 +99,7 @@ TRIGGERS: list[tuple[str, list[str]]] = [
         "1:121 there is no parameter 'q' (known: must, p)",
     ]),
     ("triggers: {webhook: {when: body.x == 1, values: {p: headers.y, q: oops}}}", [
+        "1:64 there is no parameter 'q' (known: must, p)",
         "1:67 unknown name 'oops' (names begin with body, headers)",
     ]),
     ("triggers: {push: {branches: ['[z-a]']}}", [
@@ -128,7 +129,7 @@ KEYS: list[tuple[str, list[str]]] = [
     ("takes: t", ["3:22 `takes:` names 't', which is no need of 's' (add 't' to `needs:`)"]),
     ("cache: [x]", []),
     ("inputs: [x]", []),
-    ("reports: {junit: x}", ["3:32 `junit:` must be a list, not 'x'"]),
+    ("reports: {junit: x}", ["3:32 `junit:` must be a list, not 'x' (write `[x]`)"]),
 ]  # fmt: skip
 
 

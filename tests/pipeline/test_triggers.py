@@ -6,7 +6,7 @@ from pipeline.errors import InvalidPipeline
 from pipeline.model import read
 from pipeline.plan import Trigger
 from pipeline.source import load
-from pipeline.triggers import Decision, Event, decide
+from pipeline.triggers import Decision, Event, decide, repositories_followed
 from stages.catalog import installed
 
 REPO = "https://git.example/team/shop.git"
@@ -18,12 +18,14 @@ def decided(triggers: str, event: Event, *, params: str = "{}", variables: dict[
     return decide(spec, event, repo=REPO, variables=variables or {})
 
 
-def push(branch: str = "main", message: str = "", paths: list[str] | None = None, repo: str = "") -> Event:
-    return Event(Trigger(kind="push", branch=branch, repo=repo, commit="c1", author="ann"), message, paths)
+def push(
+    branch: str = "main", message: str = "", paths: list[str] | None = None, repo: str = "", title: str = ""
+) -> Event:
+    return Event(Trigger(kind="push", branch=branch, repo=repo, commit="c1", author="ann", title=title), message, paths)
 
 
-def pull(base: str = "main", *, fork: bool = False, message: str = "") -> Event:
-    return Event(Trigger(kind="pull_request", branch="topic", base=base, fork=fork), message)
+def pull(base: str = "main", *, fork: bool = False, message: str = "", title: str = "") -> Event:
+    return Event(Trigger(kind="pull_request", branch="topic", base=base, fork=fork, title=title), message)
 
 
 def tag(name: str, message: str = "") -> Event:
@@ -51,6 +53,19 @@ CASES: list[tuple[str, Event, str]] = [
     ("{push: {paths: ['src/**', '!**/*.md']}}", push(paths=["src/x.md"]), "none of the 1 changed files is in `paths:`"),
     ("{push: {paths: ['src/**']}}", push(paths=None), ""),
     ("{push: {}}", push(message="fix [CI skip] it"), "the head commit's message says [CI skip]"),
+    ("{push: {}}", push(message="[no ci] x"), "the head commit's message says [no ci]"),
+    ("{push: {}}", push(message="[Skip Actions] x"), "the head commit's message says [Skip Actions]"),
+    ("{push: {}}", push(message="x [actions skip]"), "the head commit's message says [actions skip]"),
+    (
+        "{push: {}}",
+        push(message="x\n\n\nSigned-off-by: a\nskip-checks: true\n"),
+        "the head commit's message says skip-checks: true",
+    ),
+    ("{push: {}}", push(message="x\n\nskip-checks: true is a trailer\n\nbye"), ""),
+    ("{push: {}}", push(message="skip-checks: true"), ""),
+    ("{push: {}}", push(message="skip ci, no ci"), ""),
+    ("{pull_request: {}}", pull(title="WIP [skip ci]"), "the title of the pull request says [skip ci]"),
+    ("{push: {}}", push(title="a [skip ci] that is no head commit's"), ""),
     ("{push: {}}", tag("v1"), "it has no `tag:` trigger"),
     ("{tag: {tags: ['v*']}}", tag("v1.2", "[skip ci]"), ""),
     ("{tag: {tags: ['v*']}}", tag("x"), "the tag x is not in v*"),
@@ -65,7 +80,21 @@ CASES: list[tuple[str, Event, str]] = [
     ("{webhook: {when: body.kind == 'go'}}", hook({"kind": "go"}), ""),
     ("{webhook: {when: body.kind == 'go'}}", hook({"kind": "no"}), "`when: body.kind == 'go'` is false"),
     ("{webhook: {when: \"headers['x-me'] == 'y'\"}}", hook({}, **{"x-me": "y"}), ""),
-    ("{webhook: {when: body.kind == 'go'}}", hook({}), 'Key not found in map : "kind"'),
+    (
+        "{webhook: {when: body.kind == 'go'}}",
+        hook({}),
+        "`when: body.kind == 'go'` cannot be decided: body has no 'kind'",
+    ),
+    (
+        "{webhook: {when: \"headers['x-me'] == 'y'\"}}",
+        hook({}),
+        "`when: headers['x-me'] == 'y'` cannot be decided: headers has no 'x-me'",
+    ),
+    (
+        "{webhook: {when: body.a.b == 1}}",
+        hook(None),
+        "`when: body.a.b == 1` cannot be decided: a field is asked of something that has none",
+    ),
 ]
 
 
@@ -111,6 +140,13 @@ def test_a_trigger_gives_parameters_from_the_event_and_a_webhook_from_its_body()
     assert found.params == {"who": "bob", "deep": "true", "some": "c,d"}
 
 
+def test_a_value_that_a_body_does_not_have_is_named_and_a_parameter_must_be_declared() -> None:
+    values = "{webhook: {values: {who: body.name}}}"
+    assert decided(values, hook({}), params="{who: {default: x}}").why == "`body.name` has no value: body has no 'name'"
+    with pytest.raises(InvalidPipeline, match="there is no parameter 'who'"):
+        decided(values, hook({}))
+
+
 def test_pipelines_that_start_each_other_without_end_are_refused() -> None:
     text = """pipelines:
   a: {triggers: {pipeline: {name: b}}, stages: {s: {run: x}}}
@@ -118,3 +154,38 @@ def test_pipelines_that_start_each_other_without_end_are_refused() -> None:
 """
     with pytest.raises(InvalidPipeline, match="`triggers:` go round for ever: a waits for b waits for a"):
         read(load(text, "f.yaml"), installed())
+
+
+def test_a_pipeline_of_another_repository_with_the_same_name_is_no_circle() -> None:
+    text = "name: a\ntriggers: {pipeline: {name: a, repo: https://git.example/team/base}}\nstages: {s: {run: x}}\n"
+    spec = read(load(text, "f.yaml"), installed()).pipelines["a"].spec
+    assert list(repositories_followed(spec)) == [("https://git.example/team/base", "a")]
+
+
+SHORT = [
+    ("push: [main]", "`push:` must be a map or a list of maps: write `push: {branches: [main]}`"),
+    ("push: main", "`push:` must be a map or a list of maps: write `push: {branches: [main]}`"),
+    ("push: true", "`push:` must be a map or a list of maps: write `push: {}`"),
+    ("tag: v*", '`tag:` must be a map or a list of maps: write `tag: {tags: ["v*"]}`'),
+    (
+        "pull_request: [main, dev]",
+        "`pull_request:` must be a map or a list of maps: write `pull_request: {branches: [main, dev]}`",
+    ),
+    ("pipeline: [a, b]", "`pipeline:` must be a map or a list of maps: write `pipeline: [{name: a}, {name: b}]`"),
+    ("cron: '0 2 * * *'", '`cron:` must be a map or a list of maps: write `cron: {at: "0 2 * * *"}`'),
+    ("webhook: true", "`webhook:` must be a map or a list of maps: write `webhook: {}`"),
+    ("push: {branches: 'v*'}", "`branches:` must be a list, not 'v*'"),
+]
+
+
+@pytest.mark.parametrize(("written", "said"), SHORT)
+def test_whoever_writes_a_trigger_in_short_is_shown_how_it_is_written(written: str, said: str) -> None:
+    with pytest.raises(InvalidPipeline) as caught:
+        decided(f"{{{written}}}", push())
+    assert [problem.message for problem in caught.value.problems] == [said]
+
+
+@pytest.mark.parametrize("written", ["push", "[push]"])
+def test_whoever_names_triggers_alone_is_shown_how_they_are_written(written: str) -> None:
+    with pytest.raises(InvalidPipeline, match=r"`triggers:` must be a map: write `triggers: {push: {}}`"):
+        decided(written, push())
