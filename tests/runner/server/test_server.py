@@ -118,6 +118,30 @@ def test_what_no_hook_told_is_found_by_looking(server: Server, repository: Repos
     assert (len(server.runs()), server.deliveries()[-1]["note"]) == (3, "demo: #2 runs it already")
 
 
+def test_more_tags_at_once_than_a_forge_tells_of_are_found_by_looking(server: Server, repository: Repository) -> None:
+    server.stop()
+    server.start("--poll", "1")
+    until(lambda: sqlite(server, "select count(*) from refs") == [(2,)])
+    commit = repository.commit("two", src__a="two", pipeline_yaml=TEXT.replace("branches: [main]", "branches: [none]"))
+    names = [f"v{number}" for number in range(1, 6)]
+    for name in names:
+        repository.git("tag", name)
+    repository.git("push", "-q", "origin", "--tags")
+    found = {(run["ref"], run["commit"], run["found_by"], run["outcome"]) for run in server.settled(5)}
+    assert found == {(f"refs/tags/{name}", commit, "poll", "succeeded") for name in names}
+
+
+def test_a_push_whose_delivery_is_too_large_is_found_by_looking(server: Server, repository: Repository) -> None:
+    server.stop()
+    server.start("--poll", "1")
+    until(lambda: sqlite(server, "select count(*) from refs") == [(2,)])
+    commit = repository.commit("two", src__a="two")
+    body = json.dumps({"ref": "refs/heads/main", "after": commit, "pad": "x" * (26 << 20)}).encode()
+    assert server.deliver(body, id_="large")[0] == 413
+    (run,) = server.settled(1)
+    assert (run["commit"], run["found_by"]) == (commit, "poll")
+
+
 def test_a_new_project_that_nothing_happens_in_is_quiet(server: Server) -> None:
     server.stop()
     server.start("--poll", "1")
