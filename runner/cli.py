@@ -267,6 +267,33 @@ def list_projects(*, state: Path) -> int:
     return code
 
 
+@projects.command("set")
+@click.argument("name")
+@click.option("--trust", metavar="AUTHORS", help="Whose pull requests from forks run without approval: a,b.")
+@click.option("--followers", metavar="PROJECTS", help="Projects that ends of its runs may start: a,b or *.")
+@state_option
+def change_project(name: str, trust: str | None, followers: str | None, *, state: Path) -> int:
+    """Say who may do more than others; what is not given stays, and '' is nobody."""
+    code: int = _server().change_project(state, name, _words(trust), _words(followers))
+    return code
+
+
+def _words(text: str | None) -> list[str] | None:
+    return None if text is None else [word.strip() for word in text.split(",") if word.strip()]
+
+
+@pipe.command()
+@click.argument("run", default="")
+@state_option
+def approve(run: str, *, state: Path) -> int:
+    """Let the commit of a fork run at a server; without RUN list what waits.
+
+    RUN is an id or project/pipeline#number. It runs as it stands: look at its changes before.
+    """
+    code: int = _server().approve_run(state, run)
+    return code
+
+
 @pipe.command()
 @click.argument("project", default="")
 @state_option

@@ -43,15 +43,16 @@ GITEA = GoProgram(
 
 @dataclass(frozen=True)
 class Forge:
-    """A running Gitea, its one user and that user's token."""
+    """A running Gitea, with the login of who calls it and the token of its first user."""
 
     url: str
     token: str
+    login: tuple[str, str] = (USER, PASSWORD)
 
     def call(self, method: str, path: str, body: object = None) -> Any:
         """One call of its API."""
         data = None if body is None else json.dumps(body).encode()
-        login = b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+        login = b64encode(":".join(self.login).encode()).decode()
         headers = {"Authorization": f"Basic {login}", "Content-Type": "application/json"}
         request = urllib.request.Request(f"{self.url}/api/v1{path}", data, headers, method=method)  # noqa: S310
         with urllib.request.urlopen(request, timeout=20) as answer:  # noqa: S310
@@ -71,9 +72,13 @@ class Forge:
 
     def statuses(self, name: str, commit: str) -> dict[str, str]:
         """What it shows beside a commit: context → state, the newest."""
-        found: dict[str, str] = {}
+        return {context: state for context, (state, _) in self.described(name, commit).items()}
+
+    def described(self, name: str, commit: str) -> dict[str, tuple[str, str]]:
+        """The same with the words beside it: context → state and description."""
+        found: dict[str, tuple[str, str]] = {}
         for each in self.call("GET", f"/repos/{USER}/{name}/commits/{commit}/statuses?sort=oldest"):
-            found[each["context"]] = each["status"]
+            found[each["context"]] = (each["status"], each["description"])
         return found
 
 

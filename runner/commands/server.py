@@ -2,14 +2,17 @@
 
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 from sqlalchemy import select
 
 from pipeline.errors import PipeError, nearest
+from pipeline.plan import Trigger
 from runner.server import projects
 from runner.server.database import deliveries
+from runner.server.forks import approve, named, waiting
 from runner.server.projects import Project
 from runner.server.serve import Options, open_folder, serve
 from runner.sinks.view import plain_text
@@ -18,6 +21,8 @@ __all__ = [
     "Options",
     "Project",
     "add_project",
+    "approve_run",
+    "change_project",
     "list_deliveries",
     "list_projects",
     "remove_project",
@@ -69,4 +74,37 @@ def list_deliveries(folder: Path, project: str, most: int) -> int:
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(row.received))
         copies = f"  {row.copies + 1} times" if row.copies else ""
         click.echo(f"{row.id}  {when}  {row.project}  {row.forge}  {row.state}{copies}  {plain_text(row.note)}")
+    return 0
+
+
+def change_project(folder: Path, name: str, trusted: Sequence[str] | None, followers: Sequence[str] | None) -> int:
+    """Say who may do more than others in a project, and print what holds now."""
+    _, database, seal = open_folder(folder, os.environ, make=False)
+    names = database.read_now(projects.known)
+    if name not in names:
+        raise PipeError(f"there is no project '{name}'; {nearest(name, names)}")
+    if strange := [each for each in followers or () if each not in (*names, "*")]:
+        raise PipeError("\n".join(f"there is no project '{each}'; {nearest(each, names)}" for each in strange))
+    database.write_now(lambda c: projects.change(c, name, trusted=trusted, followers=followers))
+    found = database.read_now(lambda c: projects.find(c, seal, name))
+    if found:
+        click.echo(f"{name}: trusted authors of forks: {', '.join(found.trusted) or 'none'}")
+        click.echo(f"{name}: projects that its ends may start: {', '.join(found.followers) or 'none'}")
+    return 0
+
+
+def approve_run(folder: Path, run: str) -> int:
+    """Let the commit of a fork run; without a run, print those that wait."""
+    _, database, _ = open_folder(folder, os.environ, make=False)
+    if not run:
+        for row in database.read_now(waiting):
+            trigger = Trigger.model_validate_json(row.trigger)
+            about = f"pull request {trigger.number} of {trigger.author} for {trigger.base}: {trigger.title}"
+            click.echo(plain_text(f"{row.id}  {row.project}  {row.pipeline}#{row.number}  {row.commit[:12]}  {about}"))
+        return 0
+    by = os.environ.get("SUDO_USER") or os.environ.get("USER") or f"uid {os.getuid()}"
+    found = database.read_now(lambda connection: named(connection, run))
+    if why := database.write_now(lambda connection: approve(connection, found, by)):
+        raise PipeError(f"{run}: {why}")
+    click.echo(f"{run} may start")
     return 0

@@ -18,8 +18,9 @@ from runner.orders import Cancel, Orders
 from runner.server import inbox
 from runner.server.callers import Caller, SignedIn, signed_in
 from runner.server.database import deliveries, runs
-from runner.server.dispatcher import cancel_queued
 from runner.server.doors import UNKNOWN, Doors, Here
+from runner.server.ends import cancel_unstarted
+from runner.server.forks import approve
 from runner.server.repositories import RepositoryError
 from runner.server.rights import Verb
 from runner.server.shown import Delivery, DeliveryId, Leaf, Run, RunId, Start, run_of
@@ -154,9 +155,9 @@ async def start_run(project: str, start: Start, doors: Here, caller: SignedIn) -
 
 @api.post("/runs/{id_}/cancel", status_code=202, operation_id="cancel_run")
 async def cancel_run(id_: str, doors: Here, caller: SignedIn) -> RunId:
-    """Ask a run to end, as Ctrl-C would."""
+    """Ask a run to end, as Ctrl-C would; one that waits for approval is thereby refused."""
     run = await _run(doors, id_, caller, Verb.CANCEL)
-    if run.state == "queued" and await doors.database.write(partial(cancel_queued, id_=id_)):
+    if run.state in ("waiting", "queued") and await doors.database.write(partial(cancel_unstarted, id_=id_)):
         doors.came_in()
         return RunId(run=id_, number=run.number)
     if run.state == "ended":
@@ -164,6 +165,16 @@ async def cancel_run(id_: str, doors: Here, caller: SignedIn) -> RunId:
     if not await anyio.Path(_folder(doors, run).path).is_dir():
         raise HTTPException(503, "the run is just starting", {"Retry-After": "1"})
     await anyio.to_thread.run_sync(Orders(_folder(doors, run).path).give, Cancel(caller.name))
+    return RunId(run=id_, number=run.number)
+
+
+@api.post("/runs/{id_}/approve", operation_id="approve_run")
+async def approve_run(id_: str, doors: Here, caller: SignedIn) -> RunId:
+    """Let the commit of a fork run that waits for it. 409: it does not wait, or the pull request has moved on."""
+    run = await _run(doors, id_, caller, Verb.APPROVE)
+    if why := await doors.database.write(partial(approve, id_=id_, by=caller.name)):
+        raise HTTPException(409, why)
+    doors.started()
     return RunId(run=id_, number=run.number)
 
 

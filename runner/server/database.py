@@ -59,6 +59,9 @@ projects = Table(
     Column("secret", LargeBinary, nullable=False),
     Column("login", LargeBinary, nullable=False),
     Column("token", LargeBinary, nullable=False),
+    # who may do more than others, each name on a line
+    Column("trusted", Text, nullable=False, default=""),
+    Column("followers", Text, nullable=False, default=""),
 )
 """A repository whose deliveries start runs: hook secret, login for git, and token for the forge's API are sealed."""
 
@@ -94,9 +97,15 @@ runs = Table(
     Column("delivery", Text, nullable=False, default=""),
     Column("ref", Text, nullable=False),
     Column("commit", Text, nullable=False),
+    Column("file_commit", Text, nullable=False),  # at which the pipeline file is read: of a fork, the base's
+    Column(
+        "fetched_from", Text, nullable=False, default=""
+    ),  # a fork's URL, where its forge shows the commit nowhere else
+    Column("chain", Text, nullable=False, default="[]"),  # the pipelines whose ends led to it, the first one first
     Column("trigger", Text, nullable=False),
     Column("params", Text, nullable=False),
-    Column("state", Text, nullable=False),  # queued, running, ended
+    Column("state", Text, nullable=False),  # waiting (for approval), queued, running, ended
+    Column("approved_by", Text, nullable=False, default=""),
     Column("outcome", Text, nullable=False, default=""),
     Column("note", Text, nullable=False, default=""),
     Column("pid", Integer, nullable=False, default=0),

@@ -4,6 +4,7 @@ import json
 import sys
 import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 
@@ -13,9 +14,11 @@ from sqlalchemy import Connection, Row, and_, select, update
 from ulid_transform import ulid_now
 
 from pipeline.errors import PipeError
+from pipeline.model import PipelineFile
 from pipeline.plan import Trigger
-from pipeline.spec import next_time
-from pipeline.triggers import Event
+from pipeline.repository import same_repository
+from pipeline.spec import Triggers, next_time
+from pipeline.triggers import Event, repositories_followed
 from runner.server.database import Database, deliveries, refs, runs, times
 from runner.server.intake import Found
 from runner.server.payloads import Change, named_ref, read, slug
@@ -31,7 +34,23 @@ POLL_EVERY = 60.0
 """Seconds between two looks at the refs of a repository, whatever its hooks say."""
 NOTED = ""
 """Stands for a ref in the table when a project's have been noted, be it that there were none."""
+FOLLOW_WITHIN = 86400.0
+"""Seconds after the end of a run in which what it starts elsewhere must have been started."""
 FIRST_PAUSE, LONGEST_PAUSE, MOST_TRIES = 5.0, 600.0, 30
+
+
+@dataclass(frozen=True, slots=True)
+class _Standing:
+    """What a file waits for that no delivery of its own repository tells."""
+
+    cron: Sequence[tuple[str, str]] = ()
+    """Fields and zone of each time."""
+    follows: Sequence[tuple[str, str]] = ()
+    """Repository and pipeline of each run elsewhere whose end starts one here."""
+
+    def waits_for(self, repo: str, pipeline: str) -> bool:
+        """Whether the end of a pipeline of another repository is one of them."""
+        return any(name == pipeline and same_repository(url, repo) for url, name in self.follows)
 
 
 class Desk:
@@ -43,9 +62,10 @@ class Desk:
         self._started = started
         self._poll_every = poll_every
         self._workers: set[str] = set()
-        self._crons: dict[str, tuple[str, list[tuple[str, str]]]] = {}
-        """Project → commit of its main branch and the times of its `cron:` triggers there."""
-        self._said = ""
+        self._standing: dict[str, tuple[str, _Standing]] = {}
+        """Project → commit of its main branch, and what the file there waits for by itself."""
+        self._said: dict[tuple[str, str], str] = {}
+        """Project and what was looked at → what went wrong there last."""
         self._news = anyio.Event()
 
     def wake(self) -> None:
@@ -89,16 +109,18 @@ class Desk:
         try:
             await look(project)
         except (RepositoryError, PipeError) as error:
-            self._say(f"{project.name}: {what}: {error}")  # looked at again in a moment
+            self._say_once(project.name, what, str(error))  # looked at again in a moment
         except Exception as error:  # noqa: BLE001 - a stranger's repository must not end the server
-            self._say(f"{project.name}: {what}: {type(error).__name__}: {error}")
+            self._say_once(project.name, what, f"{type(error).__name__}: {error}")
             await anyio.sleep(LOOK_EVERY)
+        else:
+            self._said.pop((project.name, what), None)
 
-    def _say(self, line: str) -> None:
-        """Tell the operator, once while it stays the same."""
-        if line != self._said:
-            self._said = line
-            sys.stderr.write(f"pipe: {plain_text(line)}\n")
+    def _say_once(self, project: str, what: str, line: str) -> None:
+        """Tell the operator what is wrong, once while it stays the same."""
+        if self._said.get((project, what)) != line:
+            self._said[project, what] = line
+            _say(f"{project}: {what}: {line}")
 
     async def _deliver(self, project: Project, row: "Row[tuple[object, ...]]") -> None:
         """Work one delivery; what cannot be done now is tried again later, and then said to have failed."""
@@ -119,30 +141,66 @@ class Desk:
             state, lines = "failed", [f"BUG in pipe: {type(error).__name__}: {error}; please report it"]
         note = "\n".join(lines)[:4000].encode("utf-8", "backslashreplace").decode()
         values = {"state": state, "tries": tries, "due": due, "note": note}
-        self._say(f"{project.name}: {row.id}: {note}")
+        _say(f"{project.name}: {row.id}: {note}")
         done = update(deliveries).where(deliveries.c.id == row.id).values(values)
         await self._database.write(lambda connection: connection.execute(done))
         self._started()
 
     async def _follow(self, project: Project, row: "Row[tuple[object, ...]]") -> None:
-        """Start what waits for the end of a run: the `pipeline:` triggers of its own project."""
-        trigger = Trigger.model_validate_json(row.trigger).model_copy(update={"kind": "pipeline"})
-        event = Event(trigger, pipeline=row.pipeline, outcome=row.outcome)
+        """Start what waits for the end of a run: the `pipeline:` triggers of its own project and of those it lets."""
         values: dict[str, object] = {"followed": True}
         try:
-            await self._registry.intake(project).take(Change(event, row.ref, name=row.id), Found("run"))
-        except RepositoryError:
-            values = {"follow_at": time.time() + FIRST_PAUSE * 4}
+            if Trigger.model_validate_json(row.trigger).trusted:  # what a stranger brought about starts nothing more
+                await self._start_followers(project, row)
+        except RepositoryError as error:
+            waited = time.time() - row.ended
+            if waited < FOLLOW_WITHIN:
+                values = {"follow_at": time.time() + max(FIRST_PAUSE * 4, waited / 2)}
+            self._say_once(project.name, "what follows its runs", str(error))
         except Exception as error:  # noqa: BLE001 - as above
-            self._say(f"{project.name}: after the end of {row.id}: {type(error).__name__}: {error}")
+            _say(f"{project.name}: after the end of {row.id}: {type(error).__name__}: {error}")
         done = update(runs).where(runs.c.id == row.id).values(values)
         await self._database.write(lambda connection: connection.execute(done))
         self._started()
 
+    async def _start_followers(self, project: Project, row: "Row[tuple[object, ...]]") -> None:
+        """Tell every project that may know of an end; one that was told already has its run, and no second one."""
+        await self._registry.intake(project).take(_end_of(row, repo=project.url), Found("run"))
+        failed: list[str] = []
+        for name in await self._registry.names():
+            other = await self._registry.project(name)
+            if other is None or name == project.name:
+                continue
+            if not {name, "*"} & set(project.followers):
+                self._hint(project, name, row.pipeline)
+                continue
+            try:
+                await self._tell_of_end(project, other, row)
+            except RepositoryError as error:
+                failed.append(f"{name}: {error}")
+        if failed:
+            raise RepositoryError("; ".join(failed))
+
+    def _hint(self, project: Project, other: str, pipeline: str) -> None:
+        """Say to whom waits in vain what would have to be done."""
+        _, standing = self._standing.get(other, ("", _Standing()))
+        if standing.waits_for(project.url, pipeline):
+            way = f"they start nothing here until `pipe projects set {project.name} --followers {other}`"
+            self._say_once(other, f"the ends of {project.name}", way)
+
+    async def _tell_of_end(self, project: Project, other: Project, row: "Row[tuple[object, ...]]") -> None:
+        """Let another project start what waits for this end, if its file says so."""
+        try:
+            standing = await self._waits_for(other)
+        except PipeError:
+            return  # its file is wrong, and its own clock says so
+        if standing.waits_for(project.url, row.pipeline):
+            lines = await self._registry.intake(other).take(_foreign_end(project, row), Found("run"))
+            _say(f"{other.name}: after {project.name}/{row.pipeline}#{row.number}: {'; '.join(lines)}")
+
     async def _look_at_clock(self, project: Project) -> None:
         """Start what `cron:` triggers of the main branch say; of times that nobody was there for, the last one."""
-        cron = await self._cron(project)
-        for at, zone in cron:
+        for at, zone in (await self._waits_for(project)).cron:
             now = datetime.now(UTC)
             since = await self._database.read(partial(_looked, project=project.name, at=at, zone=zone))
             moment = _last_time(at, zone, since or now, now)
@@ -154,24 +212,22 @@ class Desk:
             if moment is not None or since is None:
                 await self._database.write(partial(_note_look, project=project.name, at=at, zone=zone, now=now))
 
-    async def _cron(self, project: Project) -> list[tuple[str, str]]:
-        """Every time that the file on the main branch names; it is read again when the branch has moved."""
+    async def _waits_for(self, project: Project) -> "_Standing":
+        """What the file on the main branch waits for by itself; it is read again when the branch has moved."""
         repository = self._registry.repository(project)
         refs = await self._database.read(partial(_refs, project=project.name))
         if not any(refs.values()):
-            return []  # nothing there yet; the poll sees when there is
+            return _Standing()  # nothing there yet; the poll sees when there is
         commit = refs.get(f"refs/heads/{await repository.main_branch()}", "")
-        known, times = self._crons.get(project.name, ("", []))
+        known, standing = self._standing.get(project.name, ("", _Standing()))
         if commit == known:
-            return times
+            return standing
         if not await repository.has(commit):
             await repository.bring()
-        file = await self._registry.intake(project).file(commit)
-        triggers = [pipeline.spec.triggers for pipeline in file.pipelines.values() if pipeline.spec.triggers]
-        times = list(dict.fromkeys((cron.at, cron.zone) for each in triggers for cron in each.cron))
-        await self._database.write(partial(_forget_times, project=project.name, cron=times))
-        self._crons[project.name] = (commit, times)
-        return times
+        standing = _standing(await self._registry.intake(project).file(commit))
+        await self._database.write(partial(_forget_times, project=project.name, cron=standing.cron))
+        self._standing[project.name] = (commit, standing)
+        return standing
 
     async def _note_first(self, project: Project) -> None:
         """What is there when a project is new starts nothing: note where its refs stand before anything else."""
@@ -189,9 +245,39 @@ class Desk:
         for ref, commit in sorted(now.items()):
             if known.get(ref) != commit:
                 lines = await self._registry.intake(project).take(_moved(project, ref, commit), Found("poll"))
-                self._say(f"{project.name}: found {ref} at {commit[:12]}: {'; '.join(lines)}")
+                _say(f"{project.name}: found {ref} at {commit[:12]}: {'; '.join(lines)}")
                 await self._database.write(partial(_note_found, project=project, ref=ref, commit=commit, lines=lines))
         self._started()
+
+
+def _say(line: str) -> None:
+    """Tell the operator."""
+    sys.stderr.write(f"pipe: {plain_text(line)}\n")
+
+
+def _standing(file: PipelineFile) -> _Standing:
+    specs = [pipeline.spec for pipeline in file.pipelines.values() if pipeline.spec.triggers]
+    cron = dict.fromkeys((cron.at, cron.zone) for spec in specs for cron in (spec.triggers or Triggers()).cron)
+    follows = dict.fromkeys(followed for spec in specs for followed in repositories_followed(spec))
+    return _Standing(tuple(cron), tuple(follows))
+
+
+def _end_of(row: "Row[tuple[object, ...]]", **told: str) -> Change:
+    """The end of a run as an event, with the pipelines whose ends have led to it."""
+    trigger = Trigger.model_validate_json(row.trigger)
+    words = {"kind": "pipeline", "number": str(row.number), **told}
+    event = Event(trigger.model_copy(update=words), pipeline=row.pipeline, outcome=row.outcome)
+    chain = (*json.loads(row.chain), f"{row.project}/{row.pipeline}")
+    return Change(event, row.ref, name=row.id, chain=chain)
+
+
+def _foreign_end(project: Project, row: "Row[tuple[object, ...]]") -> Change:
+    """An end as another project sees it: nothing of the commit, which that project's repository does not have."""
+    nowhere = dict.fromkeys(("branch", "tag", "slug", "commit", "base", "url"), "")
+    change = _end_of(
+        row, repo=project.url, title=f"{project.name}/{row.pipeline}#{row.number} {row.outcome}", **nowhere
+    )
+    return replace(change, ref="")
 
 
 def _due(connection: Connection, project: str, now: float) -> "Row[tuple[object, ...]] | None":

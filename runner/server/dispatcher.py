@@ -20,9 +20,11 @@ from sqlalchemy import Connection, Row, and_, select, update
 
 from pipeline.errors import PipeError
 from pipeline.plan import Trigger
+from pipeline.untrusted import NOT_IN_FORKS
 from runner.folder import RunFolder
 from runner.plans import read_plan
-from runner.server.database import runs, statuses
+from runner.server.database import runs
+from runner.server.ends import Ended, finish, tell
 from runner.server.feedback import RUNNING
 from runner.server.layout import Layout
 from runner.server.projects import Project
@@ -31,7 +33,7 @@ from runner.server.repositories import RepositoryError
 from runner.state import fold
 from runner.status import status
 
-__all__ = ["Dispatcher", "cancel_queued"]
+__all__ = ["Dispatcher"]
 
 LOOK_EVERY = 0.5
 MOST_REVIVALS = 3
@@ -52,12 +54,6 @@ PASSED_ON = (
     *("PIPE_KEEP", "PIPE_KEEP_DAYS", "PIPE_KEEP_FREE"),
 )
 """Variables of the server that its runs see; `--pass` adds others."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Ended:
-    outcome: str
-    note: str = ""
 
 
 class Dispatcher:
@@ -108,18 +104,18 @@ class Dispatcher:
         except RepositoryError:
             return row  # it waits; looked at again in a moment
         except Exception as error:  # noqa: BLE001 - one run must not end the server
-            ended = _Ended("errored", f"it could not be started: {type(error).__name__}: {error}"[:2000])
-            await self._database.write(partial(_finished, id_=row.id, ended=ended))
+            ended = Ended("errored", f"it could not be started: {type(error).__name__}: {error}"[:2000])
+            await self._database.write(partial(finish, id_=row.id, ended=ended))
         else:
             await self._database.write(partial(_note_start, id_=row.id, pid=pid))
         return await self._database.read(lambda c: c.execute(select(runs).where(runs.c.id == row.id)).one())
 
     async def _start(self, row: "Row[tuple[object, ...]]", project: Project) -> int:
-        """Lay the file out as it was at the event's commit, and start `pipe run` on it; the pid."""
-        text = await self._registry.repository(project).text(row.commit, project.file)
+        """Lay the file out as it was at the commit where it is read, and start `pipe run` on it; the pid."""
+        text = await self._registry.repository(project).text(row.file_commit, project.file)
         if text is None:
-            raise FileNotFoundError(f"there is no {project.file} at {row.commit}")
-        file = self._layout.file(project.name, row.commit, project.file)
+            raise FileNotFoundError(f"there is no {project.file} at {row.file_commit}")
+        file = self._layout.file(project.name, row.file_commit, project.file)
         await anyio.to_thread.run_sync(_write, file, text)
         given = [f"{row.pipeline}.{name}={value}" for name, value in json.loads(row.params).items()]
         params = [word for each in given for word in ("-p", each)]
@@ -130,6 +126,10 @@ class Dispatcher:
         """Start a process that outlives us: a session of its own, its output in a file."""
         trigger = Trigger.model_validate_json(row.trigger)
         environ = {name: os.environ[name] for name in self._passed_on if name in os.environ}
+        if not trigger.trusted:
+            # what a stranger's run leaves in a cache is for other strangers alone
+            environ["PIPE_CACHE"] = str(self._layout.strangers_cache(row.project))
+            environ |= {"PIPE_SERVER_FROM": row.fetched_from, "PIPE_SERVER_HEAD": row.ref}
         environ |= {
             "PIPE_STORE": str(self._layout.store(row.project)),
             "PIPE_SERVER_RUN": row.id,
@@ -161,7 +161,7 @@ class Dispatcher:
             ended = await self._step(run)
             await anyio.sleep(0 if ended else LOOK_EVERY)
         if ended:
-            await self._database.write(partial(_finished, id_=row.id, ended=ended))
+            await self._database.write(partial(finish, id_=row.id, ended=ended))
         scratch = self._layout.scratch(row.project, row.id)
         await anyio.to_thread.run_sync(partial(shutil.rmtree, scratch, ignore_errors=True))
         self._watched.discard(row.id)
@@ -169,10 +169,10 @@ class Dispatcher:
         self.ended()
         self.wake()
 
-    async def _step(self, run: "_Watched") -> _Ended | None:
+    async def _step(self, run: "_Watched") -> Ended | None:
         """Look at a run once; how it ended, if it has."""
         found = await anyio.to_thread.run_sync(_look, run.folder, run.row.id, run.pid)
-        if isinstance(found, _Ended):
+        if isinstance(found, Ended):
             return found
         if found != run.said:
             run.said = found
@@ -187,11 +187,11 @@ class Dispatcher:
         await self._database.write(partial(_note_wait, id_=id_, note=wait))
         self.wake()
 
-    async def _revive(self, run: "_Watched") -> _Ended | None:
+    async def _revive(self, run: "_Watched") -> Ended | None:
         """Go on with a run whose engine died, a few times."""
         if run.revived == MOST_REVIVALS:
             again = f"`pipe resume {run.folder.path}` goes on with it"
-            return _Ended("errored", f"its engine died {run.revived + 1} times; {again}")
+            return Ended("errored", f"its engine died {run.revived + 1} times; {again}")
         run.revived += 1
         words = ["resume", str(run.folder.path), "-o", "plain"]
         run.pid = await anyio.to_thread.run_sync(self._launch, run.row, "", words)
@@ -199,11 +199,11 @@ class Dispatcher:
         await anyio.sleep(run.revived)
         return None
 
-    def _last_words(self, row: "Row[tuple[object, ...]]") -> _Ended:
+    def _last_words(self, row: "Row[tuple[object, ...]]") -> Ended:
         """Why a run ended before it was one: a secret is missing, or a parameter."""
         said = self._layout.console(row.project, row.id)
         lines = said.read_text(errors="replace").strip().splitlines() if said.exists() else []
-        return _Ended("errored", "\n".join(lines[-20:])[:2000] or "it ended before it began, and said nothing")
+        return Ended("errored", "\n".join(lines[-20:])[:2000] or "it ended before it began, and said nothing")
 
 
 @dataclass
@@ -220,7 +220,7 @@ class _Watched:
 _RUNS, _DIED, _NEVER, _WAITS = "runs", "died", "never began", "waits for "
 
 
-def _look(folder: RunFolder, run: str, pid: int) -> _Ended | str:
+def _look(folder: RunFolder, run: str, pid: int) -> Ended | str:
     """How a run is, by its folder and its process; a folder with the number of the run may be another one's."""
     _reap()
     try:
@@ -229,16 +229,22 @@ def _look(folder: RunFolder, run: str, pid: int) -> _Ended | str:
             return _waits_for(folder) or _RUNS
         end = folder.ended() if ours else None
         if end is not None:
-            return _Ended(end.outcome.value, status(folder, "", fold(folder.records())).note)
+            return Ended(end.outcome.value, status(folder, "", fold(folder.records())).note or _left_out(folder))
         if _starting(run, pid):
             return _RUNS
         if ours:
             fold(folder.records())
     except ValueError as error:
-        return _Ended("errored", f"its journal is spoiled: {error}")
+        return Ended("errored", f"its journal is spoiled: {error}")
     except PipeError:
         return _RUNS if _starting(run, pid) else _NEVER
     return _DIED if ours else _NEVER
+
+
+def _left_out(folder: RunFolder) -> str:
+    """What a green run has not done because nobody vouched for its commit; empty when it has done everything."""
+    left = list(dict.fromkeys(leaf.stage for leaf in read_plan(folder).leaves if leaf.withheld))
+    return f"without {', '.join(left)}: {NOT_IN_FORKS}" if left else ""
 
 
 _CHILDREN: list["subprocess.Popen[bytes]"] = []
@@ -305,7 +311,7 @@ def _next(connection: Connection, free: int) -> "Sequence[Row[tuple[object, ...]
 def _note_start(connection: Connection, id_: str, pid: int) -> None:
     there = and_(runs.c.id == id_, runs.c.state == "queued")
     connection.execute(update(runs).where(there).values(state="running", started=time.time(), pid=pid))
-    _tell(connection, id_, "pending", RUNNING)
+    tell(connection, id_, "pending", RUNNING)
 
 
 def _note_wait(connection: Connection, id_: str, note: str) -> None:
@@ -314,24 +320,3 @@ def _note_wait(connection: Connection, id_: str, note: str) -> None:
 
 def _revived(connection: Connection, id_: str, times: int, pid: int) -> None:
     connection.execute(update(runs).where(runs.c.id == id_).values(revived=times, pid=pid))
-
-
-def _finished(connection: Connection, id_: str, ended: _Ended) -> None:
-    values = {"state": "ended", "outcome": ended.outcome, "note": ended.note, "ended": time.time()}
-    connection.execute(update(runs).where(runs.c.id == id_).values(values))
-    good = ended.outcome in ("succeeded", "skipped")
-    _tell(connection, id_, "success" if good else "failure", ended.outcome + (f": {ended.note}" if ended.note else ""))
-
-
-def _tell(connection: Connection, id_: str, state: str, description: str) -> None:
-    values = {"state": state, "description": description[:130], "told": False, "tries": 0, "due": 0.0}
-    connection.execute(update(statuses).where(statuses.c.run == id_).values(values))
-
-
-def cancel_queued(connection: Connection, id_: str) -> bool:
-    """End a run that has not been started; false if it has."""
-    there = and_(runs.c.id == id_, runs.c.state == "queued")
-    if not connection.execute(select(runs.c.id).where(there)).one_or_none():
-        return False
-    _finished(connection, id_, _Ended("cancelled", "before it was started"))
-    return True

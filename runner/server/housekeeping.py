@@ -1,4 +1,4 @@
-"""What the server forgets: old deliveries, many refused ones, files and consoles of runs long gone. Runs stay."""
+"""What the server forgets: old deliveries, files and consoles of old runs, and what nobody approves. Runs stay."""
 
 import shutil
 import time
@@ -10,6 +10,7 @@ import anyio.to_thread
 from sqlalchemy import Connection, delete, select
 
 from runner.server.database import Database, deliveries
+from runner.server.forks import expire
 from runner.server.layout import Layout
 
 __all__ = ["forget_deliveries", "forget_files", "keep_house"]
@@ -26,6 +27,7 @@ async def keep_house(database: Database, layout: Layout) -> None:
     """Forget once an hour, until cancelled."""
     while True:
         await database.write(lambda connection: forget_deliveries(connection, time.time()))
+        await database.write(lambda connection: expire(connection, time.time()))
         await anyio.to_thread.run_sync(forget_files, layout, time.time())
         await anyio.sleep(EVERY)
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import anyio.to_thread
 from sqlalchemy import Connection, and_, func, insert, select, update
@@ -17,19 +18,25 @@ from pipeline.model import PipelineFile, read
 from pipeline.plan import RunIdentity, Trigger
 from pipeline.resolve import assignments, resolve
 from pipeline.source import load
+from pipeline.spec import PipelineSpec
 from pipeline.triggers import Decision, Event, decide
 from runner.server.database import Database, refs, runs, statuses
+from runner.server.ends import WAITS
+from runner.server.forks import Refused, find, needs_approval, withdraw
 from runner.server.payloads import Change, named_ref, slug
 from runner.server.projects import Project
-from runner.server.repositories import Repository
+from runner.server.repositories import Repository, Strangers
 from runner.store import Store
 from stages.catalog import installed
 
-__all__ = ["Found", "Intake"]
+__all__ = ["Copies", "Found", "Intake"]
 
 SHORT = re.compile(r"[0-9a-f]{7,39}")
 """Bitbucket tells the beginning of a commit's id alone."""
 LONGEST_VALUE = 32 << 10
+LONGEST_CHAIN = 30
+"""How many runs may follow each other's ends."""
+_BECAME = {"queued": "started", "waiting": "waits for approval"}
 _UNFIT = re.compile("[\x00\ud800-\udfff]")
 
 
@@ -41,15 +48,35 @@ class Found:
     delivery: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Copies:
+    """What the server has of a project's repository, and apart from it of its forks."""
+
+    own: Repository
+    strangers: Strangers
+
+
+@dataclass(frozen=True, slots=True)
+class _Origin:
+    """Where the commit of an event lies, and what goes with it."""
+
+    copy: Repository
+    file_commit: str
+    """At which the pipeline file is read."""
+    fetched_from: str = ""
+    state: Literal["queued", "waiting"] = "queued"
+
+
 class Intake:
     """Turns the events of one project into runs that wait for their start."""
 
-    def __init__(self, database: Database, project: Project, repository: Repository, store: Path) -> None:
+    def __init__(self, database: Database, project: Project, copies: Copies, store: Path) -> None:
         """`store` is where the project's runs lie."""
         self._database = database
         self._store = store
         self._project = project
-        self._repository = repository
+        self._repository = copies.own
+        self._strangers = copies.strangers
 
     async def take(self, change: Change, found: Found) -> list[str]:
         """What became of one event: a line for each pipeline of the file.
@@ -57,20 +84,55 @@ class Intake:
         Raises:
             RepositoryError: the repository cannot be read now; nothing was kept, so it can be taken again.
         """
-        if change.event.trigger.fork:
-            return ["pull requests of forks are not built yet: nothing of a stranger is run"]
         await self._repository.bring()
-        change = await self._placed(change)
-        trigger = change.event.trigger
-        if not await self._repository.has(trigger.commit):
-            return [f"the repository has no commit {trigger.commit or '(none)'} any more"]
-        if await self._late(change):
-            return [f"it came late: {change.ref} has moved on from {trigger.commit[:12]}, and that has been seen"]
-        event = replace(change.event, message=await self._repository.message(trigger.commit))
-        decisions, why = await self._decide(event, change.ref)
+        try:
+            change, origin = await self._located(await self._placed(change))
+        except Refused as refused:
+            return [str(refused)]
+        event = replace(change.event, message=await origin.copy.message(change.event.trigger.commit))
+        decisions, why = await self._decide(event, change.ref, origin)
         lines = [why] if why else []
-        made = await self._database.write(lambda c: self._insert(c, change, found, decisions))
+        made = await self._database.write(lambda c: self._insert(c, change, found, decisions, origin))
         return [*lines, *(f"{name}: {said}" for name, said in made.items())]
+
+    async def _located(self, change: Change) -> tuple[Change, _Origin]:
+        """The event with its commit, and where that lies.
+
+        Raises:
+            Refused: nothing may be run of it.
+        """
+        trigger = change.event.trigger
+        if not trigger.trusted:
+            base = await self._base_that_takes_forks(trigger.base)
+            head = await find(self._project, self._strangers, change)
+            state: Literal["queued", "waiting"] = "waiting" if needs_approval(self._project, change) else "queued"
+            placed = trigger.model_copy(update={"commit": head.commit})
+            event = replace(change.event, trigger=placed)
+            ref = f"refs/heads/{trigger.branch}" if head.fetched_from else change.ref
+            return replace(change, event=event, ref=ref), _Origin(self._strangers, base, head.fetched_from, state)
+        if not await self._repository.has(trigger.commit):
+            raise Refused(f"the repository has no commit {trigger.commit or '(none)'} any more")
+        if await self._late(change):
+            raise Refused(f"it came late: {change.ref} has moved on from {trigger.commit[:12]}, and that has been seen")
+        return change, _Origin(self._repository, trigger.commit)
+
+    async def _base_that_takes_forks(self, branch: str) -> str:
+        """The commit of the branch that a pull request is meant for.
+
+        Raises:
+            Refused: there is none, or its file takes no forks: then nothing of a stranger is even fetched.
+        """
+        commit = await self._repository.commit(f"refs/heads/{branch}")
+        if not commit:
+            raise Refused(f"the pull request is meant for {branch or 'no branch'}, which the repository does not have")
+        try:
+            file = await self.file(commit)
+        except PipeError as error:
+            raise Refused(str(error)) from None
+        triggers = [pipeline.spec.triggers for pipeline in file.pipelines.values() if pipeline.spec.triggers]
+        if not any(each.forks for some in triggers for each in some.pull_request):
+            raise Refused("pull requests of forks are not taken (`forks: true`)")
+        return commit
 
     async def _placed(self, change: Change) -> Change:
         """The event in our own words: of the project's repository, whatever name its forge has for it, and of a commit.
@@ -78,13 +140,13 @@ class Intake:
         An event that comes from no commit is one of the newest commit of the main branch.
         """
         told = change.event.trigger
-        found = {"repo": self._project.url}
+        found = {} if told.kind == "pipeline" else {"repo": self._project.url}
         ref = change.ref
-        if not told.commit:
+        if not told.commit and told.trusted:
             branch = await self._repository.main_branch()
             ref = f"refs/heads/{branch}"
             found |= {"branch": branch, "slug": slug(branch), "commit": await self._repository.commit(ref)}
-        elif SHORT.fullmatch(told.commit):
+        elif told.trusted and SHORT.fullmatch(told.commit):
             found["commit"] = await self._repository.commit(told.commit)
         trigger = told.model_copy(update=found)
         return replace(change, event=replace(change.event, trigger=trigger), ref=ref)
@@ -104,9 +166,10 @@ class Intake:
         trigger = Trigger(kind="manual", commit=commit, author=by, **({kind: name, "slug": slug(name)} if kind else {}))
         await self._check_start(pipeline, params, trigger)
         change = Change(Event(trigger), full if kind else "", name=ulid_now())
+        origin = _Origin(self._repository, commit)
 
         def queue(connection: Connection) -> tuple[int, str]:
-            number = self._queue(connection, pipeline, params, change, f"manual {change.name}", Found("call"))
+            number = self._queue(connection, pipeline, params, change, f"manual {change.name}", Found("call"), origin)
             return number, self._id(connection, pipeline, number)
 
         return await self._database.write(queue)
@@ -162,32 +225,33 @@ class Intake:
             return False
         return bool(await self._repository.base(commit, seen) != seen)
 
-    async def _decide(self, event: Event, ref: str) -> tuple[dict[str, Decision], str]:
+    async def _decide(self, event: Event, ref: str, origin: _Origin) -> tuple[dict[str, Decision], str]:
         """What the triggers of each pipeline say, or why the file cannot be asked."""
         try:
-            file = await self.file(event.trigger.commit)
+            file = await self.file(origin.file_commit)
         except PipeError as error:
             return {}, str(error)
         found = {}
         for name in file.pipelines:
-            asked = replace(event, paths=await self._paths(file, name, event, ref))
+            asked = replace(event, paths=await self._paths(file.pipelines[name].spec, event, ref, origin))
             spec = file.pipelines[name].spec
             decision = partial(decide, spec, asked, repo=self._project.url, variables={})
             found[name] = await anyio.to_thread.run_sync(decision)
         return found, ""
 
-    async def _paths(self, file: PipelineFile, name: str, event: Event, ref: str) -> Sequence[str] | None:
+    async def _paths(self, spec: PipelineSpec, event: Event, ref: str, origin: _Origin) -> Sequence[str] | None:
         """What changed since the pipeline's last run on that branch, or since the branches of a pull request parted."""
-        triggers = file.pipelines[name].spec.triggers
+        triggers = spec.triggers
         entries = (*triggers.push, *triggers.pull_request) if triggers else ()
         if not any(each.paths for each in entries):
             return None
         commit = event.trigger.commit
         if event.trigger.kind == "pull_request":
-            before = await self._repository.base(f"refs/heads/{event.trigger.base}", commit)
+            base = await self._repository.commit(f"refs/heads/{event.trigger.base}")
+            before = await origin.copy.base(base, commit) if base else ""
         else:
-            before = await self._database.read(lambda connection: self._last(connection, name, ref, commit))
-        return await self._repository.changed(before, commit) if before else None
+            before = await self._database.read(lambda connection: self._last(connection, spec.name, ref, commit))
+        return await origin.copy.changed(before, commit) if before else None
 
     def _last(self, connection: Connection, pipeline: str, ref: str, commit: str) -> str:
         """The commit of the last push of which a run succeeded; what a failed one should have built is still new."""
@@ -197,13 +261,14 @@ class Intake:
         return connection.execute(newest).scalar_one_or_none() or ""
 
     def _insert(
-        self, connection: Connection, change: Change, found: Found, decisions: Mapping[str, Decision]
+        self, connection: Connection, change: Change, found: Found, decisions: Mapping[str, Decision], origin: _Origin
     ) -> dict[str, str]:
         """Keep the runs and where the ref stands now, all or nothing; what became of each pipeline.
 
         An event that is known already has its run, whatever its triggers would say by now.
         """
         event = self._move(connection, change) or _named(change, found)
+        self._withdraw(connection, change.event.trigger, event)
         lines = {}
         for name, decision in decisions.items():
             same = and_(runs.c.project == self._project.name, runs.c.pipeline == name, runs.c.event == event)
@@ -212,12 +277,20 @@ class Intake:
                 lines[name] = f"#{there} runs it already"
             elif decision.starts and (unfit := unfit_param(decision.params)):
                 lines[name] = unfit
+            elif decision.starts and (circle := _circle(change.chain, f"{self._project.name}/{name}")):
+                lines[name] = circle
             elif decision.starts:
-                number = self._queue(connection, name, decision.params, change, event, found)
-                lines[name] = f"#{number} started"
+                number = self._queue(connection, name, decision.params, change, event, found, origin)
+                lines[name] = f"#{number} {_BECAME[origin.state]}"
             else:
                 lines[name] = decision.why
         return lines
+
+    def _withdraw(self, connection: Connection, trigger: Trigger, event: str) -> None:
+        """An approval is for one commit and one base: what waits for one of an earlier state of it waits in vain."""
+        if trigger.kind == "pull_request":
+            why = f"the pull request has moved on to {trigger.commit[:12]} for {trigger.base}"
+            withdraw(connection, self._project.name, trigger.number, event, why)
 
     def _move(self, connection: Connection, change: Change) -> str:
         """Note where a branch or tag stands now, and name that move; it is the same one while the ref stays there."""
@@ -242,7 +315,14 @@ class Intake:
         return max(known + 1, Store({"PIPE_STORE": str(self._store)}, self._store).next_number(pipeline))
 
     def _queue(
-        self, connection: Connection, name: str, params: Mapping[str, str], change: Change, event: str, found: Found
+        self,
+        connection: Connection,
+        name: str,
+        params: Mapping[str, str],
+        change: Change,
+        event: str,
+        found: Found,
+        origin: _Origin,
     ) -> int:
         trigger = change.event.trigger
         number = self._number(connection, name)
@@ -257,13 +337,16 @@ class Intake:
             "delivery": found.delivery,
             "ref": change.ref,
             "commit": trigger.commit,
+            "file_commit": origin.file_commit,
+            "fetched_from": origin.fetched_from,
+            "chain": json.dumps(change.chain),
             "trigger": trigger.model_dump_json(),
             "params": json.dumps(dict(params)),
-            "state": "queued",
+            "state": origin.state,
             "created": time.time(),
         }
         connection.execute(insert(runs).values(row))
-        told = {"run": id_, "state": "pending", "description": "waits for its start"}
+        told = {"run": id_, "state": "pending", "description": WAITS[origin.state]}
         connection.execute(insert(statuses).values(told))
         return number
 
@@ -272,8 +355,15 @@ def _named(change: Change, found: Found) -> str:
     """An event that moves no ref, in words that are the same however often it is told."""
     trigger = change.event.trigger
     if trigger.kind == "pull_request":
-        return f"pull_request {trigger.number} {trigger.commit}"
+        return f"pull_request {trigger.number} {trigger.commit} {trigger.base}"
     return f"{trigger.kind} {change.name or found.delivery}"
+
+
+def _circle(chain: Sequence[str], name: str) -> str:
+    """Why the end of a run does not start a pipeline whose own end led to it; empty if it did not."""
+    if name in chain:
+        return f"it would go round for ever: {' → '.join([*chain[chain.index(name) :], name])}"
+    return f"it would be the {len(chain) + 1}th in a row that ends start" if len(chain) >= LONGEST_CHAIN else ""
 
 
 def unfit_param(params: Mapping[str, str]) -> str:

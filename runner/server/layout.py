@@ -45,3 +45,11 @@ class Layout:
     def repository(self, project: str) -> Path:
         """The bare copy of its repository."""
         return self.place(project) / "repository.git"
+
+    def strangers(self, project: str) -> Path:
+        """Beside it, what forks have in their pull requests."""
+        return self.place(project) / "strangers.git"
+
+    def strangers_cache(self, project: str) -> Path:
+        """Where the kinds of stages keep what runs of forks left for later ones."""
+        return self.place(project) / "strangers-cache"

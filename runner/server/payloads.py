@@ -32,6 +32,12 @@ class Change:
     """The commit that the ref stood at before, if it is told."""
     name: str = ""
     """What tells an event that moves no ref from all others; empty: its delivery does."""
+    actor: str = ""
+    """Of a fork's pull request: who did what is told, be it its author or somebody else who may push there."""
+    fork_url: str = ""
+    """Of a fork's pull request: where the fork says to lie."""
+    chain: tuple[str, ...] = ()
+    """Of the end of a run: the pipelines whose ends led to it and itself, each as `project/pipeline`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,9 +140,21 @@ def named_ref(ref: str) -> tuple[Literal["branch", "tag", ""], str]:
     return ("tag", ref.removeprefix("refs/tags/")) if ref.startswith("refs/tags/") else ("", ref)
 
 
-def _pull_request(number: str, trigger: Mapping[str, Any], message: str = "") -> Read:
-    made = Trigger(kind="pull_request", number=number, **trigger)
-    return Read([Change(Event(made, message=message), f"refs/heads/{made.branch}")])
+def _pull_request(number: str, trigger: Mapping[str, Any], *, head: str, actor: str, fork_url: str) -> Read:
+    """A pull request; `head` is what its forge calls the ref that shows a fork's commit, empty if it has none."""
+    if not re.fullmatch("[0-9]{1,18}", number):
+        return Read(ignored="it is about a pull request without a number")
+    made = Trigger(kind="pull_request", number=number, slug=slug(trigger["branch"]), **trigger)
+    if not made.fork:
+        return Read([Change(Event(made), f"refs/heads/{made.branch}", actor=actor)])
+    ref = head.format(number) if head else ""
+    return Read([Change(Event(made), ref, actor=actor, fork_url=fork_url)])
+
+
+def _foreign(theirs: "_Node", ours: "_Node", *names: str) -> bool:
+    """Whether a head lies in another repository than its base. In doubt it does: all that is told must agree."""
+    told = [((theirs / name).text, (ours / name).text) for name in names]
+    return not any(one and one == other for one, other in told) or any(one != other for one, other in told)
 
 
 # -- the forges ------------------------------------------------------------------------------------
@@ -165,24 +183,26 @@ def _github(body: _Node, headers: Headers) -> Read:
 
 
 def _github_pull(body: _Node, repo: _Node, sender: _Node) -> Read:
-    action, pull = (body / "action").text, body / "pull_request"
+    action, pull, changes = (body / "action").text, body / "pull_request", body / "changes"
     head, base = pull / "head", pull / "base"
-    if action not in _UPDATED:
+    moved = action == "edited" and (changes / "base" or changes / "ref")  # to another base, as GitHub and Gitea say it
+    if action not in _UPDATED and not moved:
         return Read(ignored=f"the pull request was {action or 'changed'}, its commits were not")
-    theirs, ours = (head / "repo" / "full_name").text, (base / "repo" / "full_name").text
     return _pull_request(
         (body / "number").text,
         {
             "repo": (repo / "clone_url").text,
             "branch": (head / "ref").text,
-            "slug": slug((head / "ref").text),
             "commit": (head / "sha").text,
             "base": (base / "ref").text,
             "title": (pull / "title").text,
-            "author": (pull / "user" / "login").text or (sender / "login").text,
+            "author": (pull / "user" / "login").text,
             "url": (pull / "html_url").text,
-            "fork": not theirs or theirs != ours,
+            "fork": _foreign(head / "repo", base / "repo", "full_name", "id"),
         },
+        head="refs/pull/{}/head",
+        actor=(sender / "login").text,
+        fork_url=(head / "repo" / "clone_url").text,
     )
 
 
@@ -219,24 +239,27 @@ def _gitlab(body: _Node, headers: Headers) -> Read:
 
 def _gitlab_merge(body: _Node, repo: str) -> Read:
     merge = body / "object_attributes"
-    action, last = (merge / "action").text, merge / "last_commit"
-    if action not in _UPDATED and not (action == "update" and merge / "oldrev"):
+    action = (merge / "action").text
+    moved = action == "update" and (merge / "oldrev" or body / "changes" / "target_branch")
+    if action not in _UPDATED and not moved:
         return Read(ignored=f"the merge request had '{action}', its commits did not change")
-    source, target = (merge / "source_project_id").text, (merge / "target_project_id").text
+    actor, author = (body / "user" / "username").text, (merge / "author_id").text
+    ends = {side: _Node({"id": (merge / f"{side}_project_id").value}) for side in ("source", "target")}
     return _pull_request(
         (merge / "iid").text,
         {
             "repo": repo,
             "branch": (merge / "source_branch").text,
-            "slug": slug((merge / "source_branch").text),
-            "commit": (last / "id").text,
+            "commit": (merge / "last_commit" / "id").text,
             "base": (merge / "target_branch").text,
             "title": (merge / "title").text,
-            "author": (body / "user" / "username").text,
+            "author": actor if author and author == (body / "user" / "id").text else "",
             "url": (merge / "url").text,
-            "fork": source != target,
+            "fork": _foreign(ends["source"], ends["target"], "id"),
         },
-        (last / "message").text,
+        head="refs/merge-requests/{}/head",
+        actor=actor,
+        fork_url=(merge / "source" / "git_http_url").text,
     )
 
 
@@ -255,26 +278,31 @@ def _gitee(body: _Node, headers: Headers) -> Read:
             url=(body / "compare").text,
         )
     if what == "merge_request_hooks":
-        action, pull = (body / "action").text, body / "pull_request"
-        if action not in _UPDATED and (body / "action_desc").text != "source_branch_changed":
-            return Read(ignored=f"the pull request had '{action}', its commits did not change")
-        head, base = pull / "head", pull / "base"
-        theirs, ours = (head / "repo" / "full_name").text, (base / "repo" / "full_name").text
-        return _pull_request(
-            (body / "number").text or (body / "iid").text,
-            {
-                "repo": clone,
-                "branch": (body / "source_branch").text or (head / "ref").text,
-                "slug": slug((body / "source_branch").text or (head / "ref").text),
-                "commit": (head / "sha").text,
-                "base": (body / "target_branch").text or (base / "ref").text,
-                "title": (body / "title").text,
-                "author": (pull / "user" / "login").text,
-                "url": (pull / "html_url").text,
-                "fork": not theirs or theirs != ours,
-            },
-        )
+        return _gitee_pull(body, clone)
     return Read(ignored=_no_interest(what or headers.get("x-gitee-event", "")))
+
+
+def _gitee_pull(body: _Node, repo: str) -> Read:
+    action, pull = (body / "action").text, body / "pull_request"
+    if action not in _UPDATED and (body / "action_desc").text not in ("source_branch_changed", "target_branch_changed"):
+        return Read(ignored=f"the pull request had '{action}', its commits did not change")
+    head, base = pull / "head", pull / "base"
+    return _pull_request(
+        (body / "number").text or (body / "iid").text,
+        {
+            "repo": repo,
+            "branch": (body / "source_branch").text or (head / "ref").text,
+            "commit": (head / "sha").text,
+            "base": (body / "target_branch").text or (base / "ref").text,
+            "title": (body / "title").text,
+            "author": (pull / "user" / "login").text,
+            "url": (pull / "html_url").text,
+            "fork": _foreign(head / "repo", base / "repo", "full_name", "id"),
+        },
+        head="refs/pull/{}/head",
+        actor=(body / "sender" / "login").text,
+        fork_url=(head / "repo" / "clone_url").text,
+    )
 
 
 def _bitbucket(body: _Node, headers: Headers) -> Read:
@@ -285,7 +313,7 @@ def _bitbucket(body: _Node, headers: Headers) -> Read:
         return _joined([_center_push(each, body) for each in (body / "changes").items])
     if what in ("pullrequest:created", "pullrequest:updated"):
         return _cloud_pull(body)
-    if what in ("pr:opened", "pr:from_ref_updated"):
+    if what in ("pr:opened", "pr:from_ref_updated") or (what == "pr:modified" and _retargeted(body)):
         return _center_pull(body)
     return Read(ignored=_no_interest(what))
 
@@ -320,21 +348,21 @@ def _cloud_url(repo: _Node) -> str:
 def _cloud_pull(body: _Node) -> Read:
     pull = body / "pullrequest"
     source, target = pull / "source", pull / "destination"
-    theirs, ours = (source / "repository" / "full_name").text, (target / "repository" / "full_name").text
-    branch = (source / "branch" / "name").text
     return _pull_request(
         (pull / "id").text,
         {
             "repo": _cloud_url(body / "repository"),
-            "branch": branch,
-            "slug": slug(branch),
+            "branch": (source / "branch" / "name").text,
             "commit": (source / "commit" / "hash").text,
             "base": (target / "branch" / "name").text,
             "title": (pull / "title").text,
             "author": (pull / "author" / "nickname").text,
             "url": (pull / "links" / "html" / "href").text,
-            "fork": not theirs or theirs != ours,
+            "fork": _foreign(source / "repository", target / "repository", "full_name", "uuid"),
         },
+        head="",
+        actor=(body / "actor" / "nickname").text,
+        fork_url=_cloud_url(source / "repository"),
     )
 
 
@@ -355,22 +383,28 @@ def _center_url(repo: _Node) -> str:
     return next(links, "")
 
 
+def _retargeted(body: _Node) -> bool:
+    before, now = body / "previousTarget" / "id", body / "pullRequest" / "toRef" / "id"
+    return bool(before) and before.text != now.text
+
+
 def _center_pull(body: _Node) -> Read:
     pull = body / "pullRequest"
     source, target = pull / "fromRef", pull / "toRef"
-    branch = (source / "displayId").text
     return _pull_request(
         (pull / "id").text,
         {
             "repo": _center_url(target / "repository"),
-            "branch": branch,
-            "slug": slug(branch),
+            "branch": (source / "displayId").text,
             "commit": (source / "latestCommit").text,
             "base": (target / "displayId").text,
             "title": (pull / "title").text,
-            "author": (body / "actor" / "name").text,
-            "fork": (source / "repository" / "id").text != (target / "repository" / "id").text,
+            "author": (pull / "author" / "user" / "name").text,
+            "fork": _foreign(source / "repository", target / "repository", "id"),
         },
+        head="refs/pull-requests/{}/from",
+        actor=(body / "actor" / "name").text,
+        fork_url=_center_url(source / "repository"),
     )
 
 

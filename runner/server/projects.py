@@ -3,11 +3,11 @@
 import re
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
-from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy import Connection, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from pipeline.errors import PipeError, nearest
@@ -17,8 +17,9 @@ from runner.server.sealing import Seal
 from runner.server.signatures import FORGES
 from stages.clients.git.address import parse_url
 
-__all__ = ["Project", "add", "find", "known", "remove"]
+__all__ = ["Project", "add", "change", "find", "known", "remove"]
 
+_WHO = re.compile(r"[^\s\x00-\x1f\x7f]{1,200}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -34,6 +35,10 @@ class Project:
     username: str = ""
     password: str = ""
     token: str = ""
+    trusted: tuple[str, ...] = ()
+    """Authors whose pull requests from forks run without approval."""
+    followers: tuple[str, ...] = ()
+    """Projects that may start runs when one of this project has ended."""
 
     @property
     def login(self) -> Secret | None:
@@ -69,6 +74,8 @@ def add(connection: Connection, seal: Seal, project: Project) -> Project:
         "secret": seal.close(made.secret),
         "login": seal.close(f"{made.username}\n{made.password}"),
         "token": seal.close(made.token),
+        "trusted": "\n".join(made.trusted),
+        "followers": "\n".join(made.followers),
     }
     try:
         connection.execute(insert(projects).values(row))
@@ -96,8 +103,35 @@ def find(connection: Connection, seal: Seal, name: str) -> Project | None:
         return None
     username, _, password = seal.open(row.login).partition("\n")
     return Project(
-        row.name, row.url, row.file, row.forge, seal.open(row.secret), username, password, seal.open(row.token)
+        name=row.name,
+        url=row.url,
+        file=row.file,
+        forge=row.forge,
+        secret=seal.open(row.secret),
+        username=username,
+        password=password,
+        token=seal.open(row.token),
+        trusted=tuple(row.trusted.splitlines()),
+        followers=tuple(row.followers.splitlines()),
     )
+
+
+def change(
+    connection: Connection, name: str, *, trusted: Sequence[str] | None = None, followers: Sequence[str] | None = None
+) -> bool:
+    """Say anew who may do more than others; None leaves it as it is. False if there is no such project.
+
+    Raises:
+        PipeError: a name that no author or project can have.
+    """
+    given = {"trusted": trusted, "followers": followers}
+    values = {column: "\n".join(names) for column, names in given.items() if names is not None}
+    if odd := [each for names in given.values() for each in names or () if not _WHO.fullmatch(each)]:
+        raise PipeError("\n".join(f"{each!r} is the name of nobody" for each in odd))
+    there = connection.execute(select(projects.c.name).where(projects.c.name == name)).one_or_none()
+    if there and values:
+        connection.execute(update(projects).where(projects.c.name == name).values(values))
+    return bool(there)
 
 
 def remove(connection: Connection, name: str) -> bool:

@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 
 from runner.server import projects
 from runner.server.database import Database
-from runner.server.intake import Intake
+from runner.server.intake import Copies, Intake
 from runner.server.layout import Layout
 from runner.server.projects import Project
-from runner.server.repositories import Repository
+from runner.server.repositories import Repository, Strangers
 from runner.server.sealing import Seal
 
 __all__ = ["Registry"]
@@ -25,6 +25,7 @@ class Registry:
     seal: Seal
     layout: Layout
     _repositories: dict[str, Repository] = field(default_factory=dict)
+    _foreign: dict[str, Strangers] = field(default_factory=dict)
     _known: dict[str, tuple[float, Project]] = field(default_factory=dict)
 
     async def project(self, name: str) -> Project | None:
@@ -45,8 +46,13 @@ class Registry:
 
     def intake(self, project: Project) -> Intake:
         """What turns its events into runs."""
-        return Intake(self.database, project, self.repository(project), self.layout.store(project.name))
+        copies = Copies(self.repository(project), self._strangers(project))
+        return Intake(self.database, project, copies, self.layout.store(project.name))
 
     def repository(self, project: Project) -> Repository:
         """Its copy of git; the same one for everybody, so that two never fetch at once."""
         return self._repositories.setdefault(project.name, Repository(project, self.layout.repository(project.name)))
+
+    def _strangers(self, project: Project) -> Strangers:
+        folders = self.layout.strangers(project.name), self.layout.repository(project.name)
+        return self._foreign.setdefault(project.name, Strangers(project, *folders))

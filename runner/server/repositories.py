@@ -12,16 +12,17 @@ import anyio.to_thread
 
 from runner.process import execute
 from runner.server.projects import Project
-from stages.clients.git.address import parse_url
+from stages.clients.git.address import check_ref, parse_url
 from stages.clients.git.command import askpass, environment, git, without
 
-__all__ = ["Repository", "RepositoryError"]
+__all__ = ["Repository", "RepositoryError", "Strangers"]
 
 ANSWER_WITHIN = 20.0
 """Seconds in which a host must have listed its refs."""
 BRING_WITHIN = 600.0
 LARGEST_FILE = 1 << 20
 _COMMIT = re.compile(r"[0-9a-f]{40,64}")
+_SOME_COMMIT = re.compile(r"[0-9a-f]{7,64}")
 _PASSED_ON = ("PATH", "HOME", "http_proxy", "https_proxy", "no_proxy")
 _TELLING = re.compile(r"refs/(?:heads|tags)/\S+")
 
@@ -92,17 +93,21 @@ class Repository:
             RepositoryError: the host does not answer, or refuses.
         """
         async with self._one:
-            if not self._folder.exists():
-                part = self._folder.with_name(f"{self._folder.name}.part")
-                await anyio.to_thread.run_sync(partial(shutil.rmtree, part, ignore_errors=True))
-                await self._ask(["init", "--quiet", "--bare", str(part)])
-                part.rename(self._folder)
+            await self._make()
             refspecs = ["+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"]
             words = ["fetch", "--quiet", "--prune", "--no-tags", "--end-of-options", self._project.url, *refspecs]
             await self._ask(words, BRING_WITHIN)
-            await self._ask(
-                ["-c", "gc.auto=2000", "-c", "gc.autoPackLimit=30", "gc", "--auto", "--quiet"], BRING_WITHIN
-            )
+            await self._tidy()
+
+    async def _make(self) -> None:
+        if not self._folder.exists():
+            part = self._folder.with_name(f"{self._folder.name}.part")
+            await anyio.to_thread.run_sync(partial(shutil.rmtree, part, ignore_errors=True))
+            await self._ask(["init", "--quiet", "--bare", str(part)])
+            part.rename(self._folder)
+
+    async def _tidy(self) -> None:
+        await self._ask(["-c", "gc.auto=2000", "-c", "gc.autoPackLimit=30", "gc", "--auto", "--quiet"], BRING_WITHIN)
 
     async def has(self, commit: str) -> bool:
         """Whether the copy has a commit."""
@@ -112,6 +117,11 @@ class Repository:
 
     async def commit(self, ref: str) -> str:
         """The commit that a full ref, or the beginning of a commit's id, stands for; empty if there is none."""
+        if not _SOME_COMMIT.fullmatch(ref):
+            try:
+                check_ref(ref)  # git reads more than names: `main~1`, `main@{1}`
+            except ValueError:
+                return ""
         return (await self._maybe(["rev-parse", "--verify", "--quiet", f"{ref}^{{commit}}"]) or "").strip()
 
     async def message(self, commit: str) -> str:
@@ -153,21 +163,24 @@ class Repository:
                 return None
             raise
 
-    async def _ask(self, words: Sequence[str], within: float = ANSWER_WITHIN) -> str:
+    async def _ask(self, words: Sequence[str], within: float = ANSWER_WITHIN, url: str = "") -> str:
+        """What git says. It has the project's login, unless another `url` is asked."""
         said, complaint = bytearray(), bytearray()
         where = self._folder if self._folder.is_dir() else Path("/")
         argv = [*without(os.environ), *git(where), *words]
         try:
-            env = await anyio.to_thread.run_sync(self._environment)
+            env = await anyio.to_thread.run_sync(self._environment, url)
             with anyio.fail_after(within):
                 ended = await execute(argv, cwd=where, env=env, stdin=b"", stdout=said.extend, stderr=complaint.extend)
         except TimeoutError:
-            raise RepositoryError(f"{self._project.url} does not answer: nothing came within {within:g} s") from None
+            raise RepositoryError(
+                f"{url or self._project.url} does not answer: nothing came within {within:g} s"
+            ) from None
         if ended.exit_code:
-            raise _Refused(self._project.url, ended.exit_code, complaint.decode("utf-8", "replace"))
+            raise _Refused(url or self._project.url, ended.exit_code, complaint.decode("utf-8", "replace"))
         return said.decode("utf-8", "surrogateescape")
 
-    def _environment(self) -> Mapping[str, str]:
+    def _environment(self, url: str) -> Mapping[str, str]:
         cache = self._folder.parent
         cache.mkdir(parents=True, exist_ok=True)
         own = {
@@ -177,4 +190,40 @@ class Repository:
         }
         if self._folder.exists():  # else git would take a repository that this folder may lie in
             own["GIT_DIR"] = str(self._folder)
-        return {**own, **environment(parse_url(self._project.url), self._project.login, askpass(cache))}
+        login = None if url else self._project.login
+        return {**own, **environment(parse_url(url or self._project.url), login, askpass(cache))}
+
+
+class Strangers(Repository):
+    """The heads of pull requests that forks have sent, in a copy of their own that reads the project's objects too.
+
+    What lies here is in no copy of the project, so no event that claims to be of the project can name it.
+    """
+
+    def __init__(self, project: Project, folder: Path, beside: Path) -> None:
+        """`beside` is the copy of the project's own repository, which must have been brought before."""
+        super().__init__(project, folder)
+        self._beside = beside
+
+    async def bring_head(self, ref: str, number: str, url: str = "") -> str:
+        """Fetch the head of a pull request from a ref, and return the commit; empty if there is no such ref.
+
+        It comes from the project's repository, or from `url`, which is shown no login.
+
+        Raises:
+            RepositoryError: the host does not answer, or refuses.
+        """
+        async with self._one:
+            await self._make()
+            alternates = anyio.Path(self._folder / "objects" / "info" / "alternates")
+            await alternates.write_text(f"{self._beside / 'objects'}\n")
+            here = f"refs/heads/{number}"
+            words = ["fetch", "--quiet", "--no-tags", "--end-of-options", url or self._project.url, f"+{ref}:{here}"]
+            try:
+                await self._ask(words, BRING_WITHIN, url)
+            except _Refused as refused:
+                if "find remote ref" in str(refused):
+                    return ""
+                raise
+            await self._tidy()
+        return await self.commit(here)

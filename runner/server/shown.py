@@ -23,9 +23,13 @@ class Run(BaseModel):
     delivery: str
     ref: str
     commit: str
+    file_commit: str
+    """At which the pipeline file is read: of a fork's pull request, where its base stood."""
     trigger: Trigger
     params: dict[str, str]
-    state: Literal["queued", "running", "ended"]
+    state: Literal["waiting", "queued", "running", "ended"]
+    """`waiting`: for approval, because its commit is a stranger's."""
+    approved_by: str
     outcome: str
     note: str
     """Whom it waits for, or why it is not green."""

@@ -5,12 +5,13 @@ import shutil
 import subprocess
 import urllib.parse
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 
+from runner.folder import RunFolder
 from sandbox.forge import PASSWORD, USER, Forge, forge
 from sandbox.release import environment
 from tests.e2e.conftest import World
@@ -130,6 +131,47 @@ def test_a_tag_and_a_pull_request_start_what_their_triggers_say(team: Team) -> N
     run = team.server.settled(2)[-1]
     assert (run["trigger"]["kind"], run["commit"], run["trigger"]["number"]) == ("pull_request", asked, "1")
     until(lambda: team.told(asked, "pipe/demo") == "success")
+
+
+FORKS = TEXT.replace(
+    "triggers: {push: {branches: [main],", "triggers: {pull_request: {forks: true}, push: {branches: [none],"
+)
+
+
+def test_a_fork_of_the_real_forge_is_approved_and_its_commit_shows_every_state(team: Team) -> None:
+    gitea, name = team.gitea, team.name
+    (team.tree / "pipeline.yaml").write_text(FORKS)
+    (team.tree / "src").mkdir()
+    (team.tree / "src" / "a").write_text("ours")
+    team.push("base")
+    gitea.call("PATCH", f"/repos/{USER}/{name}", {"private": False})
+    eve = {
+        "username": f"eve-{uuid4().hex[:6]}",
+        "email": f"{uuid4().hex[:6]}@example.invalid",
+        "password": "eve-password-1",
+    }
+    gitea.call("POST", "/admin/users", {**eve, "must_change_password": False})
+    as_eve = replace(gitea, login=(eve["username"], eve["password"]))
+    fork = as_eve.call("POST", f"/repos/{USER}/{name}/forks", {})
+    url = urllib.parse.urlsplit(fork["clone_url"])
+    theirs = url._replace(netloc=f"{eve['username']}:{eve['password']}@{url.netloc}").geturl()
+    (team.tree / "src" / "a").write_text("theirs")
+    (team.tree / "pipeline.yaml").write_text(FORKS.replace("cat src/src/a", "echo evil"))
+    team.git("commit", "-qam", "of eve")
+    team.git("push", "-q", theirs, "HEAD:topic")
+    head = team.git("rev-parse", "HEAD")
+    pull = {"title": "Please", "head": f"{eve['username']}:topic", "base": "main"}
+    as_eve.call("POST", f"/repos/{USER}/{name}/pulls", pull)
+    until(lambda: [run["state"] for run in team.server.runs()] == ["waiting"])
+    (run,) = team.server.runs()
+    assert (run["commit"], run["trigger"]["author"], run["ref"]) == (head, eve["username"], "refs/pull/1/head")
+    until(lambda: gitea.described(name, head) == {"pipe/demo": ("pending", "waits for approval")})
+    allowed = {"authorization": f"Bearer {team.server.token}"}
+    assert team.server.ask(f"/api/v1/runs/{run['id']}/approve", b"", **allowed)[0] == 200
+    (run,) = team.server.settled(1)
+    folder = team.server.folder / ".pipe-server/projects/shop/runs/demo/1"
+    assert (run["outcome"], RunFolder(folder).log("s", 1).read_text()) == ("succeeded", f"{head}\ntheirs")
+    until(lambda: team.told(head, "pipe/demo") == "success")
 
 
 def test_a_push_releases_the_back_end_of_the_example(team: Team, world: World) -> None:

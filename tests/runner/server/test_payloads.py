@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.plan import Trigger
-from runner.server.payloads import Read, read, redacted, slug
+from runner.server.payloads import Change, Read, read, redacted, slug
 from runner.server.signatures import FORGES, Forge
 from tests.runner.server.test_signatures import recorded
 
@@ -220,3 +220,93 @@ def test_no_bytes_of_a_stranger_break_the_reader(forge: Forge, body: bytes) -> N
 
 def test_json_that_is_nested_without_end_is_refused() -> None:
     assert "no JSON" in read("github", {}, b"[" * 100_000).ignored
+
+
+# -- pull requests of forks ------------------------------------------------------------------------
+
+
+def pull(forge: Forge, body: Any, **headers: str) -> Change:
+    found = said(forge, body, **headers)
+    assert found.ignored == ""
+    (change,) = found.changes
+    assert change.event.trigger.fork is True
+    return change
+
+
+def test_every_forge_tells_where_the_head_of_a_fork_is_and_who_moved_it() -> None:
+    theirs = {"full_name": "eve/a", "id": 2, "clone_url": "https://h/eve/a.git"}
+    ours = {"full_name": "t/a", "id": 1}
+    hub = {"action": "opened", "number": 3, "sender": {"login": "bob"}, "pull_request": {
+        "head": {"ref": "x", "sha": A, "repo": theirs}, "base": {"ref": "main", "repo": ours}, "user": {"login": "eve"}}}  # fmt: skip
+    gitee = {**hub, "hook_name": "merge_request_hooks", "action": "open"}
+    merge = {"iid": 4, "action": "open", "source_branch": "x", "target_branch": "main", "source_project_id": 2, "author_id": 9,
+             "target_project_id": 1, "last_commit": {"id": A}, "source": {"git_http_url": theirs["clone_url"]}}  # fmt: skip
+    lab = {"object_kind": "merge_request", "object_attributes": merge, "user": {"username": "bob", "id": 8}}
+    page = {"links": {"html": {"href": "https://bitbucket.org/eve/a"}}, "full_name": "eve/a", "uuid": "2"}
+    cloud = {"actor": {"nickname": "bob"}, "pullrequest": {"id": 5, "author": {"nickname": "eve"},
+             "source": {"branch": {"name": "x"}, "commit": {"hash": A[:12]}, "repository": page},
+             "destination": {"branch": {"name": "main"}, "repository": {"full_name": "t/a", "uuid": "1"}}}}  # fmt: skip
+    clone = {"links": {"clone": [{"name": "http", "href": "https://bb/scm/~eve/a.git"}]}, "id": 2}
+    center = {"actor": {"name": "bob"}, "pullRequest": {"id": 6, "author": {"user": {"name": "eve"}},
+              "fromRef": {"displayId": "x", "latestCommit": A, "repository": clone},
+              "toRef": {"displayId": "main", "repository": {"id": 1}}}}  # fmt: skip
+    found = [
+        pull("github", hub, x_github_event="pull_request"),
+        pull("gitea", hub, x_gitea_event="pull_request_sync"),
+        pull("gitee", gitee),
+        pull("gitlab", lab),
+        pull("bitbucket", cloud, x_event_key="pullrequest:created"),
+        pull("bitbucket", center, x_event_key="pr:opened"),
+    ]
+    assert [(each.ref, each.fork_url) for each in found] == [
+        ("refs/pull/3/head", "https://h/eve/a.git"),
+        ("refs/pull/3/head", "https://h/eve/a.git"),
+        ("refs/pull/3/head", "https://h/eve/a.git"),
+        ("refs/merge-requests/4/head", "https://h/eve/a.git"),
+        ("", "https://bitbucket.org/eve/a"),
+        ("refs/pull-requests/6/from", "https://bb/scm/~eve/a.git"),
+    ]
+    people = [(each.event.trigger.author, each.actor) for each in found]
+    assert people == [("eve", "bob")] * 3 + [("", "bob")] + [("eve", "bob")] * 2, "GitLab names no author but who acts"
+
+
+MISSING: list[tuple[Forge, dict[str, Any], dict[str, str]]] = [
+    ("github", {"action": "opened", "number": 1, "pull_request": {}}, {"x_github_event": "pull_request"}),
+    ("gitlab", {"object_kind": "merge_request", "object_attributes": {"action": "open", "iid": 1}}, {}),
+    ("gitee", {"hook_name": "merge_request_hooks", "action": "open", "number": 1}, {}),
+    ("bitbucket", {"pullrequest": {"id": 1}}, {"x_event_key": "pullrequest:created"}),
+    ("bitbucket", {"pullRequest": {"id": 1}}, {"x_event_key": "pr:opened"}),
+]
+
+
+@pytest.mark.parametrize(("forge", "body", "headers"), MISSING)
+def test_where_it_is_not_told_whose_a_head_is_it_is_a_strangers(
+    forge: Forge, body: dict[str, Any], headers: dict[str, str]
+) -> None:
+    pull(forge, body, **headers)
+
+
+RETARGETED: list[tuple[Forge, dict[str, Any], dict[str, str], bool]] = [
+    ("github", {"action": "edited", "number": 1, "changes": {"base": {"ref": {"from": "x"}}}}, {"x_github_event": "pull_request"}, True),
+    ("github", {"action": "edited", "number": 1, "changes": {"title": {"from": "x"}}}, {"x_github_event": "pull_request"}, False),
+    ("gitea", {"action": "edited", "number": 1, "changes": {"ref": {"from": "x"}}}, {"x_gitea_event": "pull_request"}, True),
+    ("gitlab", {"object_kind": "merge_request", "changes": {"target_branch": {}}, "object_attributes": {"action": "update", "iid": 1}}, {}, False),
+    ("gitlab", {"object_kind": "merge_request", "changes": {"target_branch": {"previous": "x"}}, "object_attributes": {"action": "update", "iid": 1}}, {}, True),
+    ("gitee", {"hook_name": "merge_request_hooks", "action": "update", "action_desc": "target_branch_changed", "number": 1}, {}, True),
+    ("gitee", {"hook_name": "merge_request_hooks", "action": "update", "action_desc": "update_label", "number": 1}, {}, False),
+    ("bitbucket", {"previousTarget": {"id": "refs/heads/x"}, "pullRequest": {"id": 1, "toRef": {"id": "refs/heads/y"}}}, {"x_event_key": "pr:modified"}, True),
+    ("bitbucket", {"previousTarget": {"id": "refs/heads/y"}, "pullRequest": {"id": 1, "toRef": {"id": "refs/heads/y"}}}, {"x_event_key": "pr:modified"}, False),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("forge", "body", "headers", "taken"), RETARGETED)
+def test_a_pull_request_that_gets_another_base_is_taken_anew(
+    forge: Forge, body: dict[str, Any], headers: dict[str, str], *, taken: bool
+) -> None:
+    assert bool(said(forge, body, **headers).changes) is taken
+
+
+@pytest.mark.parametrize("number", [None, "", "7/../8", "*", "-1", "７", True, {}])
+def test_a_pull_request_without_a_number_leads_to_no_ref(number: Any) -> None:
+    body = {"action": "opened", "number": number, "pull_request": {}}
+    assert said("github", body, x_github_event="pull_request").ignored == "it is about a pull request without a number"
