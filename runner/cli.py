@@ -44,10 +44,22 @@ output_option = click.option(
 )
 
 
+server_option = click.option(
+    "--server",
+    default="",
+    envvar="PIPE_SERVER",
+    metavar="URL",
+    help="Of the team server there (default: PIPE_SERVER); `pipe login URL` first.",
+)
+
+
 @pipe.command()
 @file_argument
 @pipelines_argument
 @params_option
+@server_option
+@click.option("--ref", default="", help="With --server: a branch, tag or commit (default: the main branch).")
+@click.option("-f", "--follow", is_flag=True, help="With --server: show it until it ends; its exit code is ours.")
 @jobs_option
 @click.option("--fail-fast", is_flag=True, help="When a stage fails, cancel all others of its pipeline.")
 @click.option("--source", default="", metavar="DIR", help="Build a copy of this working tree instead of a checkout.")
@@ -61,12 +73,30 @@ output_option = click.option(
 @click.option("--resume", is_flag=True, help="Of pipelines whose newest run died, go on with that one.")
 @output_option
 @click.pass_obj
-def run(guardian: Guardian | None, /, file: str, **words: Any) -> int:
-    """Run the pipelines of FILE, or those named, side by side."""
+def run(guardian: Guardian | None, /, *, file: str, server: str, ref: str, follow: bool, **words: Any) -> int:
+    """Run the pipelines of FILE, or those named, side by side. With --server FILE is the name of a project there."""
+    if server:
+        return _start(file, server, ref=ref, follow=follow, **words)
+    if ref or follow:
+        raise click.UsageError("--ref and --follow go with --server: a run here is shown anyway, as its checkouts say")
     from runner.commands.run import Options
     from runner.commands.run import run as run_command
 
     return run_command(Options(file, guardian=guardian, **words))
+
+
+def _start(project: str, server: str, **words: Any) -> int:
+    """Start runs there; how they run is the server's matter."""
+    from dataclasses import fields
+
+    from runner.commands.start import Options, start
+
+    names = {field.name for field in fields(Options)}
+    given = [name for name, value in words.items() if name not in names and value not in (None, False, "", "batched")]
+    if given:
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise click.UsageError(f"{options}: of runs on this machine alone, not with --server")
+    return start(Options(server, project, **{name: value for name, value in words.items() if name in names}))
 
 
 @pipe.command()
@@ -133,21 +163,23 @@ def init(folder: str) -> int:
 @click.argument("pipeline", default="")
 @click.option("-n", "most", type=click.IntRange(min=1), default=20, help="How many (default: 20).")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
-def runs(pipeline: str, most: int, *, as_json: bool) -> int:
+@server_option
+def runs(pipeline: str, most: int, server: str, *, as_json: bool) -> int:
     """List the newest runs: how each is, and why it is not green."""
     from runner.commands.runs import list_runs
 
-    return list_runs(pipeline, most, as_json=as_json)
+    return list_runs(pipeline, most, server, as_json=as_json)
 
 
 @pipe.command()
 @click.argument("run", default="")
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
-def show(run: str, *, as_json: bool) -> int:
+@server_option
+def show(run: str, server: str, *, as_json: bool) -> int:
     """Show a run: its tree, its attempts, its critical path. RUN is `backend#12`; else the newest."""
     from runner.commands.show import show as show_run
 
-    return show_run(run, as_json=as_json)
+    return show_run(run, server, as_json=as_json)
 
 
 @pipe.command()
@@ -155,33 +187,36 @@ def show(run: str, *, as_json: bool) -> int:
 @click.argument("stage", default="")
 @click.option("--attempt", type=click.IntRange(min=1), default=None, help="An earlier attempt (default: the last).")
 @click.option("-f", "--follow", is_flag=True, help="Go on while it grows.")
-def logs(run: str, stage: str, attempt: int | None, *, follow: bool) -> int:
+@server_option
+def logs(run: str, stage: str, attempt: int | None, server: str, *, follow: bool) -> int:
     """Print the log of a leaf of RUN, or of the whole run. One leaf's comes byte for byte."""
     from runner.commands.logs import logs as print_logs
 
-    return print_logs(run, stage, attempt or 0, follow=follow)
+    return print_logs(run, stage, attempt or 0, server, follow=follow)
 
 
 @pipe.command()
 @click.argument("before")
 @click.argument("after")
-def diff(before: str, after: str) -> int:
+@server_option
+def diff(before: str, after: str, server: str) -> int:
     """Say what differs between two runs. Parameters, commits, tools, digests, ends, times."""
     from runner.commands.diff import diff as compare
 
-    return compare(before, after)
+    return compare(before, after, server)
 
 
 @pipe.command()
 @click.argument("run", default="")
-def cancel(run: str) -> int:
+@server_option
+def cancel(run: str, server: str) -> int:
     """End RUN as Ctrl-C would, from another terminal or host. Without RUN: the one that is running.
 
     A run whose engine died is taken over for that: only its `finally` runs.
     """
     from runner.commands.cancel import cancel as cancel_run
 
-    return cancel_run(run)
+    return cancel_run(run, server)
 
 
 def _extra(module: str) -> Any:
@@ -384,6 +419,24 @@ def set_password(name: str, *, state: Path) -> int:
     """Set a person's password, asked for here or read from standard input; their sessions end."""
     code: int = _people().set_password(state, name)
     return code
+
+
+@pipe.command()
+@click.argument("server", envvar="PIPE_SERVER", metavar="URL")
+def login(server: str) -> int:
+    """Keep a token for the server at URL. It is asked for, or read from stdin."""
+    from runner.commands.login import login as keep
+
+    return keep(server)
+
+
+@pipe.command()
+@click.argument("server", envvar="PIPE_SERVER", metavar="URL")
+def logout(server: str) -> int:
+    """Forget the token for the server at URL."""
+    from runner.commands.login import logout as forget
+
+    return forget(server)
 
 
 @pipe.command()

@@ -5,6 +5,7 @@ import os
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 from runner.events import Record, RunFinished, RunResumed, decode
@@ -79,14 +80,17 @@ class RunFolder:
         Raises:
             ValueError: something has spoiled a journal.
         """
-        journals = [self.events(epoch) for epoch in numbered(self.path, "events", ".jsonl")]
-        for number, journal in enumerate(journals, 1):
-            following = journals[number] if number < len(journals) else None
-            last = _taken_over_after(following) if following else None
-            for record in _records(journal):
+        return (record for record, _, _ in self.placed())
+
+    def placed(self, epoch: int = 1, place: int = 0) -> Iterator[tuple[Record, int, int]]:
+        """The records from byte `place` of an epoch's journal on, each with its epoch and the byte behind it."""
+        epochs = [number for number in numbered(self.path, "events", ".jsonl") if number >= epoch]
+        for number, following in zip_longest(epochs, epochs[1:]):
+            last = _taken_over_after(self.events(following)) if following else None
+            for record, behind in _records(self.events(number), place if number == epoch else 0):
                 if last is not None and record.seq > last:
                     break
-                yield record
+                yield record, number, behind
 
     def ended(self) -> RunFinished | None:
         """The record that ended it; None while there is none, and of a journal that something has spoiled."""
@@ -105,19 +109,21 @@ class RunFolder:
 
 def _taken_over_after(journal: Path) -> int | None:
     """The last record of the epoch before that counts; None while the new engine has not said so."""
-    first = next(_records(journal), None)
+    first, _ = next(_records(journal), (None, 0))
     return first.event.after if first and isinstance(first.event, RunResumed) else None
 
 
-def _records(journal: Path) -> Iterator[Record]:
+def _records(journal: Path, place: int = 0) -> Iterator[tuple[Record, int]]:
     try:
         lines = journal.open("rb")
     except FileNotFoundError:
         return
     with lines:
+        lines.seek(place)
         for line in lines:
             if not line.endswith(b"\n"):
                 return
+            place += len(line)
             record = decode(line)
             if record is not None:
-                yield record
+                yield record, place

@@ -1,6 +1,8 @@
 """The entry point of the console script: commands that start processes get a guardian first."""
 
+import os
 import sys
+from collections.abc import Sequence
 from typing import NoReturn
 
 from runner.guardian import Guardian, guard, leave
@@ -12,9 +14,22 @@ _GUARDED = frozenset({"run", "resume", "rerun"})
 
 def main() -> NoReturn:
     """Run the command line; ends this process."""
-    if sys.platform == "linux" and len(sys.argv) > 1 and sys.argv[1] in _GUARDED:
+    if sys.platform == "linux" and len(sys.argv) > 1 and sys.argv[1] in _GUARDED and not _elsewhere(sys.argv):
         guard(_work)
     _work(None)
+
+
+def _elsewhere(words: Sequence[str]) -> bool:
+    """Whether the call means a server, so that nothing is started here: as the command line will read it."""
+    if words[1] != "run":
+        return False
+    server = os.environ.get("PIPE_SERVER", "")
+    for word, after in zip(words, [*words[1:], ""], strict=True):
+        if word == "--server":
+            server = after
+        elif word.startswith("--server="):
+            server = word.removeprefix("--server=")
+    return bool(server)
 
 
 def _work(guardian: Guardian | None) -> NoReturn:

@@ -6,7 +6,7 @@ from pipeline.stage import Outcome
 from runner.folder import RunFolder
 from runner.state import RunState
 
-__all__ = ["Status", "status"]
+__all__ = ["Status", "doing", "ended", "status"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,20 +16,33 @@ class Status:
     word: str
     note: str = ""
 
+    def __str__(self) -> str:
+        return f"{self.word}; {self.note}" if self.note else self.word
+
 
 def status(folder: RunFolder, name: str, state: RunState) -> Status:
     """How a run is: an outcome, `running`, `died`, or `not heard for 20 s` when its engine is elsewhere."""
-    if state.outcome:
-        return Status(str(state.outcome), _first_reason(state))
+    if (end := ended(state)) is not None:
+        return end
     owner = folder.ownership.owner()
     if owner and owner.alive():
-        waits = f"waits for {state.queued_behind}" if state.queued_behind else ""
-        ends = f"cancelling: {state.cancelled_by}" if state.cancelled_by else ""
-        return Status("running", ends or waits or f"{owner}")
+        return Status("running", doing(state) or f"{owner}")
     go_on = f"`pipe resume '{name}'` goes on with it, `pipe cancel '{name}'` ends it"
     if owner and not owner.is_here():
         return Status(f"not heard for {owner.silent():.0f} s", f"{owner}; {go_on}")
     return Status("died", go_on)
+
+
+def ended(state: RunState) -> Status | None:
+    """How a run ended, and the first reason why it is not green; None when it has no end."""
+    return Status(str(state.outcome), _first_reason(state)) if state.outcome else None
+
+
+def doing(state: RunState) -> str:
+    """What a run is at beside its stages: ending, or waiting for its turn; mostly nothing."""
+    if state.cancelled_by:
+        return f"cancelling: {state.cancelled_by}"
+    return f"waits for {state.queued_behind}" if state.queued_behind else ""
 
 
 def _first_reason(state: RunState) -> str:

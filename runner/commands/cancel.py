@@ -4,18 +4,16 @@ import getpass
 import os
 import sys
 import time
-from pathlib import Path
 
 import click
 
 from pipeline.errors import PipeError
-from runner.commands.resume import Options, read_run, resumable, resume
+from runner.commands.resume import Options, resumable, resume
+from runner.commands.where import where
 from runner.folder import RunFolder
 from runner.guardian import Guardian, guard, leave
-from runner.orders import Cancel, Orders
+from runner.runs import KeptRun, Run, Runs
 from runner.state import fold
-from runner.status import status
-from runner.store import Store
 
 __all__ = ["cancel"]
 
@@ -23,20 +21,21 @@ ENDS_WITHIN = 15.0
 """Seconds that a cancelled run is waited for: stages get ten, and the console a moment."""
 
 
-def cancel(words: str) -> int:
+def cancel(words: str, server: str) -> int:
     """Ask the engine of a run to end it, wherever it is, and wait until it has; end a run itself whose engine died.
 
     Raises:
         PipeError: the run has ended.
     """
-    folder = _meant(words)
-    plan, state = read_run(folder)
-    name = f"{plan.pipeline}#{plan.run.number}"
-    if state.outcome:
-        raise PipeError(f"{name} is not running: {state.outcome}")
-    if status(folder, name, state).word != "running":
+    known = where(server)
+    run = _meant(known, words)
+    found = run.summary()
+    if found.outcome:
+        raise PipeError(f"{run.name} is not running: {found.outcome}")
+    if isinstance(run, KeptRun) and found.status.word != "running":
+        folder = run.folder
         return _end(folder) if sys.platform != "linux" else guard(lambda guardian: leave(_end(folder, guardian)))
-    return _ask(folder, name)
+    return _ask(run, known)
 
 
 def _end(folder: RunFolder, guardian: Guardian | None = None) -> int:
@@ -49,39 +48,35 @@ def _end(folder: RunFolder, guardian: Guardian | None = None) -> int:
     return 0 if fold(folder.records()).outcome else 1
 
 
-def _ask(folder: RunFolder, name: str) -> int:
-    try:
-        Orders(folder.path).give(Cancel(_who()))
-    except OSError as error:
-        raise PipeError(f"cannot leave the order in {error.filename}: {error.strerror}") from error
-    click.echo(f"{name}: asked to end")
+def _ask(run: Run, known: Runs) -> int:
+    run.cancel(_who())
+    click.echo(f"{run.name}: asked to end")
     deadline = time.monotonic() + ENDS_WITHIN
     while time.monotonic() < deadline:
         time.sleep(0.2)
-        state = fold(folder.records())
-        if state.outcome:
-            click.echo(f"{name}: {state.outcome}")
+        found = run.summary()
+        if found.outcome:
+            click.echo(f"{run.name}: {found.outcome}")
             return 0
-        if (how := status(folder, name, state)).word != "running":
-            raise PipeError(f"{name} could not end: {how.word}; {how.note}")
-    sys.stderr.write(f"pipe: {name} has not ended after {ENDS_WITHIN:g} s; `pipe show '{name}'` tells how it is\n")
+        if found.status.word not in ("running", "queued"):
+            raise PipeError(f"{run.name} could not end: {found.status}")
+    look = f"`pipe show {known.words}'{run.name}'`"
+    sys.stderr.write(f"pipe: {run.name} has not ended after {ENDS_WITHIN:g} s; {look} tells how it is\n")
     return 1
 
 
-def _meant(words: str) -> RunFolder:
-    store = Store(os.environ, Path.cwd())
+def _meant(known: Runs, words: str) -> Run:
     if words:
-        return store.find(words)
-    alive = [run for run in store.runs() if (owner := run[2].ownership.owner()) and owner.alive()]
-    running = [run for run in alive if fold(run[2].records()).outcome is None]
+        return known.find(words)
+    running = known.under_way()
     if len(running) == 1:
-        return running[0][2]
-    several = ", ".join(f"{name}#{number}" for name, number, _ in running)
+        return running[0]
     if running:
-        raise PipeError(f"which run do you mean: {several}?")
-    dead = next((f"{name}#{number}" for name, number, folder in store.runs() if resumable(folder)), "")
+        raise PipeError(f"which run do you mean: {', '.join(run.name for run in running)}?")
+    died = (run.name for run in known.newest("", 1000) if isinstance(run, KeptRun) and resumable(run.folder))
+    dead = next(died, "")
     hint = f"; {dead} died, `pipe cancel '{dead}'` ends it" if dead else ""
-    raise PipeError(f"nothing is running in {store.path}{hint}")
+    raise PipeError(f"nothing is running in {known.place}{hint}")
 
 
 def _who() -> str:

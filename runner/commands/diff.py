@@ -1,29 +1,27 @@
 """`pipe diff`: what is different between two runs."""
 
 import json
-import os
 import time
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 
 import click
 from pydantic import JsonValue
 
 from pipeline.plan import Plan
-from runner.commands.resume import read_run
+from runner.commands.where import where
 from runner.sinks.tree import clock
 from runner.sinks.view import plain_text
 from runner.state import RunState
-from runner.store import Store
 
 __all__ = ["diff"]
 
 
-def diff(before: str, after: str) -> int:
+def diff(before: str, after: str, server: str) -> int:
     """Print what differs between two runs: parameters, commits, tools, outputs, ends, and times."""
-    store = Store(os.environ, Path.cwd())
-    pairs = [read_run(store.find(words)) for words in (before, after)]
-    names = [f"{plan.pipeline}#{plan.run.number}" for plan, _ in pairs]
+    known = where(server)
+    found = [known.find(words) for words in (before, after)]
+    pairs = [(run.plan(), run.state()) for run in found]
+    names = [run.name for run in found]
     lines = list(_differences(*pairs))
     click.echo("\n".join([f"{names[0]} → {names[1]}", *lines]) if lines else f"{names[0]} and {names[1]} do not differ")
     return 0

@@ -4,7 +4,6 @@ import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from io import TextIOWrapper
 from pathlib import Path
 
 import anyio
@@ -21,8 +20,9 @@ from runner.journal import EpochLost, Journal
 from runner.mask import MINIMUM, Masker
 from runner.secrets import Secrets
 from runner.settings import cache_folder, default_jobs
-from runner.sinks.sink import Renderer, Sink
-from runner.sinks.view import RunView
+from runner.sinks.choice import renderer
+from runner.sinks.sink import Sink
+from runner.sinks.view import KeptLogs, RunView
 from runner.state import fold
 from runner.stopper import Stopper
 from runner.workspace import run_workspace
@@ -49,7 +49,7 @@ class Ready:
 
 def drive(runs: Sequence[Ready], host: Host, output: str, guardian: Guardian | None) -> int:
     """Drive the runs side by side and return the exit code: that of a signal, else 1 if one is not green."""
-    sink = Sink(_renderer(output, host.environ))
+    sink = Sink(renderer(output, host.environ))
     pools = Pools(max(item.request.jobs for item in runs) or default_jobs(), _sizes(runs))
     engines = [_engine(item, host, sink, guardian, pools, several=len(runs) > 1) for item in runs]
     try:
@@ -75,7 +75,7 @@ def _engine(item: Ready, host: Host, sink: Sink, guardian: Guardian | None, pool
     masker = Masker()
     short = [text for text in item.secrets.texts() if not masker.add(text)]
     journal = Journal(item.folder, masker, item.epoch, strict=item.request.strict)
-    view = RunView(item.plan, item.folder, item.plan.pipeline if several else "", fold(item.folder.records()))
+    view = RunView(item.plan, KeptLogs(item.folder), item.plan.pipeline if several else "", fold(item.folder.records()))
     journal.subscribe(sink.reader(view))
     if short:
         sys.stderr.write(f"pipe: {len(short)} secret(s) of fewer than {MINIMUM} characters cannot be masked in logs\n")
@@ -95,25 +95,6 @@ def _engine(item: Ready, host: Host, sink: Sink, guardian: Guardian | None, pool
         source=item.source,
     )
     return Engine(world, pools, item.request)
-
-
-def _renderer(output: str, environ: Mapping[str, str]) -> Renderer:
-    if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")
-    if output == "auto":
-        on_screen = sys.stdout.isatty() and environ.get("TERM") != "dumb" and not environ.get("CI")
-        output = "tty" if on_screen else "plain"
-    if output == "json":
-        from runner.sinks.json_lines import JsonLines
-
-        return JsonLines(sys.stdout.buffer)
-    if output == "tty":
-        from runner.sinks.tty import Tty
-
-        return Tty(sys.stdout, colour="NO_COLOR" not in environ)
-    from runner.sinks.plain import Plain
-
-    return Plain(sys.stdout)
 
 
 async def _run_all(engines: Sequence[Engine], sink: Sink, guardian: Guardian | None) -> int:

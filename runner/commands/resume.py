@@ -16,13 +16,13 @@ from runner.guardian import Guardian
 from runner.hosts import Host, detect
 from runner.leftovers import clear
 from runner.ownership import Taken
-from runner.plans import read_plan
+from runner.plans import read_plan, read_run
 from runner.reopen import all_leaves, failed_leaves, leaves_from
 from runner.secrets import find_secrets
 from runner.state import RunState, fold
 from runner.store import Store
 
-__all__ = ["Again", "Options", "go_on", "read_plan", "read_run", "resumable", "resume"]
+__all__ = ["Again", "Options", "go_on", "resumable", "resume"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,15 +113,6 @@ def resumable(folder: RunFolder) -> bool:
         return fold(folder.records()).outcome is None
     except ValueError:  # somebody has spoiled its journal
         return False
-
-
-def read_run(folder: RunFolder) -> tuple[Plan, RunState]:
-    """The plan of a run and what has become of it; raises PipeError as `read_plan` does."""
-    plan = read_plan(folder)
-    try:
-        return plan, fold(folder.records())
-    except ValueError as error:
-        raise PipeError(f"a journal in {folder.path} is spoiled: {error}") from None
 
 
 def go_on(folder: RunFolder, host: Host, store: Store, asked: Request) -> Ready:

@@ -1,71 +1,55 @@
 """`pipe runs`: the newest runs, how each is, and why it is not green."""
 
 import json
-import os
 import time
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 
 import click
 from rich.cells import cell_len, set_cell_size
 
 from pipeline.errors import PipeError
-from runner.folder import RunFolder
+from runner.commands.where import where
+from runner.runs import Summary
 from runner.sinks.tree import clock
 from runner.sinks.view import plain_text
-from runner.state import RunState, fold
-from runner.status import Status, status
-from runner.store import Store
 
 __all__ = ["list_runs"]
 
 
-def list_runs(pipeline: str, most: int, *, as_json: bool) -> int:
+def list_runs(pipeline: str, most: int, server: str, *, as_json: bool) -> int:
     """Print the newest runs, of one pipeline or of all."""
-    store = Store(os.environ, Path.cwd())
-    known = store.runs()
-    chosen = [run for run in known if pipeline in ("", run[0])][:most]
+    known = where(server)
+    chosen = [run.summary() for run in known.newest(pipeline, most)]
     if not chosen:
-        raise PipeError(f"there are no runs {f'of {pipeline} ' if pipeline else ''}in {store.path}")
+        raise PipeError(f"there are no runs {f'of {pipeline} ' if pipeline else ''}in {known.place}")
     for line in _json_lines(chosen) if as_json else _table(chosen):
         click.echo(line)
     return 0
 
 
-def _described(name: str, number: int, folder: RunFolder) -> tuple[RunState, Status]:
-    if not folder.plan.exists():
-        return RunState(), Status("never began", "it died before its plan was written")
-    try:
-        state = fold(folder.records())
-    except ValueError as error:
-        return RunState(), Status("spoiled", f"a journal in {folder.path} cannot be read: {error}")
-    return state, status(folder, f"{name}#{number}", state)
-
-
-def _json_lines(runs: list[tuple[str, int, RunFolder]]) -> Iterator[str]:
-    for name, number, folder in runs:
-        state, how = _described(name, number, folder)
+def _json_lines(runs: Sequence[Summary]) -> Iterator[str]:
+    for run in runs:
         yield json.dumps(
             {
-                "run": f"{name}#{number}",
-                "id": state.id,
-                "status": how.word,
-                "note": how.note,
-                "started": state.started,
-                "finished": state.finished,
-                "folder": str(folder.path),
+                "run": run.name,
+                "id": run.id,
+                "status": run.status.word,
+                "note": run.status.note,
+                "started": run.started,
+                "finished": run.finished,
+                "folder": run.place,
             },
             ensure_ascii=False,
         )
 
 
-def _table(runs: list[tuple[str, int, RunFolder]]) -> Iterator[str]:
+def _table(runs: Sequence[Summary]) -> Iterator[str]:
     lines = []
-    for name, number, folder in runs:
-        state, how = _described(name, number, folder)
-        began = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(state.started)) if state.started else ""
-        took = clock((state.finished or time.time()) - state.started) if state.started and how.word != "died" else ""
-        lines.append((f"{name}#{number}", how.word, began, took, plain_text(how.note)))
+    for run in runs:
+        began = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(run.started)) if run.started else ""
+        lasts = run.started and run.status.word != "died"
+        took = clock((run.finished or time.time()) - run.started) if lasts else ""
+        lines.append((run.name, run.status.word, began, took, plain_text(run.status.note)))
     widths = [max(cell_len(line[column]) for line in lines) for column in range(4)]
     for line in lines:
         cells = [set_cell_size(cell, width) for cell, width in zip(line, widths, strict=False)]

@@ -1,10 +1,8 @@
 """`pipe show`: one run with times, reasons, earlier attempts, and what took longest."""
 
 import json
-import os
 import time
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterable, Iterator
 
 import click
 from pydantic import JsonValue
@@ -12,30 +10,31 @@ from pydantic import JsonValue
 from pipeline.graph import critical_path
 from pipeline.plan import Plan
 from runner import events
-from runner.commands.resume import read_run
+from runner.commands.where import where
+from runner.events import Record
 from runner.sinks.tree import clock, rows
 from runner.sinks.view import RunView, plain_text
-from runner.state import RunState
-from runner.status import Status, status
-from runner.store import Store
+from runner.state import RunState, fold
+from runner.status import Status
 
 __all__ = ["show"]
 
 
-def show(words: str, *, as_json: bool) -> int:
+def show(words: str, server: str, *, as_json: bool) -> int:
     """Print one run: its tree with times and reasons, its earlier attempts, and what took longest."""
-    folder = Store(os.environ, Path.cwd()).find(words)
-    plan, state = read_run(folder)
-    view = RunView(plan, folder, state=state)
+    run = where(server).find(words)
+    plan, records = run.plan(), list(run.records())
+    state = fold(records)
+    how = run.status(state)
     if as_json:
-        click.echo(json.dumps(_as_json(plan, state, status(folder, view.name, state)), ensure_ascii=False, indent=2))
+        click.echo(json.dumps(_as_json(plan, state, how), ensure_ascii=False, indent=2))
         return 0
-    for line in _shown(view, status(folder, view.name, state)):
+    for line in _shown(RunView(plan, run.logs, state=state), records, how):
         click.echo(line)
     return 0
 
 
-def _shown(view: RunView, how: Status) -> Iterator[str]:
+def _shown(view: RunView, records: Iterable[Record], how: Status) -> Iterator[str]:
     now = _now(view.state, how)
     for row in rows(view, now):
         said = row.note if row.depth or how.word == "running" else how.word
@@ -45,10 +44,10 @@ def _shown(view: RunView, how: Status) -> Iterator[str]:
     if not view.state.outcome:
         yield f"  {how.word}: {how.note}"
     yield from _facts(view, now)
-    yield from _attempts(view)
+    yield from _attempts(records)
     for warning in view.state.warnings:
         yield f"  warning: {plain_text(warning)}"
-    yield f"  logs: {view.folder.path / 'logs'}"
+    yield f"  logs: {view.logs.place}/logs"
 
 
 def _now(state: RunState, how: Status) -> float:
@@ -79,9 +78,9 @@ def _longest(plan: Plan, state: RunState, now: float) -> tuple[str, ...]:
     return critical_path(needs, ran) if needs else ()
 
 
-def _attempts(view: RunView) -> Iterator[str]:
+def _attempts(records: Iterable[Record]) -> Iterator[str]:
     """Every attempt but the last of each leaf, with its end."""
-    for record in view.folder.records():
+    for record in records:
         match record.event:
             case events.StageRetrying(stage, attempt, outcome, cause):
                 yield f"  {stage} attempt {attempt} {outcome}: {plain_text(cause.message)}"

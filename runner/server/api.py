@@ -2,17 +2,17 @@
 
 import time
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Any
 
 import anyio
 import anyio.to_thread
-from fastapi import APIRouter, Depends, Header, HTTPException, Query
-from fastapi.responses import StreamingResponse
+from fastapi import APIRouter, Depends, Header, HTTPException, Query, Response
+from fastapi.responses import JSONResponse, StreamingResponse
 from sqlalchemy import Connection, select
 
 from pipeline.errors import PipeError
-from runner.events import Record, encode
 from runner.folder import RunFolder
 from runner.orders import Cancel, Orders
 from runner.server import inbox
@@ -21,17 +21,25 @@ from runner.server.database import deliveries, runs
 from runner.server.doors import UNKNOWN, Doors, Here
 from runner.server.ends import cancel_unstarted
 from runner.server.forks import approve
+from runner.server.intake import Intake
+from runner.server.problems import PROBLEMS
 from runner.server.repositories import RepositoryError
 from runner.server.rights import Verb
-from runner.server.shown import Delivery, DeliveryId, Leaf, Run, RunId, Start, run_of
+from runner.server.shown import Delivery, DeliveryId, Leaf, Pipeline, ProjectName, Run, RunId, Start, Which, run_of
 from runner.state import fold
+from runner.telling import find
 
 __all__ = ["api"]
 
-FOLLOW_EVERY = 0.25
-HEARTBEAT = 15.0
-
+NOT_BEGUN = HTTPException(404, "the run has not begun: it has no plan yet")
 _INERT = {"X-Content-Type-Options": "nosniff", "Content-Security-Policy": "default-src 'none'; sandbox"}
+
+_UNREADABLE: dict[int | str, dict[str, Any]] = {503: {"description": "The repository cannot be read now."}}
+_NOT_NOW: dict[int | str, dict[str, Any]] = {
+    409: {"description": "It has ended."},
+    503: {"description": "It is just starting: ask again."},
+}
+_NO_PLACE: dict[int | str, dict[str, Any]] = {400: {"description": "`Last-Event-ID` is none of ours."}}
 
 
 class _EventStream(StreamingResponse):
@@ -42,7 +50,7 @@ class _Text(StreamingResponse):
     media_type = "text/plain"
 
 
-api = APIRouter(prefix="/api/v1", dependencies=[Depends(signed_in)])
+api = APIRouter(prefix="/api/v1", dependencies=[Depends(signed_in)], responses=PROBLEMS)
 
 
 @api.get("/deliveries", operation_id="list_deliveries")
@@ -69,17 +77,10 @@ async def redeliver(id_: str, doors: Here, caller: SignedIn) -> DeliveryId:
 
 
 @api.get("/runs", operation_id="list_runs")
-async def list_runs(
-    doors: Here,
-    caller: SignedIn,
-    project: str = "",
-    pipeline: str = "",
-    before: str = "",
-    limit: Annotated[int, Query(ge=1, le=200)] = 50,
-) -> list[Run]:
+async def list_runs(doors: Here, caller: SignedIn, which: Annotated[Which, Query()]) -> list[Run]:
     """Runs, the newest first; `before` is the id of the last one of the page before."""
     within = caller.projects(Verb.VIEW)
-    return await doors.database.read(lambda c: _runs(c, within, project, pipeline, before, limit))
+    return await doors.database.read(lambda c: _runs(c, within, which))
 
 
 @api.get("/runs/{id_}", operation_id="get_run")
@@ -109,51 +110,122 @@ def _leaves(folder: RunFolder) -> list[Leaf]:
     ]
 
 
-@api.get("/runs/{id_}/events", operation_id="follow_run", response_class=_EventStream)
+@api.get("/runs/{id_}/plan", operation_id="get_plan", response_class=JSONResponse)
+async def get_plan(id_: str, doors: Here, caller: SignedIn) -> Response:
+    """What the run executes, as `pipe plan --json` shows it. 404: it has not begun."""
+    folder = _folder(doors, await _run(doors, id_, caller, Verb.VIEW))
+    try:
+        plan = await anyio.to_thread.run_sync(folder.plan.read_bytes)
+    except FileNotFoundError:
+        raise NOT_BEGUN from None
+    return Response(plan, media_type="application/json")
+
+
+@api.get("/runs/{id_}/events", operation_id="follow_run", response_class=_EventStream, responses=_NO_PLACE)
 async def follow_run(
-    id_: str, doors: Here, caller: SignedIn, last_event_id: Annotated[int, Header()] = 0, *, follow: bool = True
+    id_: str,
+    doors: Here,
+    caller: SignedIn,
+    last_event_id: Annotated[str, Header()] = "",
+    *,
+    logs: bool = False,
+    follow: bool = True,
 ) -> StreamingResponse:
-    """The events of a run as a stream (text/event-stream); it goes on after `Last-Event-ID`."""
-    run = await _run(doors, id_, caller, Verb.VIEW)
-    stream = _stream(_folder(doors, run), last_event_id, doors, id_, follow=follow)
-    return StreamingResponse(stream, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+    """The events of a run as a stream (text/event-stream), until it ends; `follow=false`: as many as there are.
+
+    It goes on behind `Last-Event-ID`, the `id:` of any event. With `logs` there are events of the type `log` too:
+    `stage`, `attempt`, `offset` and `size` in bytes, and the `text`. The last event is `end`, with the outcome; a
+    stream that stops without it, as it does after 15 minutes, is to be asked for again. Lines that begin with a colon
+    mean nothing; when nothing happens one comes every 15 seconds.
+    """
+    folder = _folder(doors, await _run(doors, id_, caller, Verb.VIEW))
+    try:
+        after = await anyio.to_thread.run_sync(partial(find, folder, last_event_id, logs=logs))
+    except ValueError as error:
+        raise HTTPException(400, str(error)) from error
+
+    async def stream() -> AsyncIterator[bytes]:
+        with doors.followers.of(id_, folder, partial(_found, doors, id_)) as follower:
+            async for page in doors.followers.events(follower, after, logs=logs, follow=follow):
+                yield page
+
+    return StreamingResponse(stream(), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
 
 
 @api.get("/runs/{id_}/logs/{leaf:path}", operation_id="get_log", response_class=_Text)
 async def get_log(
-    id_: str, leaf: str, doors: Here, caller: SignedIn, attempt: Annotated[int, Query(ge=1)] = 1
+    id_: str,
+    leaf: str,
+    doors: Here,
+    caller: SignedIn,
+    attempt: Annotated[int, Query(ge=0, description="0 is the last one.")] = 0,
+    offset: Annotated[int, Query(description="The first byte; a negative one counts from the end.")] = 0,
+    *,
+    follow: Annotated[bool, Query(description="Go on until the attempt ends, at most 15 minutes.")] = False,
 ) -> StreamingResponse:
-    """The log of one attempt as far as it has been written, byte for byte, as text that no browser runs."""
-    log = anyio.Path(_folder(doors, await _run(doors, id_, caller, Verb.VIEW)).log(leaf, attempt))
-    if not await log.is_file():
+    """The log of one attempt, byte for byte, as text that no browser runs. 404: there was no such attempt."""
+    folder = _folder(doors, await _run(doors, id_, caller, Verb.VIEW))
+    last = await anyio.to_thread.run_sync(_last_attempt, folder, leaf)
+    if not 0 < (number := attempt or last) <= last:
         raise UNKNOWN
-    return StreamingResponse(_bytes(log), media_type="text/plain; charset=utf-8", headers=_INERT)
+
+    async def stream() -> AsyncIterator[bytes]:
+        with doors.followers.of(id_, folder, partial(_found, doors, id_)) as follower:
+            if follow:
+                await follower.look()
+            async for block in doors.followers.log(follower, leaf, number, offset, follow=follow):
+                yield block
+
+    return StreamingResponse(stream(), media_type="text/plain; charset=utf-8", headers=_INERT)
 
 
-async def _bytes(log: anyio.Path) -> AsyncIterator[bytes]:
-    async with await log.open("rb") as file:
-        while block := await file.read(1 << 18):
-            yield block
+def _last_attempt(folder: RunFolder, leaf: str) -> int:
+    """The number of the last attempt at a leaf; 0 when there was none."""
+    known = fold(folder.records()).leaves.get(leaf)
+    return known.attempt if known else 0
 
 
-@api.post("/projects/{project}/runs", status_code=201, operation_id="start_run")
+@api.get("/projects", operation_id="list_projects")
+async def list_projects(doors: Here, caller: SignedIn) -> list[ProjectName]:
+    """The projects that the caller may see."""
+    within = caller.projects(Verb.VIEW)
+    return [ProjectName(name=name) for name in await doors.registry.names() if within is None or name in within]
+
+
+@api.get("/projects/{project}/pipelines", operation_id="list_pipelines", responses=_UNREADABLE)
+async def list_pipelines(project: str, doors: Here, caller: SignedIn, ref: str = "") -> list[Pipeline]:
+    """The pipelines of a project's file, as it stands at a branch, a tag or a commit; empty: the main branch."""
+    caller.need(Verb.VIEW, project)
+    async with _intake(doors, project) as intake:
+        found = await intake.pipelines(ref)
+    return [Pipeline(name=name, params=params) for name, params in found.items()]
+
+
+@api.post("/projects/{project}/runs", status_code=201, operation_id="start_run", responses=_UNREADABLE)
 async def start_run(project: str, start: Start, doors: Here, caller: SignedIn) -> RunId:
     """Start a run of a pipeline. 422: there is no such pipeline, parameter or ref."""
     caller.need(Verb.RUN, project)
-    found = await doors.registry.project(project)
-    if found is None:
-        raise UNKNOWN
-    try:
-        number, id_ = await doors.registry.intake(found).start(start.pipeline, start.ref, start.texts(), caller.name)
-    except PipeError as error:
-        raise HTTPException(422, str(error)) from error
-    except RepositoryError as error:
-        raise HTTPException(503, str(error), {"Retry-After": "5"}) from error
+    async with _intake(doors, project) as intake:
+        number, id_ = await intake.start(start.pipeline, start.ref, start.texts(), caller.name, start.key)
     doors.started()
     return RunId(run=id_, number=number)
 
 
-@api.post("/runs/{id_}/cancel", status_code=202, operation_id="cancel_run")
+@asynccontextmanager
+async def _intake(doors: Doors, project: str) -> AsyncIterator[Intake]:
+    """What knows the project's file, and errors as the API says them."""
+    found = await doors.registry.project(project)
+    if found is None:
+        raise UNKNOWN
+    try:
+        yield doors.registry.intake(found)
+    except PipeError as error:
+        raise HTTPException(422, str(error)) from error
+    except RepositoryError as error:
+        raise HTTPException(503, str(error), {"Retry-After": "5"}) from error
+
+
+@api.post("/runs/{id_}/cancel", status_code=202, operation_id="cancel_run", responses=_NOT_NOW)
 async def cancel_run(id_: str, doors: Here, caller: SignedIn) -> RunId:
     """Ask a run to end, as Ctrl-C would; one that waits for approval is thereby refused."""
     run = await _run(doors, id_, caller, Verb.CANCEL)
@@ -192,14 +264,12 @@ def _deliveries(
     return [Delivery.model_validate(dict(row)) for row in connection.execute(wanted).mappings()]
 
 
-def _runs(
-    connection: Connection, within: frozenset[str] | None, project: str, pipeline: str, before: str, limit: int
-) -> list[Run]:
-    wanted = select(runs).order_by(runs.c.id.desc()).limit(limit)
+def _runs(connection: Connection, within: frozenset[str] | None, which: Which) -> list[Run]:
+    named = which.model_dump(exclude={"before", "limit"}, exclude_defaults=True)
+    given = [runs.c[name] == value for name, value in named.items()]
+    wanted = select(runs).where(*given).order_by(runs.c.id.desc()).limit(which.limit)
     wanted = wanted if within is None else wanted.where(runs.c.project.in_(within))
-    wanted = wanted.where(runs.c.project == project) if project else wanted
-    wanted = wanted.where(runs.c.pipeline == pipeline) if pipeline else wanted
-    wanted = wanted.where(runs.c.id < before) if before else wanted
+    wanted = wanted.where(runs.c.id < which.before) if which.before else wanted
     return [run_of(dict(row)) for row in connection.execute(wanted).mappings()]
 
 
@@ -222,26 +292,3 @@ async def _found(doors: Doors, id_: str) -> Run | None:
 
 def _folder(doors: Doors, run: Run) -> RunFolder:
     return RunFolder(doors.layout.store(run.project) / run.pipeline / str(run.number))
-
-
-async def _stream(folder: RunFolder, after: int, doors: Doors, id_: str, *, follow: bool) -> AsyncIterator[bytes]:
-    """Records as server-sent events, `id` their number; a comment when there has been nothing for a while."""
-    said = time.monotonic()
-    while True:
-        run = await _found(doors, id_)
-        ended = run is None or run.state == "ended"
-        for record in await anyio.to_thread.run_sync(_records, folder, after):
-            after, said = record.seq, time.monotonic()
-            data = encode(record).rstrip()
-            yield b"id: %d\nevent: %s\ndata: %s\n\n" % (record.seq, record.event.type.encode(), data)
-        if ended or not follow:
-            yield b"event: end\ndata: {}\n\n"
-            return
-        if time.monotonic() - said > HEARTBEAT:
-            said = time.monotonic()
-            yield b": still here\n\n"
-        await anyio.sleep(FOLLOW_EVERY)
-
-
-def _records(folder: RunFolder, after: int) -> list[Record]:
-    return [record for record in folder.records() if record.seq > after]

@@ -1,13 +1,14 @@
 """No request but a delivery may have a body of more than a mebibyte, whoever sends it."""
 
 from starlette.datastructures import Headers
-from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from runner.server.problems import refusal
 
 __all__ = ["Bounded"]
 
 LARGEST = 1 << 20
-_REFUSAL = PlainTextResponse("the body is larger than 1 MiB", 413)
+_REFUSAL = refusal(413, "the body is larger than 1 MiB")
 
 
 class _TooLarge(Exception):

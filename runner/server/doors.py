@@ -8,6 +8,7 @@ import anyio
 from fastapi import Depends, HTTPException, Request
 
 from runner.server.database import Database
+from runner.server.following import Followers
 from runner.server.layout import Layout
 from runner.server.passwords import Passwords
 from runner.server.registry import Registry
@@ -33,6 +34,8 @@ class Doors:
     large: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(2))
     """How many large bodies are held at once."""
     passwords: Passwords = field(default_factory=Passwords)
+    followers: Followers = field(default_factory=Followers)
+    """Who follows runs now."""
 
 
 def _here(request: Request) -> Doors:

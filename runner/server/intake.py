@@ -151,10 +151,22 @@ class Intake:
         trigger = told.model_copy(update=found)
         return replace(change, event=replace(change.event, trigger=trigger), ref=ref)
 
-    async def start(self, pipeline: str, ref: str, params: Mapping[str, str], by: str) -> tuple[int, str]:
+    async def pipelines(self, ref: str) -> dict[str, list[str]]:
+        """The pipelines at a branch, a tag or a commit (empty: the main branch), each with its parameters.
+
+        Raises:
+            PipeError: there is no such ref, or something is wrong with the file there.
+            RepositoryError: the repository cannot be read now.
+        """
+        await self._repository.bring()
+        _, commit = await self._found(ref or await self._repository.main_branch())
+        file = await self.file(commit)
+        return {name: list(pipeline.spec.params) for name, pipeline in file.pipelines.items()}
+
+    async def start(self, pipeline: str, ref: str, params: Mapping[str, str], by: str, key: str) -> tuple[int, str]:
         """Start a run because somebody wants it: its number and id.
 
-        `ref` is a branch, a tag or a commit; empty: the main branch.
+        `ref` is a branch, a tag or a commit; empty: the main branch. With a key that was given before, it is that run.
 
         Raises:
             PipeError: there is no such pipeline, parameter or ref.
@@ -165,11 +177,13 @@ class Intake:
         kind, name = named_ref(full)
         trigger = Trigger(kind="manual", commit=commit, author=by, **({kind: name, "slug": slug(name)} if kind else {}))
         await self._check_start(pipeline, params, trigger)
-        change = Change(Event(trigger), full if kind else "", name=ulid_now())
+        change = Change(Event(trigger), full if kind else "", name=key or ulid_now())
         origin = _Origin(self._repository, commit)
 
         def queue(connection: Connection) -> tuple[int, str]:
-            number = self._queue(connection, pipeline, params, change, f"manual {change.name}", Found("call"), origin)
+            event = _named(change, Found("call"))
+            number = self._started(connection, pipeline, event)
+            number = number or self._queue(connection, pipeline, params, change, event, Found("call"), origin)
             return number, self._id(connection, pipeline, number)
 
         return await self._database.write(queue)
@@ -195,6 +209,11 @@ class Intake:
             unset="placeholder", kinds=installed(),
         )  # fmt: skip
         await anyio.to_thread.run_sync(check)
+
+    def _started(self, connection: Connection, pipeline: str, event: str) -> int:
+        """The number of the run that an event started; 0 if there is none."""
+        same = and_(runs.c.project == self._project.name, runs.c.pipeline == pipeline, runs.c.event == event)
+        return connection.execute(select(runs.c.number).where(same)).scalar_one_or_none() or 0
 
     def _id(self, connection: Connection, pipeline: str, number: int) -> str:
         mine = and_(runs.c.project == self._project.name, runs.c.pipeline == pipeline, runs.c.number == number)
@@ -271,9 +290,7 @@ class Intake:
         self._withdraw(connection, change.event.trigger, event)
         lines = {}
         for name, decision in decisions.items():
-            same = and_(runs.c.project == self._project.name, runs.c.pipeline == name, runs.c.event == event)
-            there = connection.execute(select(runs.c.number).where(same)).scalar_one_or_none()
-            if there is not None:
+            if there := self._started(connection, name, event):
                 lines[name] = f"#{there} runs it already"
             elif decision.starts and (unfit := unfit_param(decision.params)):
                 lines[name] = unfit

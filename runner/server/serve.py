@@ -187,7 +187,8 @@ async def _serve(options: Options, layout: Layout, registry: Registry, beat: _Be
         feedback.wake()
 
     dispatcher.ended = ended
-    app = application(Doors(registry.database, registry, layout, desk.wake, dispatcher.wake, options.public))
+    doors = Doors(registry.database, registry, layout, desk.wake, dispatcher.wake, options.public)
+    app = application(doors)
     web = _Web(
         uvicorn.Config(
             app,

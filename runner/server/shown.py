@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.plan import Trigger
 
-__all__ = ["Delivery", "DeliveryId", "Leaf", "Run", "RunId", "Start", "run_of"]
+__all__ = ["Delivery", "DeliveryId", "Leaf", "Pipeline", "ProjectName", "Run", "RunId", "Start", "Which", "run_of"]
 
 
 class Run(BaseModel):
@@ -39,6 +39,17 @@ class Run(BaseModel):
     created: float
     started: float
     ended: float
+
+
+class Which(BaseModel):
+    """Which runs are meant: all that are as is said, and a page of them."""
+
+    project: str = ""
+    pipeline: str = ""
+    number: int = Field(default=0, ge=0, le=1 << 31, description="0 is any.")
+    state: Literal["", "queued", "running", "ended"] = ""
+    before: str = Field(default="", description="The id of the last run of the page before.")
+    limit: int = Field(default=50, ge=1, le=200)
 
 
 class Delivery(BaseModel):
@@ -81,6 +92,8 @@ class Start(BaseModel):
     ref: str = ""
     """A branch, a tag or a commit; empty: the main branch."""
     params: dict[str, bool | int | str | list[str]] = Field(default_factory=dict)
+    key: str = Field(default="", max_length=100)
+    """The same key again gives the same run, for who does not know whether his first call arrived."""
 
     def texts(self) -> dict[str, str]:
         """The parameters as `-p` takes them."""
@@ -91,6 +104,19 @@ def _text(value: bool | int | str | list[str]) -> str:  # noqa: FBT001 - one of 
     if isinstance(value, list):
         return ",".join(value)
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+class ProjectName(BaseModel):
+    """A repository whose pipelines run here."""
+
+    name: str
+
+
+class Pipeline(BaseModel):
+    """A pipeline of a project's file, and the names of its parameters."""
+
+    name: str
+    params: list[str]
 
 
 class Leaf(BaseModel):

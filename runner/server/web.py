@@ -4,7 +4,6 @@ from contextlib import nullcontext
 from urllib.parse import quote
 
 from fastapi import APIRouter, FastAPI, Request, Response
-from fastapi.exception_handlers import http_exception_handler
 from fastapi.responses import RedirectResponse
 from starlette.exceptions import HTTPException
 
@@ -18,6 +17,7 @@ from runner.server.headers import Guarded
 from runner.server.metrics import exposition
 from runner.server.pages import account, signing_in
 from runner.server.pages.rendering import Static, problem
+from runner.server.problems import PROBLEMS, Described, refusal
 from runner.server.rights import Verb
 from runner.server.shown import DeliveryId
 
@@ -30,7 +30,9 @@ _FOR_PROGRAMS = ("/api/", "/hooks/", "/metrics", "/healthz")
 
 def application(doors: Doors) -> FastAPI:
     """The application; every delivery wants its signature, and everything else but a few pages somebody signed in."""
-    app = FastAPI(title="pipe", version=__version__, docs_url=None, redoc_url=None, openapi_url="/api/v1/openapi.json")
+    app = Described(
+        title="pipe", version=__version__, docs_url=None, redoc_url=None, openapi_url="/api/v1/openapi.json"
+    )
     app.state.doors = doors
     app.add_middleware(Bounded)
     app.add_middleware(Guarded, https=doors.url.startswith("https://"))
@@ -43,8 +45,9 @@ def application(doors: Doors) -> FastAPI:
 
 async def _refused(request: Request, error: Exception) -> Response:
     """Say what went wrong: to programs as JSON, to people as a page; nobody signed in: to the page for that."""
-    if not isinstance(error, HTTPException) or request.url.path.startswith(_FOR_PROGRAMS):
-        return await http_exception_handler(request, error)  # type: ignore[arg-type]
+    assert isinstance(error, HTTPException)  # noqa: S101 - what it was registered for
+    if request.url.path.startswith(_FOR_PROGRAMS):
+        return refusal(error.status_code, str(error.detail), error.headers)
     if error.status_code == 401 and request.method in ("GET", "HEAD"):
         asked = f"{request.url.path}?{request.url.query}" if request.url.query else request.url.path
         return RedirectResponse(f"/login?to={quote(asked, safe='')}", 303)
@@ -65,7 +68,7 @@ async def metrics(doors: Here, caller: SignedIn) -> Response:
     return Response(await doors.database.read(exposition), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
-@_open.post("/hooks/{project}", status_code=202, operation_id="deliver")
+@_open.post("/hooks/{project}", status_code=202, operation_id="deliver", responses=PROBLEMS)
 async def deliver(project: str, request: Request, response: Response, doors: Here) -> DeliveryId:
     """Take a delivery in. 202: it is kept and will be worked; 200: it was here already; 401: it is not genuine."""
     found = await doors.registry.project(project)

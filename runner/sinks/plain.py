@@ -8,7 +8,6 @@ from typing import TextIO
 from pipeline.stage import Outcome
 from runner import events
 from runner.events import Record
-from runner.logs import tail
 from runner.sinks.sink import Renderer
 from runner.sinks.tree import Row, clock, rows
 from runner.sinks.view import LogReader, RunView, plain_text
@@ -30,6 +29,8 @@ class _Followed:
 
 class Plain(Renderer):
     """Follows the log of every running leaf and tells each start and end in a line."""
+
+    reads_logs = True
 
     def __init__(self, out: TextIO) -> None:
         self._out = out
@@ -75,7 +76,7 @@ class Plain(Renderer):
         title = view.plan.leaf(stage).title
         again = f" (attempt {attempt})" if attempt > 1 else ""
         self._say(f"{prefix}started{again}{': ' + title if title else ''}")
-        self._followed[view.name, stage] = _Followed(LogReader(view.folder.log(stage, attempt)), prefix)
+        self._followed[view.name, stage] = _Followed(LogReader(view.logs.blocks(stage, attempt)), prefix)
 
     def _unfollow(self, view: RunView, stage: str) -> None:
         followed = self._followed.pop((view.name, stage), None)
@@ -105,9 +106,9 @@ def _told(view: RunView, event: events.Event) -> str:
     """What is said of an event, empty if nothing is."""
     match event:
         case events.RunStarted():
-            return f"{view.name} started, {view.folder.path}"
+            return f"{view.name} started, {view.logs.place}"
         case events.RunResumed():
-            return f"{view.name} goes on, {view.folder.path}"
+            return f"{view.name} goes on, {view.logs.place}"
         case events.StageLost(attempt=attempt, cause=cause):
             return f"attempt {attempt} is lost: {cause.message}"
         case events.StageRetrying(_, attempt, outcome, cause, delay):
@@ -144,12 +145,12 @@ def closing(view: RunView, paint: Callable[[Row], str]) -> Iterator[str]:
     yield from map(paint, rows(view, time.time()))
     for warning in view.state.warnings:
         yield f"  warning: {plain_text(warning)}"
-    yield f"  logs: {view.folder.path / 'logs'}"
+    yield f"  logs: {view.logs.place}/logs"
 
 
 def _failure(view: RunView, leaf: LeafState) -> Iterator[str]:
     cause = leaf.cause
-    lines = cause.evidence if cause and cause.evidence else tail(view.log(leaf.name), LAST_LINES)
+    lines = cause.evidence if cause and cause.evidence else view.last_lines(leaf.name, LAST_LINES)
     yield ""
     name = f"{view.label}/{leaf.name}" if view.label else leaf.name
     yield f"---- {name} {leaf.outcome}: {plain_text(cause.message) if cause else ''}"

@@ -19,6 +19,8 @@ class Renderer(ABC):
     """Turns records into output. All methods are called from one thread."""
 
     period: float = 0.1
+    reads_logs: bool = False
+    """Whether it shows what stages write while they run."""
 
     @abstractmethod
     def record(self, view: RunView, record: Record) -> None:
@@ -44,6 +46,7 @@ class Sink:
         self._queue: queue.SimpleQueue[tuple[RunView, Record] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="sink", daemon=True)
         self.failure: Exception | None = None
+        self.reads_logs = renderer.reads_logs
 
     def start(self) -> None:
         """Start reading."""

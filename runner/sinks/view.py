@@ -1,16 +1,18 @@
-"""What a sink knows of one run: its plan, its folder, and its own fold of the events it has read."""
+"""What a sink knows of one run: its plan, its logs, and its own fold of the events it has read."""
 
 import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from pipeline.plan import Plan
 from runner.folder import RunFolder
+from runner.logs import tail
 from runner.state import RunState
 
-__all__ = ["LogReader", "RunView", "clean", "plain_text"]
+__all__ = ["Blocks", "KeptLogs", "LogFile", "LogReader", "Logs", "RunView", "clean", "plain_text"]
 
 BLOCK = 1 << 20
 LONGEST_LINE = 1 << 16
@@ -30,17 +32,48 @@ def clean(line: bytes) -> str:
     return _CONTROLS.sub(b"", _ESCAPES.sub(b"", last_drawn)).decode("utf-8", "replace").replace("\t", "    ")
 
 
-class LogReader:
-    """Follows the log file of one attempt by offset, in whole lines."""
+class Blocks(Protocol):
+    """The bytes of one log from its beginning on, as they come."""
+
+    def read(self) -> bytes:
+        """The next ones, at most 1 MiB; none when there are no more for now."""
+
+    def close(self) -> None:
+        """Nobody will read on."""
+
+
+class LogFile:
+    """The blocks of a log that is a file, by offset; one that nothing was written to is not there."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._file = -1
+
+    def read(self) -> bytes:
+        """As `Blocks`."""
+        if self._file < 0:
+            if not self._path.exists():
+                return b""
+            self._file = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+        return os.read(self._file, BLOCK)
+
+    def close(self) -> None:
+        """As `Blocks`."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+
+class LogReader:
+    """Follows the log of one attempt in whole lines."""
+
+    def __init__(self, blocks: Blocks) -> None:
+        self._blocks = blocks
         self._rest = b""
 
     def lines(self) -> list[str]:
         """Whole lines of the next block, at most 1 MiB of them; one that never ends is cut at 64 KiB."""
-        *whole, self._rest = (self._rest + self._read()).split(b"\n")
+        *whole, self._rest = (self._rest + self._blocks.read()).split(b"\n")
         if len(self._rest) > LONGEST_LINE:
             whole.append(self._rest)
             self._rest = b""
@@ -53,16 +86,41 @@ class LogReader:
         if self._rest:
             yield [clean(self._rest)]
         self._rest = b""
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
+        self._blocks.close()
 
-    def _read(self) -> bytes:
-        if self._file < 0:
-            if not self._path.exists():
-                return b""
-            self._file = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
-        return os.read(self._file, BLOCK)
+
+class Logs(Protocol):
+    """The logs of one run, wherever they are."""
+
+    @property
+    def place(self) -> str:
+        """Where the run is, for people."""
+
+    def blocks(self, leaf: str, attempt: int) -> Blocks:
+        """What one attempt wrote, and writes."""
+
+    def tail(self, leaf: str, attempt: int, lines: int) -> list[str]:
+        """The last lines of what one attempt wrote."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeptLogs:
+    """The logs in the folder of a run."""
+
+    folder: RunFolder
+
+    @property
+    def place(self) -> str:
+        """The folder."""
+        return str(self.folder.path)
+
+    def blocks(self, leaf: str, attempt: int) -> LogFile:
+        """As `Logs`."""
+        return LogFile(self.folder.log(leaf, attempt))
+
+    def tail(self, leaf: str, attempt: int, lines: int) -> list[str]:
+        """As `Logs`."""
+        return tail(self.folder.log(leaf, attempt), lines)
 
 
 @dataclass
@@ -70,7 +128,7 @@ class RunView:
     """One run as a sink sees it. `label` is put before its lines when there are several runs, else empty."""
 
     plan: Plan
-    folder: RunFolder
+    logs: Logs
     label: str = ""
     state: RunState = field(default_factory=RunState)
 
@@ -79,6 +137,6 @@ class RunView:
         """`backend#12`."""
         return f"{self.plan.pipeline}#{self.plan.run.number}"
 
-    def log(self, leaf: str) -> Path:
-        """The log of a leaf's latest attempt."""
-        return self.folder.log(leaf, max(1, self.state.leaf(leaf).attempt))
+    def last_lines(self, leaf: str, most: int) -> list[str]:
+        """How the log of a leaf's latest attempt ends."""
+        return self.logs.tail(leaf, max(1, self.state.leaf(leaf).attempt), most)

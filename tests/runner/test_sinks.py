@@ -15,7 +15,7 @@ from runner.folder import RunFolder
 from runner.sinks.sink import Renderer, Sink
 from runner.sinks.tree import clock, rows
 from runner.sinks.tty import Tty, fitting
-from runner.sinks.view import LogReader, RunView, clean, plain_text
+from runner.sinks.view import KeptLogs, LogFile, LogReader, RunView, clean, plain_text
 
 
 def plan(*names: str) -> Plan:
@@ -33,7 +33,7 @@ def plan(*names: str) -> Plan:
 
 
 def view(tmp_path: Path, *happened: Event, of: Plan | None = None) -> RunView:
-    made = RunView(of or plan("a", "b"), RunFolder(tmp_path))
+    made = RunView(of or plan("a", "b"), KeptLogs(RunFolder(tmp_path)))
     for seq, event in enumerate(happened, 1):
         made.state.apply(Record(seq, 100.0 + seq, event))
     return made
@@ -62,7 +62,7 @@ def test_a_log_line_cannot_drive_the_terminal(raw: bytes, shown: str) -> None:
 
 def test_lines_are_shown_when_they_are_whole_and_the_last_one_at_the_end(tmp_path: Path) -> None:
     log = tmp_path / "x.log"
-    reader = LogReader(log)
+    reader = LogReader(LogFile(log))
     assert list(reader.lines()) == []
     log.write_bytes(b"one\ntw")
     assert list(reader.lines()) == ["one"]
@@ -75,14 +75,14 @@ def test_lines_are_shown_when_they_are_whole_and_the_last_one_at_the_end(tmp_pat
 def test_a_line_that_never_ends_is_cut_and_not_kept_in_memory(tmp_path: Path) -> None:
     log = tmp_path / "x.log"
     log.write_bytes(b"x" * 300_000)
-    reader = LogReader(log)
+    reader = LogReader(LogFile(log))
     assert sum(map(len, reader.lines())) == 300_000
 
 
 def test_a_backlog_is_read_in_blocks_not_at_once(tmp_path: Path) -> None:
     log = tmp_path / "x.log"
     log.write_bytes(b"x" * 999 + b"\n" + b"y\n" * 3_000_000)
-    blocks = list(LogReader(log).end())
+    blocks = list(LogReader(LogFile(log)).end())
     assert max(sum(map(len, block)) for block in blocks) <= 1 << 20
     assert sum(map(len, blocks)) == 3_000_001
 

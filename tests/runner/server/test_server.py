@@ -244,7 +244,7 @@ def test_the_events_of_a_run_are_a_stream_that_goes_on_where_it_was_left(
     whole = subprocess.run([*argv, url], capture_output=True, text=True, timeout=20, check=True).stdout
     ids = [int(line.removeprefix("id: ")) for line in whole.splitlines() if line.startswith("id: ")]
     assert ids == list(range(1, len(ids) + 1))
-    assert whole.endswith("event: end\ndata: {}\n\n")
+    assert whole.endswith('event: end\ndata: {"state": "ended", "outcome": "succeeded", "note": ""}\n\n')
     rest = subprocess.run(
         [*argv, "-H", "Last-Event-ID: 3", url], capture_output=True, text=True, timeout=20, check=True
     )

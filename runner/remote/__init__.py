@@ -1,0 +1,1 @@
+"""A server as the `pipe` command speaks to it: by its API alone."""
