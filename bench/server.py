@@ -1,4 +1,4 @@
-"""The server under a storm of deliveries, and when nothing happens. Prints lines; nothing else may run meanwhile."""
+"""The server at rest, under a storm of deliveries, and followed by many. Prints lines; nothing else may run."""
 
 import asyncio
 import hashlib
@@ -12,13 +12,30 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections import Counter
 from pathlib import Path
+from typing import Any
+
+from bench.crowd import first_log
+from bench.measure import Ratio
+from runner.events import RunFinished, StageFinished
+from runner.folder import RunFolder
 
 PIPE = Path(sys.executable).with_name("pipe")
 DELIVERIES, WITHIN = 5000, 10.0
 CONNECTIONS = 40
 LARGE = 30 << 20
+CLIENTS, PAIRS, PUSHES = 300, 20, 20
+PIPELINE = """name: shop
+params: {go: {default: ""}}
+triggers: {push: {}}
+stages:
+  gate: {run: 'echo here; until test -z "$GO" -o -e "$GO"; do sleep 0.05; done', env: {GO: "${params.go}"}}
+  one: {needs: gate, each: [a, b, c, d], run: "for i in $(seq 20); do echo $i; sleep 0.02; done"}
+  two: {needs: one, each: [a, b, c, d], run: "for i in $(seq 20); do echo $i; sleep 0.02; done"}
+  three: {needs: two, each: [a, b, c, d], run: "for i in $(seq 20); do echo $i; sleep 0.02; done"}
+"""
 
 
 def free_port() -> int:
@@ -31,9 +48,10 @@ class Served:
     """A server on a folder with one project."""
 
     def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self.port = free_port()
         bare = folder / "shop.git"
-        subprocess.run(["git", "init", "-q", "--bare", bare], check=True)
+        subprocess.run(["git", "init", "-q", "--bare", "-b", "main", bare], check=True)
         added = subprocess.run(
             [PIPE, "projects", "add", "shop", f"file://{bare}", "--forge", "gitea"],
             cwd=folder,
@@ -47,6 +65,31 @@ class Served:
         while not self._answers():
             time.sleep(0.01)
         self.started = time.perf_counter() - before
+
+    @property
+    def token(self) -> str:
+        return (self.folder / ".pipe-server/first-token").read_text().strip()
+
+    def ask(self, path: str, body: object = None) -> Any:
+        data = None if body is None else json.dumps(body).encode()
+        headers = {"Authorization": f"Bearer {self.token}", "Content-Type": "application/json"}
+        request = urllib.request.Request(f"http://127.0.0.1:{self.port}/api/v1/{path}", data, headers)
+        with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
+            return json.loads(answer.read())
+
+    def commit(self, **files: str) -> str:
+        """Commit these files on the main branch; the commit."""
+        tree = self.folder / "tree"
+        if not tree.exists():
+            subprocess.run(["git", "clone", "-q", self.folder / "shop.git", tree], check=True, capture_output=True)
+        for name, text in files.items():
+            (tree / name.replace("_yaml", ".yaml")).write_text(text)
+        for words in ("checkout -q -B main", "add -A", "commit -qm x", "push -q origin main"):
+            argv = ["git", "-c", "user.name=x", "-c", "user.email=x@example.com", *words.split()]
+            subprocess.run(argv, cwd=tree, check=True, capture_output=True)
+        return subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=tree, check=True, capture_output=True, text=True
+        ).stdout.strip()
 
     def _answers(self) -> bool:
         try:
@@ -123,7 +166,69 @@ async def large(served: Served) -> int:
         writer.close()
 
 
+def followed(served: Served, clients: int) -> float:
+    """Seconds of a run from its first stage's end to its own, with so many clients on its stream."""
+    go = served.folder / "go"
+    go.unlink(missing_ok=True)
+    made = served.ask("projects/shop/runs", {"pipeline": "shop", "params": {"go": str(go)}})
+    folder = RunFolder(served.folder / f".pipe-server/projects/shop/runs/shop/{made['number']}")
+    while not folder.log("gate", 1).exists():
+        time.sleep(0.01)
+    argv = [sys.executable, "-m", "bench.crowd", str(served.port), served.token, made["run"], str(clients)]
+    crowd = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
+    assert crowd.stdout is not None
+    assert crowd.stdout.readline() == "ready\n"
+    go.touch()
+    while folder.ended() is None:
+        time.sleep(0.1)
+    ended, _ = crowd.communicate(timeout=60)
+    assert int(ended.split()[0]) == clients, ended
+    while served.ask(f"runs/{made['run']}")["state"] != "ended":
+        time.sleep(0.1)
+    times = {(type(each.event), getattr(each.event, "stage", "")): each.time for each in folder.records()}
+    return times[RunFinished, ""] - times[StageFinished, "gate"]
+
+
+def pushed(served: Served, number: int) -> float:
+    """Seconds from a forge's hook to the first line of a log at a client of the stream."""
+    commit = served.commit(README=str(number))
+    began = time.perf_counter()
+    body = json.dumps({"ref": "refs/heads/main", "after": commit}).encode()
+    signed = hmac.new(served.secret, body, hashlib.sha256).hexdigest()
+    headers = {"X-Gitea-Event": "push", "X-Gitea-Delivery": f"p{number}", "X-Gitea-Signature": signed}
+    request = urllib.request.Request(f"http://127.0.0.1:{served.port}/hooks/shop", body, headers)
+    with urllib.request.urlopen(request, timeout=30):  # noqa: S310
+        pass
+    while not (rows := [row for row in served.ask("runs?limit=1") if row["commit"] == commit]):
+        time.sleep(0.02)
+    asyncio.run(first_log(served.port, served.token, rows[0]["id"]))
+    took = time.perf_counter() - began
+    while served.ask(f"runs/{rows[0]['id']}")["state"] != "ended":
+        time.sleep(0.1)
+    return took
+
+
+def crowds(place: Path) -> None:
+    """What followers cost."""
+    served = Served(place)
+    served.commit(pipeline_yaml=PIPELINE)
+    waits = sorted(pushed(served, number) for number in range(PUSHES))
+    print(f"hook to first log line at a client: median {waits[PUSHES // 2]:.2f} s, worst {waits[-1]:.2f} s (goal 2)")
+    before = served.memory()
+    pairs = [(followed(served, CLIENTS), followed(served, 0)) for _ in range(PAIRS)]
+    ratio = Ratio.of([many for many, _ in pairs], [none for _, none in pairs], 1.1)
+    print(f"{CLIENTS} clients on one run: {ratio.ours:.2f} s beside {ratio.theirs:.2f} s without, ", end="")
+    print(f"ratio {ratio.median:.3f} [{ratio.low:.3f}, {ratio.high:.3f}] (goal: 1 inside, below 1.1); ", end="")
+    print(f"{served.memory():.0f} MiB at most (goal 300), {before:.0f} before")
+    served.process.terminate()
+    served.process.wait(20)
+
+
 def main() -> None:
+    with tempfile.TemporaryDirectory() as place:
+        crowds(Path(place))
+    if sys.argv[1:] == ["crowds"]:
+        return
     with tempfile.TemporaryDirectory() as place:
         served = Served(Path(place))
         print(f"start to first answer: {served.started:.2f} s (goal 2)")

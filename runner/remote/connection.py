@@ -92,6 +92,10 @@ class Server:
                 raise self._stranger(answer)
             yield answer
 
+    def close(self) -> None:
+        """Let go of its connections."""
+        self._client.close()
+
     def _to(self, path: tuple[str, ...]) -> str:
         return "/".join((self.url, "api/v1", *(quote(part, safe="") for part in path)))
 

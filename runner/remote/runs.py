@@ -100,13 +100,13 @@ class StreamedLogs:
 class ServerRun:
     """One run on a server."""
 
-    def __init__(self, server: Server, row: Mapping[str, Any]) -> None:
-        """`row` is what the server said of it."""
+    def __init__(self, server: Server, row: Mapping[str, Any], *, fresh: bool = False) -> None:
+        """`row` is what the server said of it; if that is `fresh`, it is not asked again for a first summary."""
         self.server = server
         self.id = str(row["id"])
         self.name = f"{row['project']}/{row['pipeline']}#{row['number']}"
         self.logs = StreamedLogs(server, self.id)
-        self._row: Mapping[str, Any] | None = row
+        self._row = row if fresh else None
 
     def summary(self) -> Summary:
         """As `Run`."""
@@ -157,7 +157,7 @@ class ServerRun:
 
     def log(self, leaf: str, attempt: int, *, follow: bool) -> Iterator[bytes]:
         """As `Run`."""
-        offset, patience = 0, Patience()
+        offset, patience = 0, Patience(streams.GIVES_UP_AFTER)
         while True:
             try:
                 known = self.state().leaf(leaf)
@@ -210,7 +210,8 @@ class ServerRuns:
     def newest(self, pipeline: str, most: int) -> list[ServerRun]:
         """As `Runs`; a pipeline of one project is `shop/backend`."""
         project, _, name = pipeline.rpartition("/")
-        return [*self._list(most, project=project, pipeline=name)]
+        rows = self._rows(most, project=project, pipeline=name)
+        return [ServerRun(self.server, row, fresh=True) for row in rows]
 
     def find(self, words: str) -> ServerRun:
         """The run that somebody means: `shop/backend#12`, `backend#12`, `12`, `backend` (its newest), or its id.
@@ -224,7 +225,8 @@ class ServerRuns:
         if not number.isdigit():
             named, number = words, ""
         project, _, pipeline = named.rpartition("/")
-        found = list(self._list(50, project=project, pipeline=pipeline, number=int(number or 0)))
+        rows = self._rows(50, project=project, pipeline=pipeline, number=int(number or 0))
+        found = [ServerRun(self.server, row) for row in rows]
         if not found:
             raise PipeError(f"there is {f'no run {words!r}' if words else 'no run'} on {self.place}{self._known()}")
         pipelines = {run.name.partition("#")[0]: run for run in reversed(found)}
@@ -235,17 +237,18 @@ class ServerRuns:
 
     def under_way(self) -> list[ServerRun]:
         """As `Runs`; those that wait for their start too."""
-        return [*self._list(50, state="running"), *self._list(50, state="queued")]
+        rows = (*self._rows(50, state="running"), *self._rows(50, state="queued"))
+        return [ServerRun(self.server, row) for row in rows]
 
-    def _list(self, most: int, **named: str | int) -> Iterator[ServerRun]:
+    def _rows(self, most: int, **named: str | int) -> Iterator[Mapping[str, Any]]:
         before = ""
         while most > 0:
             rows = self.server.get("runs", limit=min(most, 200), before=before, **named)
-            yield from (ServerRun(self.server, row) for row in rows)
+            yield from rows
             if len(rows) < min(most, 200):
                 return
             most, before = most - len(rows), rows[-1]["id"]
 
     def _known(self) -> str:
-        newest = [run.name for run in self._list(5)]
+        newest = [ServerRun(self.server, row).name for row in self._rows(5)]
         return f"; the newest are {', '.join(newest)}" if newest else ": nothing has run there yet"

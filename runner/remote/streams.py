@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from runner.remote.connection import Lost, Server
 
-__all__ = ["Patience", "Said", "events", "log"]
+__all__ = ["GIVES_UP_AFTER", "Patience", "Said", "events", "log"]
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 10.0
 GIVES_UP_AFTER = 600.0
@@ -25,7 +25,7 @@ class Said:
 class Patience:
     """Growing pauses between tries, and an end of them."""
 
-    def __init__(self, limit: float = GIVES_UP_AFTER) -> None:
+    def __init__(self, limit: float) -> None:
         self._limit = limit
         self._tries = 0
         self._since = 0.0
@@ -53,7 +53,7 @@ def events(server: Server, run: str, after: str = "", *, logs: bool, follow: boo
         Lost: the server was away for ten minutes.
         PipeError: it refuses.
     """
-    patience = Patience()
+    patience = Patience(GIVES_UP_AFTER)
     while True:
         try:
             with server.stream("runs", run, "events", after=after, logs=logs, follow=follow) as answer:
