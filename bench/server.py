@@ -181,7 +181,8 @@ def followed(served: Served, clients: int) -> float:
     go.touch()
     while folder.ended() is None:
         time.sleep(0.1)
-    ended, _ = crowd.communicate(timeout=60)
+    ended = crowd.stdout.read()
+    crowd.wait(60)
     assert int(ended.split()[0]) == clients, ended
     while served.ask(f"runs/{made['run']}")["state"] != "ended":
         time.sleep(0.1)
@@ -225,11 +226,11 @@ def crowds(place: Path) -> None:
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as place:
         crowds(Path(place))
     if sys.argv[1:] == ["crowds"]:
         return
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as place:
         served = Served(Path(place))
         print(f"start to first answer: {served.started:.2f} s (goal 2)")
         time.sleep(8)

@@ -20,6 +20,7 @@ from runner.server.desk import Desk
 from runner.server.dispatcher import Dispatcher
 from runner.server.doors import Doors
 from runner.server.feedback import Feedback
+from runner.server.following import Followers
 from runner.server.housekeeping import keep_house
 from runner.server.layout import Layout
 from runner.server.projects import find, known
@@ -28,6 +29,9 @@ from runner.server.sealing import Seal
 from runner.server.web import application
 
 __all__ = ["Options", "open_folder", "serve"]
+
+TAKES_WITHIN = 60.0
+"""Seconds after which the kernel cuts a client that takes nothing of what it asked for; it may come again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +128,8 @@ def _listening(host: str, port: int) -> socket.socket:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         made = socket.socket(family, socket.SOCK_STREAM)
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):  # accepted connections have it from here
+            made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(TAKES_WITHIN * 1000))
         made.bind(address)
     except OSError as error:
         raise PipeError(f"cannot listen at {host}:{port}: {error.strerror or error}") from error
@@ -148,8 +154,9 @@ class _Beat:
 class _Web(uvicorn.Server):
     """The web server without signal handlers of its own: it would end this process before the rest has ended."""
 
-    def __init__(self, config: uvicorn.Config) -> None:
+    def __init__(self, config: uvicorn.Config, followers: Followers) -> None:
         super().__init__(config)
+        self._followers = followers
         self._ended = anyio.Event()
 
     @contextmanager
@@ -166,7 +173,7 @@ class _Web(uvicorn.Server):
 
     def end(self) -> None:
         """Answer what has been asked, then end."""
-        self.should_exit = True
+        self.should_exit = self._followers.closed = True
         self._ended.set()
 
     async def obey_signals(self) -> None:
@@ -200,7 +207,8 @@ async def _serve(options: Options, layout: Layout, registry: Registry, beat: _Be
             lifespan="off",
             timeout_graceful_shutdown=3,
             limit_concurrency=500,
-        )
+        ),
+        doors.followers,
     )
     async with anyio.create_task_group() as tasks:
         house = partial(keep_house, registry.database, layout)

@@ -1,6 +1,7 @@
 """A run is read once for all who follow it; who comes, goes or is slow is nothing to the others."""
 
 import json
+import socket
 from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
@@ -12,7 +13,7 @@ from pipeline.stage import Outcome
 from runner import events
 from runner.events import Event, Record, encode
 from runner.folder import RunFolder
-from runner.server import following
+from runner.server import following, serve
 from runner.server.following import Follower, Followers
 from runner.server.shown import Run
 from runner.telling import Position
@@ -206,3 +207,16 @@ async def test_the_log_of_an_attempt_ends_with_the_attempt(watched: Watched, mon
             log.write(b"two\n")
         watched.happens(events.StageFinished("a", 1, Outcome.SUCCEEDED))
     assert sorted(found) == [b"", b"e\ntwo\n", b"e\ntwo\n", b"one\ntwo\n"]
+
+
+@pytest.mark.network
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="Linux alone cuts them")
+def test_a_client_that_takes_nothing_is_cut_by_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serve, "TAKES_WITHIN", 0.5)
+    with serve._listening("127.0.0.1", 0) as listener:
+        listener.listen()
+        with socket.create_connection(listener.getsockname()) as lazy:
+            taken, _ = listener.accept()
+            with taken, pytest.raises(TimeoutError):
+                taken.sendall(b"x" * (64 << 20))
+            assert lazy.recv(1)

@@ -79,6 +79,7 @@ def there(server: Server, repository: Repository, tmp_path: Path) -> Iterator[Th
     made.folder.mkdir()
     repository.commit("two", pipeline_yaml=TEXT.replace("GO", str(made.folder / "go")))
     yield made
+    made.let_go()
     for each in made.connected:
         each.close()
 
@@ -137,7 +138,7 @@ def test_a_run_that_waits_for_its_start_can_be_followed_and_cancelled(there: The
 
 
 def test_a_run_that_could_not_begin_says_why_to_who_follows(there: There, repository: Repository) -> None:
-    text = TEXT.replace("stages:", "secrets: {token: text}\nstages:").replace("bad: {", "bad: {secrets: {T: token}, ")
+    text = TEXT.replace("stages:", "secrets: {token: text}\nstages:").replace("say: {", "say: {secrets: {T: token}, ")
     repository.commit("three", pipeline_yaml=text)
     done = there.pipe("run", "shop", "--follow", code=1)
     assert "shop/demo#1 never began: errored; " in done.stderr
