@@ -1,6 +1,7 @@
 """`pipe run --server`: starting runs on a server, and following them as if they ran here."""
 
 import os
+import signal
 import sys
 import threading
 from collections.abc import Mapping, Sequence
@@ -128,6 +129,7 @@ class _Followed:
         threads = [
             threading.Thread(target=self._follow, args=(run, sink), name=run.name, daemon=True) for run in self.runs
         ]
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's `&` ignores it
         sink.start()
         for thread in threads:
             thread.start()
