@@ -21,7 +21,7 @@ LOOK_EVERY = 0.2
 HEARTBEAT = 15.0
 LONGEST = 900.0
 """Seconds of one stream; who wants more comes again, and shows his token again."""
-_KEPT = 8
+_KEPT = 4
 """How many of the newest pages are kept; who is further behind reads the files himself."""
 
 
