@@ -369,6 +369,32 @@ def add_token(name: str, *, state: Path, role: str, person: str, days: int | Non
     return code
 
 
+@token.command("list")
+@state_option
+def list_tokens(*, state: Path) -> int:
+    """List tokens: whose they are, what they may do, and when they were used."""
+    code: int = _people().list_tokens(state)
+    return code
+
+
+@token.command("revoke")
+@click.argument("id")
+@state_option
+def revoke_token(*, state: Path, id: str) -> int:  # noqa: A002 - what `pipe token list` shows
+    """Revoke the token of that ID."""
+    code: int = _people().revoke_token(state, id)
+    return code
+
+
+@pipe.command()
+@state_option
+@click.option("-n", "most", type=click.IntRange(min=1), default=50, show_default=True, help="How many.")
+def audit(*, state: Path, most: int) -> int:
+    """List who did what at a server, when, and from where."""
+    code: int = _people().list_audit(state, most)
+    return code
+
+
 @pipe.group()
 def people() -> None:
     """Add and list those who may use a server."""

@@ -1,4 +1,4 @@
-"""`pipe people` and `pipe token`: who may use the team server, from the machine that it runs on."""
+"""`pipe people`, `pipe token` and `pipe audit`: who may use the team server, from the machine that it runs on."""
 
 import os
 import sys
@@ -8,25 +8,32 @@ from functools import partial
 from pathlib import Path
 
 import click
-from sqlalchemy import Connection
 
-from runner.server import links, people, tokens
+from runner.server import administration, audit, people, tokens
+from runner.server.audit import machine
 from runner.server.passwords import Passwords, check
 from runner.server.rights import Grant
 from runner.server.serve import open_folder
+from runner.sinks.view import plain_text
 
-__all__ = ["add", "add_token", "list_people", "remove", "set_password", "set_roles"]
+__all__ = [
+    "add",
+    "add_token",
+    "list_audit",
+    "list_people",
+    "list_tokens",
+    "remove",
+    "revoke_token",
+    "set_password",
+    "set_roles",
+]
 
 
 def add(folder: Path, name: str, roles: Sequence[str], url: str) -> int:
     """Keep a person and print the link by which they choose a password."""
     _, database, _ = open_folder(folder, os.environ)
-
-    def make(connection: Connection) -> str:
-        people.add(connection, name, [_grant(role) for role in roles])
-        return links.make(connection, name)
-
-    code = database.write_now(make)
+    granted = [Grant.read(role) for role in roles]
+    code = database.write_now(lambda c: administration.add_person(c, machine(), name, granted))
     click.echo(f"{name}: give them this link; within a day, and once, they can choose a password by it")
     click.echo(f"  {url.rstrip('/')}/password#{code}")
     return 0
@@ -37,7 +44,7 @@ def list_people(folder: Path) -> int:
     _, database, _ = open_folder(folder, os.environ, make=False)
     for person in database.read_now(people.known):
         ways = [way for way, there in (("password", person.password), ("OpenID", person.identity)) if there]
-        roles = ", ".join(f"{role}@{scope}" if scope else role for role, scope in person.grants)
+        roles = ", ".join(map(str, person.grants))
         click.echo(f"{person.name}  {roles or 'no role'}  {' and '.join(ways) or 'cannot sign in yet'}")
     return 0
 
@@ -45,14 +52,15 @@ def list_people(folder: Path) -> int:
 def remove(folder: Path, name: str) -> int:
     """Forget a person: their sessions, tokens and links end at once."""
     _, database, _ = open_folder(folder, os.environ, make=False)
-    database.write_now(partial(people.remove, name=name))
+    database.write_now(lambda c: administration.remove_person(c, machine(), name))
     return 0
 
 
 def set_roles(folder: Path, name: str, roles: Sequence[str]) -> int:
     """Give a person these roles and no others."""
     _, database, _ = open_folder(folder, os.environ, make=False)
-    database.write_now(partial(people.set_grants, name=name, granted=[_grant(role) for role in roles]))
+    granted = [Grant.read(role) for role in roles]
+    database.write_now(lambda c: administration.change_roles(c, machine(), name, granted))
     return 0
 
 
@@ -64,7 +72,7 @@ def set_password(folder: Path, name: str) -> int:
     password = click.prompt("New password", hide_input=True, confirmation_prompt=True) if asked else _line()
     check(password, name)
     kept = Passwords().hashed_now(password)
-    database.write_now(partial(people.set_password, name=name, password=kept))
+    database.write_now(lambda c: administration.change_password(c, machine(), name, kept))
     return 0
 
 
@@ -72,15 +80,52 @@ def add_token(folder: Path, name: str, role: str, person: str, days: int) -> int
     """Make a token for the API and print it; it is not kept."""
     _, database, _ = open_folder(folder, os.environ)
     expires = time.time() + days * 86400 if days else 0.0
-    click.echo(database.write_now(lambda c: tokens.make(c, name, person, _grant(role), expires=expires)))
+    grant = Grant.read(role)
+    click.echo(
+        database.write_now(lambda c: administration.make_token(c, machine(), name, person, grant, expires=expires))
+    )
     return 0
+
+
+def list_tokens(folder: Path) -> int:
+    """Print the tokens: whose they are, what they may do, and when they were used."""
+    _, database, _ = open_folder(folder, os.environ, make=False)
+    for token in database.read_now(tokens.known):
+        over = 0 < token.expires < time.time()
+        ends = ("expired" if over else f"until {_when(token.expires)}") if token.expires else "until it is revoked"
+        used = f"used {_when(token.used)}" if token.used else "never used"
+        click.echo(
+            f"{token.id}  {plain_text(token.name)}  {token.person or 'a program'}  {token.grant}  {ends}  {used}"
+        )
+    return 0
+
+
+def revoke_token(folder: Path, id_: str) -> int:
+    """Forget a token."""
+    _, database, _ = open_folder(folder, os.environ, make=False)
+    database.write_now(lambda c: administration.revoke_token(c, machine(), id_))
+    return 0
+
+
+def list_audit(folder: Path, most: int) -> int:
+    """Print the newest lines of the audit log, the last one at the end."""
+    _, database, _ = open_folder(folder, os.environ, make=False)
+    for line in reversed(database.read_now(partial(audit.lines, before="", limit=most))):
+        words = (
+            f"{line.who or '(nobody)'} by {line.by}",
+            line.address,
+            line.action,
+            line.what,
+            line.project,
+            line.detail,
+        )
+        click.echo("  ".join([_when(line.at), *(plain_text(word) for word in words if word)]))
+    return 0
+
+
+def _when(at: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
 
 
 def _line() -> str:
     return sys.stdin.readline().rstrip("\r\n")
-
-
-def _grant(words: str) -> Grant:
-    """`admin`, or `member@shop` for one project."""
-    role, _, scope = words.partition("@")
-    return Grant(role, scope)

@@ -10,9 +10,10 @@ from sqlalchemy import select
 
 from pipeline.errors import PipeError, nearest
 from pipeline.plan import Trigger
-from runner.server import projects
+from runner.server import administration, projects
+from runner.server.audit import machine
 from runner.server.database import deliveries
-from runner.server.forks import approve, named, waiting
+from runner.server.forks import named, waiting
 from runner.server.projects import Project
 from runner.server.serve import Options, open_folder, serve
 from runner.sinks.view import plain_text
@@ -38,7 +39,7 @@ def serve_folder(options: Options) -> int:
 def add_project(folder: Path, project: Project, url: str) -> int:
     """Keep a project and print what its forge has to be told."""
     _, database, seal = open_folder(folder, os.environ)
-    made = database.write_now(lambda connection: projects.add(connection, seal, project))
+    made = database.write_now(lambda connection: administration.add_project(connection, machine(), seal, project))
     click.echo(
         f"{made.name}: tell the forge this hook, with content type application/json, for pushes, tags and pull requests"
     )
@@ -50,7 +51,7 @@ def add_project(folder: Path, project: Project, url: str) -> int:
 def remove_project(folder: Path, name: str) -> int:
     """Forget a project; its runs stay on disk."""
     _, database, _ = open_folder(folder, os.environ, make=False)
-    if not database.write_now(lambda connection: projects.remove(connection, name)):
+    if not database.write_now(lambda connection: administration.remove_project(connection, machine(), name)):
         raise PipeError(f"there is no project '{name}'; {nearest(name, database.read_now(projects.known))}")
     return 0
 
@@ -85,7 +86,9 @@ def change_project(folder: Path, name: str, trusted: Sequence[str] | None, follo
         raise PipeError(f"there is no project '{name}'; {nearest(name, names)}")
     if strange := [each for each in followers or () if each not in (*names, "*")]:
         raise PipeError("\n".join(f"there is no project '{each}'; {nearest(each, names)}" for each in strange))
-    database.write_now(lambda c: projects.change(c, name, trusted=trusted, followers=followers))
+    database.write_now(
+        lambda c: administration.change_project(c, machine(), name, trusted=trusted, followers=followers)
+    )
     found = database.read_now(lambda c: projects.find(c, seal, name))
     if found:
         click.echo(f"{name}: trusted authors of forks: {', '.join(found.trusted) or 'none'}")
@@ -102,9 +105,8 @@ def approve_run(folder: Path, run: str) -> int:
             about = f"pull request {trigger.number} of {trigger.author} for {trigger.base}: {trigger.title}"
             click.echo(plain_text(f"{row.id}  {row.project}  {row.pipeline}#{row.number}  {row.commit[:12]}  {about}"))
         return 0
-    by = os.environ.get("SUDO_USER") or os.environ.get("USER") or f"uid {os.getuid()}"
     found = database.read_now(lambda connection: named(connection, run))
-    if why := database.write_now(lambda connection: approve(connection, found, by)):
+    if why := database.write_now(lambda connection: administration.approve(connection, machine(), found)):
         raise PipeError(f"{run}: {why}")
     click.echo(f"{run} may start")
     return 0

@@ -15,12 +15,12 @@ from sqlalchemy import Connection, select
 from pipeline.errors import PipeError
 from runner.folder import RunFolder
 from runner.orders import Cancel, Orders
-from runner.server import inbox
+from runner.server import administration, inbox
+from runner.server.audit import note
 from runner.server.callers import Caller, SignedIn, signed_in
 from runner.server.database import deliveries, runs
 from runner.server.doors import UNKNOWN, Doors, Here
 from runner.server.ends import cancel_unstarted
-from runner.server.forks import approve
 from runner.server.intake import Intake
 from runner.server.problems import PROBLEMS
 from runner.server.repositories import RepositoryError
@@ -70,7 +70,14 @@ async def redeliver(id_: str, doors: Here, caller: SignedIn) -> DeliveryId:
     if project is None:
         raise UNKNOWN
     caller.need(Verb.REDELIVER, project)
-    if not await doors.database.write(lambda c: inbox.again(c, id_)):
+
+    def again(connection: Connection) -> bool:
+        done = inbox.again(connection, id_)
+        if done:
+            note(connection, caller.actor, "redeliver", id_, project=project)
+        return done
+
+    if not await doors.database.write(again):
         raise UNKNOWN
     doors.came_in()
     return DeliveryId(delivery=id_)
@@ -207,6 +214,9 @@ async def start_run(project: str, start: Start, doors: Here, caller: SignedIn) -
     caller.need(Verb.RUN, project)
     async with _intake(doors, project) as intake:
         number, id_ = await intake.start(start.pipeline, start.ref, start.texts(), caller.name, start.key)
+    await doors.database.write(
+        lambda c: note(c, caller.actor, "start run", id_, project=project, detail=f"{start.pipeline}#{number}")
+    )
     doors.started()
     return RunId(run=id_, number=number)
 
@@ -229,13 +239,23 @@ async def _intake(doors: Doors, project: str) -> AsyncIterator[Intake]:
 async def cancel_run(id_: str, doors: Here, caller: SignedIn) -> RunId:
     """Ask a run to end, as Ctrl-C would; one that waits for approval is thereby refused."""
     run = await _run(doors, id_, caller, Verb.CANCEL)
+    told = partial(
+        note,
+        actor=caller.actor,
+        action="cancel run",
+        what=id_,
+        project=run.project,
+        detail=f"{run.pipeline}#{run.number}",
+    )
     if run.state in ("waiting", "queued") and await doors.database.write(partial(cancel_unstarted, id_=id_)):
+        await doors.database.write(told)
         doors.came_in()
         return RunId(run=id_, number=run.number)
     if run.state == "ended":
         raise HTTPException(409, f"the run is {run.outcome}")
     if not await anyio.Path(_folder(doors, run).path).is_dir():
         raise HTTPException(503, "the run is just starting", {"Retry-After": "1"})
+    await doors.database.write(told)
     await anyio.to_thread.run_sync(Orders(_folder(doors, run).path).give, Cancel(caller.name))
     return RunId(run=id_, number=run.number)
 
@@ -244,7 +264,7 @@ async def cancel_run(id_: str, doors: Here, caller: SignedIn) -> RunId:
 async def approve_run(id_: str, doors: Here, caller: SignedIn) -> RunId:
     """Let the commit of a fork run that waits for it. 409: it does not wait, or the pull request has moved on."""
     run = await _run(doors, id_, caller, Verb.APPROVE)
-    if why := await doors.database.write(partial(approve, id_=id_, by=caller.name)):
+    if why := await doors.database.write(lambda c: administration.approve(c, caller.actor, id_)):
         raise HTTPException(409, why)
     doors.started()
     return RunId(run=id_, number=run.number)

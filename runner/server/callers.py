@@ -11,12 +11,14 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from sqlalchemy import Connection
 
 from runner.server import people, sessions, tokens
+from runner.server.audit import Actor
 from runner.server.cookies import session_id
 from runner.server.doors import UNKNOWN, Doors, Here
 from runner.server.forms import form
 from runner.server.origins import address, elsewhere
-from runner.server.rights import Grant, Verb, may, reach
+from runner.server.rights import Grant, Verb, may, reach, within
 from runner.server.sessions import Session
+from runner.server.throttle import too_many
 from runner.server.tokens import Token
 
 __all__ = ["Caller", "SignedIn", "signed_in", "visitor"]
@@ -43,9 +45,19 @@ class Caller:
         return f"token {self.token.name}" if self.token else "session"
 
     @property
+    def key(self) -> str:
+        """What one session or token is told apart by from all others."""
+        return self.token.id if self.token else self.session.digest if self.session else ""
+
+    @property
     def csrf(self) -> str:
         """What forms and scripts of our pages send along, as field `csrf` or header `X-CSRF-Token`."""
         return self.session.csrf if self.session else ""
+
+    @property
+    def actor(self) -> Actor:
+        """As the audit log names them."""
+        return Actor(self.name, self.by, self.address)
 
     def may(self, verb: Verb, project: str = "") -> bool:
         """Whether this is allowed in a project; without one, whether it is allowed everywhere."""
@@ -58,6 +70,10 @@ class Caller:
             some = reach(grants, verb)
             found = some if found is None else found if some is None else found & some
         return found
+
+    def may_give(self, grant: Grant) -> bool:
+        """Whether they can do everything themselves that a grant allows."""
+        return all(within(grant, grants) for grants in self.limits)
 
     def need(self, verb: Verb, project: str = "") -> None:
         """Go on only if this is allowed.
@@ -79,15 +95,15 @@ async def signed_in(
     """Who calls.
 
     Raises:
-        HTTPException: 401, nobody whom we know; 403, a browser's session, but no page of ours sent the request.
+        HTTPException: 401, nobody whom we know; 429, they ask too often; 403, no page of ours sent what comes with a
+            browser's session.
     """
-    if given:
-        caller = await doors.database.read(lambda connection: _by_token(connection, given.credentials, request))
-    else:
-        caller = await visitor(request, doors)
+    caller = await (_program(request, doors, given.credentials) if given else visitor(request, doors))
     if caller is None:
         wanted = "a token is needed: Authorization: Bearer …"
         raise HTTPException(401, wanted, {"WWW-Authenticate": "Bearer"})
+    if wait := doors.calls.take(caller.key):
+        raise too_many("you ask too often", wait)
     if caller.session and request.method not in _READING:
         await _own_page(request, doors, caller.session)
     return caller
@@ -102,6 +118,13 @@ async def visitor(request: Request, doors: Here) -> Caller | None:
     caller = await doors.database.read(lambda connection: _by_session(connection, id_, request)) if id_ else None
     if caller and caller.session and caller.session.stale:
         await doors.database.write(partial(sessions.touch, digest=caller.session.digest))
+    return caller
+
+
+async def _program(request: Request, doors: Doors, secret: str) -> Caller | None:
+    caller = await doors.database.read(lambda connection: _by_token(connection, secret, request))
+    if caller and caller.token and caller.token.stale:
+        await doors.database.write(partial(tokens.touch, id_=caller.token.id))
     return caller
 
 

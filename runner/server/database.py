@@ -11,6 +11,7 @@ from typing import Any, TypeVar, cast
 import anyio
 import anyio.to_thread
 from sqlalchemy import (
+    DDL,
     Boolean,
     Column,
     Connection,
@@ -29,6 +30,7 @@ from sqlalchemy import (
 
 __all__ = [
     "Database",
+    "audit",
     "deliveries",
     "grants",
     "links",
@@ -209,6 +211,29 @@ tokens = Table(
     Index("tokens_person", "person"),
 )
 """By what programs use the API: digests, as above. A token may do no more than its person."""
+
+
+audit = Table(
+    "audit",
+    _metadata,
+    Column("id", Text, primary_key=True),
+    Column("at", Float, nullable=False),
+    Column("who", Text, nullable=False),
+    Column("by", Text, nullable=False),
+    Column("address", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("what", Text, nullable=False),
+    Column("project", Text, nullable=False),
+    Column("detail", Text, nullable=False),
+)
+"""Who did what, when, from where: rows are added, and never changed or removed."""
+
+for _change in ("UPDATE", "DELETE"):
+    _refusal = DDL(  # type: ignore[no-untyped-call]
+        f"CREATE TRIGGER IF NOT EXISTS audit_no_{_change.lower()} BEFORE {_change} ON audit "
+        "BEGIN SELECT RAISE(ABORT, 'the audit log is only added to'); END"
+    )
+    event.listen(audit, "after_create", _refusal.execute_if(dialect="sqlite"))
 
 
 class _Write:

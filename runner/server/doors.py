@@ -12,6 +12,7 @@ from runner.server.following import Followers
 from runner.server.layout import Layout
 from runner.server.passwords import Passwords
 from runner.server.registry import Registry
+from runner.server.throttle import Bucket, SignIns
 
 __all__ = ["UNKNOWN", "Doors", "Here"]
 
@@ -36,6 +37,11 @@ class Doors:
     passwords: Passwords = field(default_factory=Passwords)
     followers: Followers = field(default_factory=Followers)
     """Who follows runs now."""
+    sign_ins: SignIns = field(default_factory=SignIns)
+    calls: Bucket = field(default_factory=lambda: Bucket(1000, 100))
+    """How often one token or session may ask."""
+    refusals: Bucket = field(default_factory=lambda: Bucket(500, 1))
+    """How many refused deliveries from one address are kept."""
 
 
 def _here(request: Request) -> Doors:

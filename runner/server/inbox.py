@@ -13,7 +13,7 @@ from runner.server.payloads import redacted
 from runner.server.projects import Project
 from runner.server.signatures import Forge, Headers, forge_of, key_of, refusal
 
-__all__ = ["LARGEST", "Receipt", "again", "receive"]
+__all__ = ["LARGEST", "Receipt", "again", "receive", "verdict"]
 
 LARGEST = 26 << 20
 """Bytes of the largest body that is taken; no forge sends more than 25 MiB."""
@@ -32,17 +32,21 @@ class Receipt:
     refused: str = ""
 
 
-async def receive(database: Database, project: Project, headers: Headers, body: bytes) -> Receipt:
-    """Take one delivery in; when this returns it is on disk with its verdict."""
-    now = time.time()
+def verdict(project: Project, headers: Headers, body: bytes) -> str:
+    """Why a delivery is refused; nothing when it is genuine."""
     forge = forge_of(headers)
-    why = _wrong_forge(forge, project) or refusal(forge, headers, body, project.secret, now)
+    return _wrong_forge(forge, project) or refusal(forge, headers, body, project.secret, time.time())
+
+
+async def receive(database: Database, project: Project, headers: Headers, body: bytes, why: str) -> Receipt:
+    """Take one delivery in with the verdict on it; when this returns it is on disk."""
+    forge = forge_of(headers)
     row = {
         "id": ulid_now(),
         "project": project.name,
         "forge": forge,
         "key": key_of(forge, headers, body),
-        "received": now,
+        "received": time.time(),
         "headers": "{}" if why else json.dumps(_kept(headers)),
         "body": b"" if why else redacted(forge, body),
         "size": len(body),

@@ -11,6 +11,7 @@ from sqlalchemy.exc import IntegrityError
 from pipeline.errors import PipeError, nearest
 from runner.server.database import grants, links, people, sessions, tokens
 from runner.server.rights import ADMIN, ROLES, Grant
+from runner.server.sessions import end_others
 
 __all__ = ["Person", "add", "administered", "find", "known", "must_find", "remove", "set_grants", "set_password"]
 
@@ -83,7 +84,7 @@ def administered(connection: Connection) -> bool:
 def set_password(connection: Connection, name: str, password: str, *, stays: str = "") -> None:
     """Keep the hash of a new password and end every session but that with the digest `stays`, and open links."""
     connection.execute(update(people).where(people.c.name == name).values(password=password))
-    connection.execute(delete(sessions).where(sessions.c.person == name, sessions.c.digest != stays))
+    end_others(connection, name, stays)
     connection.execute(delete(links).where(links.c.person == name))
 
 

@@ -27,8 +27,10 @@ class Problem(BaseModel):
 
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     401: {"model": Problem, "description": "There is no token, or none that is known."},
+    403: {"model": Problem, "description": "The role of the caller does not allow it."},
     404: {"model": Problem, "description": "There is no such thing, or not for you."},
     422: {"model": Problem, "description": "The request is not as it should be; everything that is wrong is named."},
+    429: {"model": Problem, "description": "That was too often; `Retry-After` says when to ask again."},
 }
 """What every call of the API may answer."""
 

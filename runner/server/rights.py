@@ -27,6 +27,14 @@ class Grant(NamedTuple):
     role: str
     scope: str = ""
 
+    def __str__(self) -> str:
+        return f"{self.role}@{self.scope}" if self.scope else self.role
+
+    @classmethod
+    def read(cls, words: str) -> "Grant":
+        """`admin`, or `member@shop` for one project."""
+        return cls(*words.split("@", 1))
+
 
 ADMIN, MEMBER = "admin", "member"
 ROLES: Mapping[str, frozenset[Verb]] = {

@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, Connection, delete, insert, or_, select, u
 
 from runner.server.database import sessions
 
-__all__ = ["Session", "begin", "digest_of", "end", "find", "touch"]
+__all__ = ["Seen", "Session", "begin", "digest_of", "end", "end_others", "find", "known", "touch"]
 
 IDLE = 12 * 3600.0
 """Seconds after the last request."""
@@ -28,6 +28,16 @@ class Session:
     csrf: str
     stale: bool
     """Whether the table should hear that it was seen."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A session as its person sees it."""
+
+    digest: str
+    address: str
+    created: float
+    seen: float
 
 
 def digest_of(secret: str) -> str:
@@ -56,6 +66,12 @@ def find(connection: Connection, id_: str) -> Session | None:
     return Session(row.digest, row.person, csrf, now - row.seen > TOUCHED_EVERY)
 
 
+def known(connection: Connection, person: str) -> list[Seen]:
+    """The sessions of a person, the one that was seen last first."""
+    wanted = select(sessions).where(sessions.c.person == person, ~_over(time.time())).order_by(sessions.c.seen.desc())
+    return [Seen(row.digest, row.address, row.created, row.seen) for row in connection.execute(wanted)]
+
+
 def touch(connection: Connection, digest: str) -> None:
     """Note that it was seen."""
     connection.execute(update(sessions).where(sessions.c.digest == digest).values(seen=time.time()))
@@ -64,6 +80,11 @@ def touch(connection: Connection, digest: str) -> None:
 def end(connection: Connection, digest: str) -> None:
     """End it now."""
     connection.execute(delete(sessions).where(sessions.c.digest == digest))
+
+
+def end_others(connection: Connection, person: str, stays: str) -> None:
+    """End every session of a person but that with the digest `stays`."""
+    connection.execute(delete(sessions).where(sessions.c.person == person, sessions.c.digest != stays))
 
 
 def _over(now: float) -> ColumnElement[bool]:

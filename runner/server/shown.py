@@ -8,7 +8,30 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.plan import Trigger
 
-__all__ = ["Delivery", "DeliveryId", "Leaf", "Pipeline", "ProjectName", "Run", "RunId", "Start", "Which", "run_of"]
+__all__ = [
+    "ApiToken",
+    "AuditLine",
+    "Delivery",
+    "DeliveryId",
+    "Hook",
+    "Invitation",
+    "Leaf",
+    "Me",
+    "NewPerson",
+    "NewProject",
+    "NewToken",
+    "Person",
+    "Pipeline",
+    "ProjectName",
+    "Role",
+    "Roles",
+    "Run",
+    "RunId",
+    "Start",
+    "TokenText",
+    "Which",
+    "run_of",
+]
 
 
 class Run(BaseModel):
@@ -132,3 +155,125 @@ class Leaf(BaseModel):
 def run_of(row: Mapping[str, Any]) -> Run:
     """A row of the table as the API shows it."""
     return Run.model_validate({**row, "trigger": json.loads(row["trigger"]), "params": json.loads(row["params"])})
+
+
+class Role(BaseModel):
+    """A role, and the project in which it holds; empty: everywhere."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    role: str
+    scope: str = ""
+
+
+class Roles(BaseModel):
+    """The roles that a person is to have, and no others."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    roles: list[Role]
+
+
+class Person(BaseModel):
+    """Somebody who can sign in, or was asked to."""
+
+    name: str
+    roles: list[Role]
+    signs_in: list[Literal["password", "openid"]]
+    """By what; empty: not yet."""
+    created: float
+
+
+class NewPerson(BaseModel):
+    """Somebody to add."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str
+    roles: list[Role] = Field(default_factory=lambda: [Role(role="member")])
+
+
+class Invitation(BaseModel):
+    """A link by which a person chooses a password, once, within a day; it is shown this once."""
+
+    name: str
+    link: str
+
+
+class Me(BaseModel):
+    """Who calls, by which way in, and what they may do; of a token, no more than both it and its person may."""
+
+    name: str
+    by: str
+    roles: list[Role]
+
+
+class ApiToken(BaseModel):
+    """What is known of a token; `person` is empty when it belongs to a program. 0: never."""
+
+    id: str
+    name: str
+    person: str
+    role: Role
+    created: float
+    expires: float
+    used: float
+
+
+class NewToken(BaseModel):
+    """A token to make."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str
+    role: Role = Field(default_factory=lambda: Role(role="member"))
+    days: int = Field(default=0, ge=0, le=3650)
+    """How long it is good; 0: until it is revoked."""
+    program: bool = False
+    """It belongs to a program and stays when its maker goes; only administrators make such."""
+
+
+class TokenText(BaseModel):
+    """The token itself; it is shown this once."""
+
+    token: str
+
+
+class NewProject(BaseModel):
+    """A repository to watch; secrets are sealed and never shown again."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str
+    url: str
+    file: str = "pipeline.yaml"
+    forge: str = "generic"
+    secret: str = ""
+    """Of its hook; empty: a random one."""
+    username: str = ""
+    password: str = ""
+    """For git."""
+    token: str = ""
+    """For the forge's API."""
+
+
+class Hook(BaseModel):
+    """What the forge has to be told; the secret is shown this once."""
+
+    project: str
+    url: str
+    secret: str
+
+
+class AuditLine(BaseModel):
+    """Who did what to whom or what, when, and from where; `by` is the way in."""
+
+    id: str
+    at: float
+    who: str
+    by: str
+    address: str
+    action: str
+    what: str
+    project: str
+    detail: str

@@ -10,16 +10,19 @@ from starlette.exceptions import HTTPException
 from pipeline import __version__
 from runner.server import inbox
 from runner.server.api import api
+from runner.server.api_admin import api as api_admin
 from runner.server.bounds import Bounded
 from runner.server.callers import SignedIn, visitor
 from runner.server.doors import UNKNOWN, Doors, Here
 from runner.server.headers import Guarded
 from runner.server.metrics import exposition
+from runner.server.origins import address
 from runner.server.pages import account, signing_in
 from runner.server.pages.rendering import Static, problem
 from runner.server.problems import PROBLEMS, Described, refusal
 from runner.server.rights import Verb
 from runner.server.shown import DeliveryId
+from runner.server.throttle import too_many
 
 __all__ = ["application"]
 
@@ -37,7 +40,7 @@ def application(doors: Doors) -> FastAPI:
     app.add_middleware(Bounded)
     app.add_middleware(Guarded, https=doors.url.startswith("https://"))
     app.add_exception_handler(HTTPException, _refused)
-    for router in (_open, api, signing_in.pages, account.pages):
+    for router in (_open, api, api_admin, signing_in.pages, account.pages):
         app.include_router(router)
     app.mount("/static", Static())
     return app
@@ -70,12 +73,20 @@ async def metrics(doors: Here, caller: SignedIn) -> Response:
 
 @_open.post("/hooks/{project}", status_code=202, operation_id="deliver", responses=PROBLEMS)
 async def deliver(project: str, request: Request, response: Response, doors: Here) -> DeliveryId:
-    """Take a delivery in. 202: it is kept and will be worked; 200: it was here already; 401: it is not genuine."""
+    """Take a delivery in.
+
+    202: it is kept and will be worked; 200: it was here already; 401: it is not genuine; 429: it is not either, and
+    so many from there were not that it is not even kept.
+    """
     found = await doors.registry.project(project)
     if found is None:
         raise UNKNOWN
     async with doors.large if _size(request) > SMALL else nullcontext():
-        receipt = await inbox.receive(doors.database, found, _headers(request), await _body(request))
+        headers, body = _headers(request), await _body(request)
+        why = inbox.verdict(found, headers, body)
+        if why and (wait := doors.refusals.take(address(request))):
+            raise too_many(why, wait)
+        receipt = await inbox.receive(doors.database, found, headers, body, why)
     if receipt.refused:
         raise HTTPException(401, f"{receipt.refused} (delivery {receipt.id})")
     if not receipt.fresh:

@@ -1,5 +1,6 @@
 """From a template to an answer: what every page has, and pages about what went wrong."""
 
+from datetime import UTC, datetime
 from functools import cache
 from http import HTTPStatus
 from pathlib import Path
@@ -68,11 +69,23 @@ def _templates() -> Any:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     loader = FileSystemLoader(_HERE / "templates")
-    return Environment(
+    made = Environment(
         loader=loader,
         autoescape=True,
         undefined=StrictUndefined,
         auto_reload=False,
         trim_blocks=True,
         lstrip_blocks=True,
+    )
+    made.filters["when"] = _when
+    return made
+
+
+def _when(at: float) -> Any:
+    """A moment, in UTC, for people and for scripts that know where the reader is."""
+    from markupsafe import Markup
+
+    moment = datetime.fromtimestamp(at, UTC)
+    return Markup('<time datetime="{}">{} UTC</time>').format(
+        f"{moment:%Y-%m-%dT%H:%M:%SZ}", f"{moment:%Y-%m-%d %H:%M}"
     )

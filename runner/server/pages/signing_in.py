@@ -9,17 +9,18 @@ from fastapi.responses import RedirectResponse, Response
 from sqlalchemy import Connection
 
 from pipeline.errors import PipeError
-from runner.server import cookies, links, people, sessions
+from runner.server import administration, cookies, links, people
+from runner.server.administration import leave
+from runner.server.audit import Actor, note
 from runner.server.callers import Caller, SignedIn, visitor
 from runner.server.doors import Doors, Here
 from runner.server.forms import form
 from runner.server.origins import address, elsewhere
 from runner.server.pages.rendering import page
 from runner.server.passwords import check
-from runner.server.rights import ADMIN, Grant
-from runner.server.sessions import digest_of
+from runner.server.throttle import too_many
 
-__all__ = ["pages"]
+__all__ = ["enter", "pages"]
 
 pages = APIRouter(include_in_schema=False, default_response_class=Response)
 
@@ -46,18 +47,25 @@ async def show_login(request: Request, caller: Visitor, to: str = "/") -> Respon
 @pages.post("/login")
 async def login(request: Request, doors: Here, fields: Fields) -> Response:
     """Sign in by name and password."""
-    name, to = fields.get("name", "").strip().lower(), fields.get("to", "/")
+    name, to, here = fields.get("name", "").strip().lower(), fields.get("to", "/"), address(request)
+    if wait := doors.sign_ins.wait(name, here):
+        raise too_many("too many wrong passwords", wait)
+    doors.sign_ins.trying(name, here)
     person = await doors.database.read(lambda connection: people.find(connection, name))
     if not await doors.passwords.match(person.password if person else "", fields.get("password", "")):
+        # a name that nobody has may be a password in the wrong field
+        refused = Actor(name if person else "", "password", here)
+        await doors.database.write(partial(note, actor=refused, action="sign-in refused"))
         return page(request, "login.html", status=403, to=to, name=name, wrong="the name or the password is wrong")
-    return await _enter(request, doors, name, to)
+    doors.sign_ins.passed(name, here)
+    return await enter(request, doors, Actor(name, "password", here), to)
 
 
 @pages.post("/logout")
 async def logout(request: Request, doors: Here, caller: SignedIn) -> Response:
     """End this session."""
     if caller.session:
-        await doors.database.write(partial(sessions.end, digest=caller.session.digest))
+        await doors.database.write(partial(leave, actor=caller.actor, digest=caller.session.digest))
     answer = RedirectResponse("/login", 303)
     cookies.forget(answer, request, doors.url)
     return answer
@@ -78,7 +86,7 @@ async def set_up(request: Request, doors: Here, fields: Fields) -> Response:
     def make(connection: Connection, kept: str) -> None:
         if links.take(connection, code) != links.FIRST or people.administered(connection):
             raise PipeError(_USED_UP)
-        people.add(connection, name, [Grant(ADMIN)], password=kept)
+        administration.set_up(connection, name, kept, address(request))
 
     try:
         await _check_code(doors, code)
@@ -87,7 +95,7 @@ async def set_up(request: Request, doors: Here, fields: Fields) -> Response:
     except PipeError as error:
         return page(request, "setup.html", status=422, name=name, wrong=str(error))
     doors.layout.setup_link.unlink(missing_ok=True)
-    return await _enter(request, doors, name, "/")
+    return await enter(request, doors, Actor(name, "link", address(request)), "/")
 
 
 @pages.get("/password")
@@ -105,7 +113,7 @@ async def choose_password(request: Request, doors: Here, fields: Fields) -> Resp
         person = links.take(connection, code)
         if not person:
             raise PipeError(_USED_UP)
-        people.set_password(connection, person, kept)
+        administration.change_password(connection, Actor(person, "link", address(request)), person, kept)
         return person
 
     try:
@@ -113,7 +121,7 @@ async def choose_password(request: Request, doors: Here, fields: Fields) -> Resp
         person = await doors.database.write(partial(keep, kept=await doors.passwords.hashed(password)))
     except PipeError as error:
         return page(request, "password.html", status=422, wrong=str(error))
-    return await _enter(request, doors, person, "/")
+    return await enter(request, doors, Actor(person, "link", address(request)), "/")
 
 
 async def _check_code(doors: Doors, code: str) -> str:
@@ -124,15 +132,10 @@ async def _check_code(doors: Doors, code: str) -> str:
     return person
 
 
-async def _enter(request: Request, doors: Doors, person: str, to: str) -> Response:
-    """Begin a session, under a new id whatever the browser had before, and go on."""
+async def enter(request: Request, doors: Doors, actor: Actor, to: str) -> Response:
+    """Begin a session and go on."""
     before = cookies.session_id(request, doors.url)
-
-    def begin(connection: Connection) -> str:
-        sessions.end(connection, digest_of(before))
-        return sessions.begin(connection, person, address(request))
-
-    id_ = await doors.database.write(begin)
+    id_ = await doors.database.write(partial(administration.enter, actor=actor, before=before))
     answer = RedirectResponse(_inside(to), 303)
     cookies.give(answer, request, doors.url, id_)
     return answer

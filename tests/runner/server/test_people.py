@@ -1,0 +1,244 @@
+"""What administrators change by the API, pages and commands, who else may, and what the audit log says of it."""
+
+import json
+import statistics
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import anyio
+import httpx2
+import pytest
+
+from runner.server import tokens
+from runner.server.doors import Doors
+from runner.server.registry import Registry
+from runner.server.serve import open_folder
+from runner.server.throttle import Bucket
+from runner.server.web import application
+from tests.runner.server.browser import Answer, Browser
+from tests.runner.server.conftest import Repository, Server, sqlite
+from tests.runner.server.test_doors import PASSWORD, code_of, new_password, signed_in
+from tests.support.program import pipe
+
+__all__ = ["signed_in"]
+
+pytestmark = [pytest.mark.network, pytest.mark.slow, pytest.mark.timeout(120)]
+
+
+def call(browser: Browser, method: str, path: str, **body: Any) -> Answer:
+    said = json.dumps(body) if body else None
+    return browser.ask(method, f"/api/v1{path}", said, Content_Type="application/json", X_CSRF_Token=browser.csrf)
+
+
+CALLS: list[tuple[str, str, dict[str, Any], list[int]]] = [
+    # method, path, body, and the answers to an administrator, a member, a member of another project, and nobody's role
+    ("GET", "/me", {}, [200, 200, 200, 200]),
+    ("GET", "/runs", {}, [200, 200, 200, 200]),
+    ("GET", "/projects", {}, [200, 200, 200, 200]),
+    ("POST", "/projects/shop/runs", {"pipeline": "nothing"}, [422, 422, 404, 404]),
+    ("POST", "/projects/nowhere/runs", {"pipeline": "nothing"}, [404, 404, 404, 404]),
+    ("GET", "/people", {}, [200, 403, 403, 403]),
+    ("POST", "/people", {"name": "new"}, [201, 403, 403, 403]),
+    ("POST", "/people/new/link", {}, [201, 403, 403, 403]),
+    ("PUT", "/people/new/roles", {"roles": []}, [204, 403, 403, 403]),
+    ("DELETE", "/people/new", {}, [204, 403, 403, 403]),
+    ("POST", "/projects", {"name": "docs", "url": "https://git.example/docs.git"}, [201, 403, 403, 403]),
+    ("DELETE", "/projects/docs", {}, [204, 403, 404, 404]),
+    ("GET", "/audit", {}, [200, 403, 403, 403]),
+    ("POST", "/tokens", {"name": "mine"}, [201, 201, 403, 403]),
+    ("POST", "/tokens", {"name": "robot", "program": True}, [201, 403, 403, 403]),
+    ("POST", "/tokens", {"name": "mine", "role": {"role": "admin"}}, [201, 403, 403, 403]),
+    ("DELETE", "/tokens/nothing", {}, [404, 404, 404, 404]),
+]
+
+
+def test_each_call_is_for_those_whose_role_allows_it_and_for_nobody_without_one(
+    server: Server, signed_in: Callable[..., Browser]
+) -> None:
+    people = [signed_in("ann", "admin"), signed_in("bob"), signed_in("cid", "member@other"), signed_in("dan")]
+    pipe(server.folder, "people", "roles", "dan")
+    found = {
+        (method, path, str(body)): [call(each, method, path, **body).status for each in reversed(people)][::-1]
+        for method, path, body, _ in CALLS
+    }
+    assert found == {(method, path, str(body)): answers for method, path, body, answers in CALLS}
+    strangers = {call(Browser(server.port), method, path, **body).status for method, path, body, _ in CALLS}
+    assert strangers == {401}
+
+
+def test_a_person_is_added_chooses_a_password_and_is_removed(server: Server, signed_in: Callable[..., Browser]) -> None:
+    ann = signed_in("ann", "admin")
+    made = json.loads(call(ann, "POST", "/people", name="bob").text)
+    assert made["link"].startswith(f"http://127.0.0.1:{server.port}/password#")
+    assert "already" in call(ann, "POST", "/people", name="bob").text
+    bob, fields = Browser(server.port), {"code": made["link"].partition("#")[2], "password": PASSWORD}
+    assert bob.send("/password", {**fields, "password": "short"}).status == 422
+    assert bob.send("/password", fields).status == 303
+    bob.get("/account")
+    assert json.loads(bob.get("/api/v1/me").text) == {
+        "name": "bob",
+        "by": "session",
+        "roles": [{"role": "member", "scope": ""}],
+    }
+    assert Browser(server.port).send("/password", fields).status == 422, "the link is used up"
+    assert call(ann, "DELETE", "/people/bob").status == 204
+    assert bob.get("/api/v1/me").status == 401
+
+
+def test_there_is_always_an_administrator(server: Server, signed_in: Callable[..., Browser]) -> None:
+    ann = signed_in("ann", "admin")
+    call(ann, "POST", "/people", name="bob", roles=[{"role": "admin"}])
+    for answer in (call(ann, "DELETE", "/people/ann"), call(ann, "PUT", "/people/ann/roles", roles=[])):
+        assert (answer.status, "the last administrator" in answer.text) == (422, True), "bob cannot sign in yet"
+    assert "the last administrator" in pipe(server.folder, "people", "remove", "ann").stderr
+    new_password(server, "bob")
+    assert call(ann, "DELETE", "/people/ann").status == 204
+
+
+def test_a_token_may_do_no_more_than_its_person_and_goes_with_its_end(
+    server: Server, signed_in: Callable[..., Browser]
+) -> None:
+    ann, bob = signed_in("ann", "admin"), signed_in("bob", "admin")
+    token = json.loads(call(bob, "POST", "/tokens", name="laptop", role={"role": "admin"}).text)["token"]
+    named: dict[str, Any] = {"authorization": f"Bearer {token}"}
+    assert server.ask("/api/v1/people", **named)[0] == 200
+    call(ann, "PUT", "/people/bob/roles", roles=[{"role": "member"}])
+    assert [server.ask(path, **named)[0] for path in ("/api/v1/people", "/api/v1/runs")] == [403, 200]
+    made = server.ask("/api/v1/tokens", b'{"name": "more"}', Content_Type="application/json", **named)
+    assert made[0] == 403, "a token makes no tokens"
+    sqlite(server, "update tokens set expires = unixepoch() + 60 where name = 'laptop'")
+    assert server.ask("/api/v1/runs", **named)[0] == 200
+    sqlite(server, "update tokens set expires = unixepoch() - 1 where name = 'laptop'")
+    assert server.ask("/api/v1/runs", **named)[0] == 401
+    kept = b"".join(path.read_bytes() for path in (server.folder / ".pipe-server").glob("server.db*"))
+    assert token.encode() not in kept
+
+
+def test_tokens_are_listed_and_revoked(server: Server, signed_in: Callable[..., Browser]) -> None:
+    ann, bob = signed_in("ann", "admin"), signed_in("bob")
+    call(bob, "POST", "/tokens", name="bobs")
+    assert [token["name"] for token in json.loads(bob.get("/api/v1/tokens").text)] == ["bobs"]
+    listed = json.loads(ann.get("/api/v1/tokens").text)
+    assert [(token["name"], token["person"], token["used"] > 0) for token in listed] == [
+        ("bobs", "bob", False),
+        ("tests", "", False),
+    ]
+    server.runs()
+    ids = {token["name"]: token["id"] for token in json.loads(ann.get("/api/v1/tokens").text)}
+    shown = pipe(server.folder, "token", "list").stdout
+    assert f"{ids['bobs']}  bobs  bob  member  until it is revoked  never used" in shown
+    assert f"{ids['tests']}  tests  a program  admin  until it is revoked  used 20" in shown
+    assert call(bob, "DELETE", f"/tokens/{ids['tests']}").status == 404
+    assert call(bob, "DELETE", f"/tokens/{ids['bobs']}").status == 204
+    assert pipe(server.folder, "token", "revoke", ids["tests"]).returncode == 0
+    assert server.ask("/api/v1/runs", authorization=f"Bearer {server.token}")[0] == 401
+    assert pipe(server.folder, "token", "revoke", ids["tests"]).returncode == 2
+
+
+def test_on_the_account_page_people_change_their_password_and_tokens(
+    server: Server, signed_in: Callable[..., Browser]
+) -> None:
+    ann = signed_in("ann")
+    other = Browser(server.port)
+    other.sign_in("ann", PASSWORD)
+    assert "another one" in ann.get("/account").text
+    wrong = ann.send("/account/password", {"password": "wrong", "new": "another horse battery"})
+    assert (wrong.status, "is another one" in wrong.text) == (403, True)
+    assert ann.send("/account/password", {"password": PASSWORD, "new": "short"}).status == 422
+    assert ann.send("/account/password", {"password": PASSWORD, "new": "another horse battery"}).status == 200
+    assert (ann.get("/account").status, other.get("/account").status) == (200, 303)
+    made = ann.send("/account/tokens", {"name": "<b>laptop</b>", "role": "member", "days": "30"}).text
+    token = made.partition("<code>")[2].partition("</code>")[0]
+    assert server.ask("/api/v1/runs", authorization=f"Bearer {token}")[0] == 200
+    assert "&lt;b&gt;laptop" in made
+    assert ann.send("/account/tokens", {"name": "x", "role": "admin"}).status == 422
+    assert Browser(server.port).get("/account", Authorization=f"Bearer {token}").status == 403
+    (row,) = sqlite(server, "select id from tokens where person = 'ann'")
+    assert ann.send(f"/account/tokens/{row[0]}/revoke", {}).status == 303
+    assert server.ask("/api/v1/runs", authorization=f"Bearer {token}")[0] == 401
+
+
+def test_the_audit_log_says_who_did_what_and_is_only_added_to(
+    server: Server, repository: Repository, signed_in: Callable[..., Browser]
+) -> None:
+    Browser(server.port).send("/setup", {"code": code_of(server), "name": "root", "password": PASSWORD})
+    ann = signed_in("ann", "admin")
+    Browser(server.port).send("/login", {"name": "ann", "password": "wrong"})
+    Browser(server.port).send("/login", {"name": "my secret by mistake", "password": "wrong"})
+    run = json.loads(call(ann, "POST", "/projects/shop/runs", pipeline="demo").text)["run"]
+    server.settled(1)
+    call(ann, "POST", "/people", name="bob")
+    call(ann, "PUT", "/people/bob/roles", roles=[{"role": "member", "scope": "shop"}])
+    pages: list[dict[str, Any]] = []
+    while page := json.loads(ann.get(f"/api/v1/audit?limit=5&before={pages[-1]['id'] if pages else ''}").text):
+        pages += page
+    told = [(line["who"], line["by"], line["action"], line["what"], line["detail"]) for line in reversed(pages)]
+    assert told[0][2:] == ("add project", "shop", server.url)
+    assert ("root", "link", "set up", "root", "admin") in told
+    assert (
+        told[-7:]
+        == [
+            ("ann", "password", "sign in", "ann", ""),
+            ("ann", "password", "sign-in refused", "", ""),
+            ("", "password", "sign-in refused", "", ""),
+            ("ann", "session", "start run", run, "demo#1"),
+            ("ann", "session", "add person", "bob", "member"),
+            ("ann", "session", "change roles", "bob", "member → member@shop"),
+        ][-7:]
+        or told
+    )
+    assert {line["address"] for line in pages if line["by"] in ("session", "password", "link")} == {"127.0.0.1"}
+    assert "ann by session  127.0.0.1  change roles  bob  member → member@shop" in pipe(server.folder, "audit").stdout
+    for words in ("delete from audit", "update audit set who = 'eve'"):
+        with pytest.raises(Exception, match="only added to"):
+            sqlite(server, words)
+
+
+def test_guessing_is_slowed_down_and_a_name_that_nobody_has_takes_as_long(
+    server: Server, signed_in: Callable[..., Browser]
+) -> None:
+    signed_in("ann")
+    took: dict[str, list[float]] = {"ann": [], "eve": []}
+    for _ in range(5):
+        for name, times in took.items():
+            began = time.perf_counter()
+            assert Browser(server.port).send("/login", {"name": name, "password": "wrong"}).status == 403
+            times.append(time.perf_counter() - began)
+    ratio = statistics.median(took["ann"]) / statistics.median(took["eve"])
+    assert 0.3 < ratio < 3, "argon2 is worked in both cases, which is ten times the rest"
+    answer = Browser(server.port).send("/login", {"name": "ann", "password": PASSWORD})
+    assert (answer.status, "again in 1 s" in answer.text) == (429, True), "not even the right one is looked at"
+    assert answer.headers["Retry-After"] == "1"
+
+
+def test_refused_deliveries_beyond_a_measure_are_not_kept_and_genuine_ones_are(
+    server: Server, repository: Repository
+) -> None:
+    statuses: list[int] = []
+    while statuses[-1:] != [429]:
+        assert len(statuses) < 3000
+        statuses.append(server.push("x", secret="wrong")[0])
+    assert statuses[:500] == [401] * 500
+    kept = sqlite(server, "select count(*) from deliveries where state = 'refused'")[0][0]
+    assert kept == statuses.count(401)
+    assert server.push(repository.commit("two", src__a="two"))[0] == 202
+
+
+def test_a_token_that_asks_without_end_is_told_to_wait(tmp_path: Path) -> None:
+    layout, database, seal = open_folder(tmp_path, {})
+    busy, other = (database.write_now(partial(tokens.make, name=name)) for name in ("busy", "other"))
+    registry = Registry(database, seal, layout)
+    app = application(Doors(database, registry, layout, print, print, calls=Bucket(2, 0.01)))
+
+    async def ask() -> list[httpx2.Response]:
+        async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://pipe") as client:
+            named = [{"Authorization": f"Bearer {token}"} for token in (busy, busy, busy, other)]
+            return [await client.get("/api/v1/me", headers=headers) for headers in named]
+
+    answers = anyio.run(ask)
+    database.close()
+    assert [answer.status_code for answer in answers] == [200, 200, 429, 200]
+    assert int(answers[2].headers["Retry-After"]) > 90
