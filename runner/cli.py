@@ -411,6 +411,16 @@ def add_person(name: str, *, state: Path, roles: tuple[str, ...], url: str) -> i
     return code
 
 
+@people.command("link")
+@click.argument("name")
+@state_option
+@click.option("--url", default="http://127.0.0.1:8080", show_default=True, help="How people reach the server.")
+def invite_person(name: str, *, state: Path, url: str) -> int:
+    """Print a new link by which a person chooses a password."""
+    code: int = _people().invite(state, name, url)
+    return code
+
+
 @people.command("list")
 @state_option
 def list_people(*, state: Path) -> int:

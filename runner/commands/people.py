@@ -19,6 +19,7 @@ from runner.sinks.view import plain_text
 __all__ = [
     "add",
     "add_token",
+    "invite",
     "list_audit",
     "list_people",
     "list_tokens",
@@ -34,8 +35,14 @@ def add(folder: Path, name: str, roles: Sequence[str], url: str) -> int:
     _, database, _ = open_folder(folder, os.environ)
     granted = [Grant.read(role) for role in roles]
     code = database.write_now(lambda c: administration.add_person(c, machine(), name, granted))
-    click.echo(f"{name}: give them this link; within a day, and once, they can choose a password by it")
-    click.echo(f"  {url.rstrip('/')}/password#{code}")
+    _print_link(name, url, code)
+    return 0
+
+
+def invite(folder: Path, name: str, url: str) -> int:
+    """Print a new link; the password that there is stays until it is used."""
+    _, database, _ = open_folder(folder, os.environ, make=False)
+    _print_link(name, url, database.write_now(lambda c: administration.invite(c, machine(), name)))
     return 0
 
 
@@ -125,6 +132,11 @@ def list_audit(folder: Path, most: int) -> int:
 
 def _when(at: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
+
+
+def _print_link(name: str, url: str, code: str) -> None:
+    click.echo(f"{name}: give them this link; within a day, and once, they can choose a password by it")
+    click.echo(f"  {url.rstrip('/')}/password#{code}")
 
 
 def _line() -> str:

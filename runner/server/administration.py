@@ -4,11 +4,12 @@ from collections.abc import Iterable, Sequence
 
 from sqlalchemy import Connection, select
 
+from pipeline.errors import PipeError
 from runner.server import forks, links, people, projects, sessions, tokens
 from runner.server.audit import Actor, note
 from runner.server.database import runs
 from runner.server.projects import Project
-from runner.server.rights import ADMIN, Grant
+from runner.server.rights import ADMIN, MEMBER, Grant
 from runner.server.sealing import Seal
 
 __all__ = [
@@ -18,8 +19,10 @@ __all__ = [
     "change_password",
     "change_project",
     "change_roles",
+    "connect",
     "enter",
     "invite",
+    "known_by",
     "leave",
     "leave_others",
     "make_token",
@@ -61,6 +64,44 @@ def set_up(connection: Connection, name: str, password: str, address: str) -> No
     """
     people.add(connection, name, [Grant(ADMIN)], password=password)
     note(connection, Actor(name, "link", address), "set up", name, detail=ADMIN)
+
+
+def known_by(connection: Connection, address: str, identity: str, name: str, granted: tuple[Grant, ...] | None) -> str:
+    """The person whom an OpenID provider knows by `identity`; one who comes for the first time is added.
+
+    `granted` are the roles that the provider's word gives, which are taken over at every sign-in, or None when it gives
+    none and a newcomer becomes a member. The answer is empty when nothing is granted to them any more.
+
+    Raises:
+        PipeError: the name is none, or belongs to somebody who signs in otherwise.
+    """
+    person = people.find_identity(connection, identity)
+    actor = Actor(person.name if person else name, "openid", address)
+    if granted == ():
+        if person and person.grants:
+            change_roles(connection, actor, person.name, ())
+        return ""
+    if person is None:
+        if people.find(connection, name):
+            raise PipeError(
+                f"there is a person '{name}' here who signs in otherwise: if that is you, sign in so, "
+                "and connect the accounts on your account page"
+            )
+        people.add(connection, name, granted or [Grant(MEMBER)], identity=identity)
+        note(connection, actor, "add person", name, detail=_words(granted or [Grant(MEMBER)]))
+    elif granted is not None and set(granted) != set(person.grants):
+        change_roles(connection, actor, person.name, granted)
+    return actor.who
+
+
+def connect(connection: Connection, actor: Actor, identity: str) -> None:
+    """Let a person be known by an identity of an OpenID provider too.
+
+    Raises:
+        PipeError: it is another person's.
+    """
+    people.set_identity(connection, actor.who, identity)
+    note(connection, actor, "connect identity", actor.who, detail=identity)
 
 
 def change_roles(connection: Connection, actor: Actor, name: str, granted: Iterable[Grant]) -> None:

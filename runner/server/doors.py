@@ -10,6 +10,7 @@ from fastapi import Depends, HTTPException, Request
 from runner.server.database import Database
 from runner.server.following import Followers
 from runner.server.layout import Layout
+from runner.server.openid import Provider
 from runner.server.passwords import Passwords
 from runner.server.registry import Registry
 from runner.server.throttle import Bucket, SignIns
@@ -32,6 +33,8 @@ class Doors:
     """Called when a run waits for its start."""
     url: str = ""
     """How people reach the server."""
+    openid: Provider | None = None
+    """By whom people can sign in beside their passwords."""
     large: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(2))
     """How many large bodies are held at once."""
     passwords: Passwords = field(default_factory=Passwords)
@@ -41,7 +44,7 @@ class Doors:
     calls: Bucket = field(default_factory=lambda: Bucket(1000, 100))
     """How often one token or session may ask."""
     refusals: Bucket = field(default_factory=lambda: Bucket(500, 1))
-    """How many refused deliveries from one address are kept."""
+    """How many refused deliveries and sign-ins from one address are written down."""
 
 
 def _here(request: Request) -> Doors:

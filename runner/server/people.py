@@ -13,7 +13,19 @@ from runner.server.database import grants, links, people, sessions, tokens
 from runner.server.rights import ADMIN, ROLES, Grant
 from runner.server.sessions import end_others
 
-__all__ = ["Person", "add", "administered", "find", "known", "must_find", "remove", "set_grants", "set_password"]
+__all__ = [
+    "Person",
+    "add",
+    "administered",
+    "find",
+    "find_identity",
+    "known",
+    "must_find",
+    "remove",
+    "set_grants",
+    "set_identity",
+    "set_password",
+]
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._@-]{0,63}")
 
@@ -54,6 +66,24 @@ def find(connection: Connection, name: str) -> Person | None:
     """A person by name."""
     found = _all(connection, people.c.name == name)
     return found[0] if found else None
+
+
+def find_identity(connection: Connection, identity: str) -> Person | None:
+    """The person whom an OpenID provider knows so."""
+    found = _all(connection, people.c.identity == identity)
+    return found[0] if found else None
+
+
+def set_identity(connection: Connection, name: str, identity: str) -> None:
+    """Let a person be known so.
+
+    Raises:
+        PipeError: another one is.
+    """
+    try:
+        connection.execute(update(people).where(people.c.name == name).values(identity=identity))
+    except IntegrityError:
+        raise PipeError("that account of the provider belongs to another person here") from None
 
 
 def must_find(connection: Connection, name: str) -> Person:

@@ -14,7 +14,7 @@ import uvicorn
 
 from pipeline.errors import PipeError
 from runner.ownership import HEARTBEAT, Ownership, Taken
-from runner.server import links, people
+from runner.server import links, openid, people
 from runner.server.database import Database
 from runner.server.desk import Desk
 from runner.server.dispatcher import Dispatcher
@@ -79,8 +79,10 @@ def serve(options: Options, environ: Mapping[str, str]) -> int:
     """Serve until SIGINT or SIGTERM. Runs that are under way live on, and are found again at the next start.
 
     Raises:
-        PipeError: the folder or the address cannot be used, or another server has the folder.
+        PipeError: the folder, the address or the settings cannot be used, or another server has the folder.
     """
+    found = openid.settings(environ)
+    provider = openid.Provider(found, options.public) if found else None
     layout, database, seal = open_folder(options.folder, environ)
     ownership = Ownership(layout.folder)
     try:
@@ -93,7 +95,8 @@ def serve(options: Options, environ: Mapping[str, str]) -> int:
         for name in database.read_now(known):
             database.read_now(partial(find, seal=seal, name=name))
         with _listening(options.host, options.port) as listener:
-            anyio.run(_serve, options, layout, Registry(database, seal, layout), _Beat(ownership, epoch), listener)
+            registry, beat = Registry(database, seal, layout), _Beat(ownership, epoch)
+            anyio.run(_serve, options, layout, registry, provider, beat, listener)
     finally:
         ownership.release(epoch)
         database.close()
@@ -184,7 +187,14 @@ class _Web(uvicorn.Server):
                 self.end()
 
 
-async def _serve(options: Options, layout: Layout, registry: Registry, beat: _Beat, listener: socket.socket) -> None:
+async def _serve(
+    options: Options,
+    layout: Layout,
+    registry: Registry,
+    provider: openid.Provider | None,
+    beat: _Beat,
+    listener: socket.socket,
+) -> None:
     dispatcher = Dispatcher(registry, layout, options.slots, options.passed_on)
     desk = Desk(registry.database, registry, dispatcher.wake, options.poll_every)
     feedback = Feedback(registry.database, registry)
@@ -194,7 +204,7 @@ async def _serve(options: Options, layout: Layout, registry: Registry, beat: _Be
         feedback.wake()
 
     dispatcher.ended = ended
-    doors = Doors(registry.database, registry, layout, desk.wake, dispatcher.wake, options.public)
+    doors = Doors(registry.database, registry, layout, desk.wake, dispatcher.wake, options.public, provider)
     app = application(doors)
     web = _Web(
         uvicorn.Config(

@@ -17,7 +17,7 @@ from runner.server.doors import UNKNOWN, Doors, Here
 from runner.server.headers import Guarded
 from runner.server.metrics import exposition
 from runner.server.origins import address
-from runner.server.pages import account, signing_in
+from runner.server.pages import account, by_openid, signing_in
 from runner.server.pages.rendering import Static, problem
 from runner.server.problems import PROBLEMS, Described, refusal
 from runner.server.rights import Verb
@@ -40,7 +40,7 @@ def application(doors: Doors) -> FastAPI:
     app.add_middleware(Bounded)
     app.add_middleware(Guarded, https=doors.url.startswith("https://"))
     app.add_exception_handler(HTTPException, _refused)
-    for router in (_open, api, api_admin, signing_in.pages, account.pages):
+    for router in (_open, api, api_admin, signing_in.pages, by_openid.pages, account.pages):
         app.include_router(router)
     app.mount("/static", Static())
     return app

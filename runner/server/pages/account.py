@@ -106,6 +106,7 @@ async def _account(request: Request, doors: Doors, caller: Caller, *, status: in
         "person": await doors.database.read(lambda c: people.must_find(c, caller.name)),
         "tokens": await doors.database.read(partial(tokens.known, person=caller.name)),
         "sessions": await doors.database.read(partial(sessions.known, person=caller.name)),
+        "openid": doors.openid.settings.label if doors.openid else "",
         "now": time.time(),
     }
     return page(

@@ -39,9 +39,9 @@ Visitor = Annotated[Caller | None, Depends(visitor)]
 
 
 @pages.get("/login")
-async def show_login(request: Request, caller: Visitor, to: str = "/") -> Response:
+async def show_login(request: Request, doors: Here, caller: Visitor, to: str = "/") -> Response:
     """The page on which a person signs in; who is signed in goes on at once."""
-    return RedirectResponse(_inside(to), 303) if caller else page(request, "login.html", to=to, name="", wrong="")
+    return RedirectResponse(_inside(to), 303) if caller else _login(request, doors, to)
 
 
 @pages.post("/login")
@@ -56,7 +56,7 @@ async def login(request: Request, doors: Here, fields: Fields) -> Response:
         # a name that nobody has may be a password in the wrong field
         refused = Actor(name if person else "", "password", here)
         await doors.database.write(partial(note, actor=refused, action="sign-in refused"))
-        return page(request, "login.html", status=403, to=to, name=name, wrong="the name or the password is wrong")
+        return _login(request, doors, to, status=403, name=name, wrong="the name or the password is wrong")
     doors.sign_ins.passed(name, here)
     return await enter(request, doors, Actor(name, "password", here), to)
 
@@ -122,6 +122,11 @@ async def choose_password(request: Request, doors: Here, fields: Fields) -> Resp
     except PipeError as error:
         return page(request, "password.html", status=422, wrong=str(error))
     return await enter(request, doors, Actor(person, "link", address(request)), "/")
+
+
+def _login(request: Request, doors: Doors, to: str, *, status: int = 200, name: str = "", wrong: str = "") -> Response:
+    openid = doors.openid.settings.label if doors.openid else ""
+    return page(request, "login.html", status=status, to=to, name=name, wrong=wrong, openid=openid)
 
 
 async def _check_code(doors: Doors, code: str) -> str:
