@@ -117,7 +117,7 @@ def revoke_token(folder: Path, id_: str) -> int:
 def list_audit(folder: Path, most: int) -> int:
     """Print the newest lines of the audit log, the last one at the end."""
     _, database, _ = open_folder(folder, os.environ, make=False)
-    for line in reversed(database.read_now(partial(audit.lines, before="", limit=most))):
+    for line in reversed(database.read_now(partial(audit.lines, before=0, limit=most))):
         words = (
             f"{line.who or '(nobody)'} by {line.by}",
             line.address,

@@ -146,7 +146,7 @@ async def list_audit(
     caller: SignedIn,
     who: str = "",
     project: str = "",
-    before: str = "",
+    before: int = 0,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> list[AuditLine]:
     """The audit log, the newest line first; `before` is the id of the last one of the page before."""

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from sqlalchemy import Connection, insert, select
-from ulid_transform import ulid_now
 
 from runner.server.database import audit
 
@@ -31,7 +30,7 @@ def machine() -> Actor:
 class Line:
     """One line; `at` in seconds since the epoch, `what` a person, run, token or delivery that it was done to."""
 
-    id: str
+    id: int
     at: float
     who: str
     by: str
@@ -47,11 +46,11 @@ def note(
 ) -> None:
     """Add a line."""
     words = {"action": action, "what": what[:200], "project": project, "detail": detail[:500]}
-    row = {"id": ulid_now(), "at": time.time(), **actor._asdict(), **words}
+    row = {"at": time.time(), **actor._asdict(), **words}
     connection.execute(insert(audit).values(row))
 
 
-def lines(connection: Connection, before: str, limit: int, who: str = "", project: str = "") -> list[Line]:
+def lines(connection: Connection, before: int, limit: int, who: str = "", project: str = "") -> list[Line]:
     """Lines, the newest first; `before` is the id of the last one of the page before."""
     wanted = select(audit).order_by(audit.c.id.desc()).limit(limit)
     for column, value in ((audit.c.who, who), (audit.c.project, project)):

@@ -216,7 +216,7 @@ tokens = Table(
 audit = Table(
     "audit",
     _metadata,
-    Column("id", Text, primary_key=True),
+    Column("id", Integer, primary_key=True),
     Column("at", Float, nullable=False),
     Column("who", Text, nullable=False),
     Column("by", Text, nullable=False),

@@ -268,7 +268,7 @@ class Hook(BaseModel):
 class AuditLine(BaseModel):
     """Who did what to whom or what, when, and from where; `by` is the way in."""
 
-    id: str
+    id: int
     at: float
     who: str
     by: str

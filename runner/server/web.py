@@ -18,7 +18,7 @@ from runner.server.headers import Guarded
 from runner.server.metrics import exposition
 from runner.server.origins import address
 from runner.server.pages import account, by_openid, signing_in
-from runner.server.pages.rendering import Static, problem
+from runner.server.pages.rendering import Static, load, problem
 from runner.server.problems import PROBLEMS, Described, refusal
 from runner.server.rights import Verb
 from runner.server.shown import DeliveryId
@@ -43,6 +43,7 @@ def application(doors: Doors) -> FastAPI:
     for router in (_open, api, api_admin, signing_in.pages, by_openid.pages, account.pages):
         app.include_router(router)
     app.mount("/static", Static())
+    load()
     return app
 
 

@@ -16,7 +16,7 @@ from runner.server.callers import Caller
 from runner.server.headers import PAGE
 from runner.server.rights import Verb
 
-__all__ = ["NAVIGATION", "Entry", "Static", "page", "problem"]
+__all__ = ["NAVIGATION", "Entry", "Static", "load", "page", "problem"]
 
 _HERE = Path(__file__).parent
 
@@ -52,7 +52,7 @@ def page(
     """A page from `templates/`; every text in it is escaped. `caller`: who is signed in, for head and forms."""
     entries = [each for each in NAVIGATION if caller and caller.projects(each.verb) != frozenset()]
     words = {"caller": caller, "entries": entries, "here": request.url.path, "version": __version__, **names}
-    text = _templates().get_template(template).render(words)
+    text = load().get_template(template).render(words)
     return HTMLResponse(text, status, {"Content-Security-Policy": PAGE})
 
 
@@ -65,7 +65,8 @@ def problem(request: Request, error: HTTPException, caller: Caller | None = None
 
 
 @cache
-def _templates() -> Any:
+def load() -> Any:
+    """Read all templates, at the start: later it would block whoever else is answered. Returns what renders them."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     loader = FileSystemLoader(_HERE / "templates")
@@ -78,6 +79,8 @@ def _templates() -> Any:
         lstrip_blocks=True,
     )
     made.filters["when"] = _when
+    for name in made.list_templates():
+        made.get_template(name)
     return made
 
 
