@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import anyio
 import anyio.lowlevel
@@ -80,7 +81,7 @@ def _start(
     with contextlib.ExitStack() as stack:
         source: int = subprocess.DEVNULL
         if stdin:
-            file = stack.enter_context(tempfile.TemporaryFile())
+            file = stack.enter_context(_memory())
             file.write(stdin)
             file.seek(0)
             source = file.fileno()
@@ -101,6 +102,13 @@ def _start(
             raise NoProgramError(f"cannot start {argv[0]}: {error.strerror}; is it executable (chmod +x)?") from error
         except OSError as error:
             raise NoProgramError(f"cannot start {argv[0]}: {error.strerror}") from error
+
+
+def _memory() -> IO[bytes]:
+    """A file that no disk sees: what a program reads may be a password."""
+    if hasattr(os, "memfd_create"):
+        return os.fdopen(os.memfd_create("stdin"), "w+b")
+    return tempfile.TemporaryFile()
 
 
 def _missing(program: str, cwd: Path) -> str:
