@@ -56,10 +56,26 @@ def drive(runs: Sequence[Ready], host: Host, output: str, guardian: Guardian | N
         return anyio.run(_run_all, engines, sink, guardian)
     finally:
         sink.stop()
+        _trace(runs, host.environ)
         if guardian and guardian.private:  # the guardian may be dead
             shutil.rmtree(guardian.private, ignore_errors=True)
         if sink.failure and not isinstance(sink.failure, BrokenPipeError):
             sys.stderr.write(f"pipe: the console failed, the run did not: {sink.failure!r}\n")
+
+
+def _trace(runs: Sequence[Ready], environ: Mapping[str, str]) -> None:
+    """Send what happened to a collector, if the host names one; that it failed changes nothing."""
+    from runner.telemetry import export, parent_of, wanted
+
+    if not wanted(environ):
+        return
+    for item in runs:
+        try:
+            note = export(item.folder, parent=parent_of(environ))
+        except KeyboardInterrupt:  # the run has its end and its exit code already
+            note = "interrupted"
+        if note:
+            sys.stderr.write(f"pipe: the trace of {item.plan.pipeline} was not taken: {note}\n")
 
 
 def _sizes(runs: Sequence[Ready]) -> dict[str, int]:
