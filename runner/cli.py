@@ -271,6 +271,7 @@ def projects() -> None:
 @click.option("--forge", default="generic", help="github, gitlab, gitee, gitea (Forgejo, Gogs), bitbucket or generic.")
 @click.option("--file", default="pipeline.yaml", show_default=True, help="The pipeline file in the repository.")
 @click.option("--username", default="", help="For git; the password comes from PIPE_GIT_PASSWORD.")
+@click.option("--public-badge", is_flag=True, help="Let everybody see how its newest runs are, as a badge.")
 @click.option(
     "--hook-url", default="http://127.0.0.1:8080", show_default=True, help="How the forge reaches the server."
 )
@@ -326,6 +327,82 @@ def approve(run: str, *, state: Path) -> int:
     RUN is an id or project/pipeline#number. It runs as it stands: look at its changes before.
     """
     code: int = _server().approve_run(state, run)
+    return code
+
+
+@projects.command("badge")
+@click.argument("name")
+@click.option("--public/--private", required=True, help="Show it to everybody, or to nobody without a token.")
+@state_option
+def show_badge(name: str, *, state: Path, public: bool) -> int:
+    """Say who may see the badges of a repository's pipelines."""
+    code: int = _server().show_badge(state, name, public=public)
+    return code
+
+
+@pipe.group()
+def notify() -> None:
+    """Tell people of runs: by mail, DingTalk, WeCom, Feishu, Slack, a webhook and what else apprise knows."""
+
+
+def _notify() -> Any:
+    _server()
+    from runner.commands import notify as commands
+
+    return commands
+
+
+target_arguments = [click.argument("project"), click.argument("name"), state_option]
+
+
+def _of_target(command: Any) -> Any:
+    for decorate in reversed(target_arguments):
+        command = decorate(command)
+    return command
+
+
+@notify.command("add")
+@_of_target
+@click.option("--on", "events", required=True, metavar="EVENTS", help="failed, fixed, waiting, ended: with commas.")
+def add_target(project: str, name: str, *, state: Path, events: str) -> int:
+    """Tell NAME of PROJECT's runs. Its URL comes from PIPE_NOTIFY_URL or stdin: it is a secret.
+
+    failed: a run ended red. fixed: the first green one after a red one of its pipeline and ref. ended: every end.
+    """
+    code: int = _notify().add_target(state, project, name, [each.strip() for each in events.split(",")])
+    return code
+
+
+@notify.command("list")
+@click.argument("project")
+@state_option
+def list_targets(project: str, *, state: Path) -> int:
+    """List whom PROJECT tells, of what, and what was not taken."""
+    code: int = _notify().list_targets(state, project)
+    return code
+
+
+@notify.command("remove")
+@_of_target
+def remove_target(project: str, name: str, *, state: Path) -> int:
+    """Tell NAME nothing any more."""
+    code: int = _notify().remove_target(state, project, name)
+    return code
+
+
+@notify.command("test")
+@_of_target
+def try_target(project: str, name: str, *, state: Path) -> int:
+    """Send NAME a message now, and say whether it was taken."""
+    code: int = _notify().try_target(state, project, name)
+    return code
+
+
+@notify.command("again")
+@_of_target
+def try_again(project: str, name: str, *, state: Path) -> int:
+    """Try what was given up once more."""
+    code: int = _notify().try_again(state, project, name)
     return code
 
 

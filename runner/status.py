@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 from pipeline.stage import Outcome
 from runner.folder import RunFolder
-from runner.state import RunState
+from runner.state import LeafState, RunState
 
-__all__ = ["Status", "doing", "ended", "status"]
+__all__ = ["Status", "doing", "ended", "first_red", "status"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +45,12 @@ def doing(state: RunState) -> str:
     return f"waits for {state.queued_behind}" if state.queued_behind else ""
 
 
-def _first_reason(state: RunState) -> str:
-    if state.outcome is Outcome.SUCCEEDED:
-        return ""
+def first_red(state: RunState) -> LeafState | None:
+    """The first leaf that went wrong and was not allowed to: its cause is the run's."""
     bad = [leaf for leaf in state.leaves.values() if leaf.outcome and leaf.cause and not leaf.allowed]
-    first = next((leaf for leaf in bad if leaf.outcome not in (Outcome.SUCCEEDED, Outcome.SKIPPED)), None)
+    return next((leaf for leaf in bad if leaf.outcome not in (Outcome.SUCCEEDED, Outcome.SKIPPED)), None)
+
+
+def _first_reason(state: RunState) -> str:
+    first = first_red(state) if state.outcome is not Outcome.SUCCEEDED else None
     return f"{first.name}: {first.cause.message}" if first and first.cause else ""

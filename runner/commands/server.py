@@ -28,6 +28,7 @@ __all__ = [
     "list_projects",
     "remove_project",
     "serve_folder",
+    "show_badge",
 ]
 
 
@@ -53,6 +54,16 @@ def remove_project(folder: Path, name: str) -> int:
     _, database, _ = open_folder(folder, os.environ, make=False)
     if not database.write_now(lambda connection: administration.remove_project(connection, machine(), name)):
         raise PipeError(f"there is no project '{name}'; {nearest(name, database.read_now(projects.known))}")
+    return 0
+
+
+def show_badge(folder: Path, name: str, *, public: bool) -> int:
+    """Say who may see a project's badges."""
+    _, database, _ = open_folder(folder, os.environ, make=False)
+    if not database.write_now(lambda connection: projects.show_badge(connection, name, public=public)):
+        raise PipeError(f"there is no project '{name}'; {nearest(name, database.read_now(projects.known))}")
+    who = "everybody sees" if public else "nobody without a token sees"
+    click.echo(f"{name}: {who} /badges/{name}/PIPELINE.svg?branch=BRANCH")
     return 0
 
 

@@ -21,7 +21,7 @@ from runner.server.sessions import Session
 from runner.server.throttle import too_many
 from runner.server.tokens import Token
 
-__all__ = ["Caller", "SignedIn", "signed_in", "visitor"]
+__all__ = ["Anybody", "Caller", "SignedIn", "signed_in", "visitor"]
 
 _BEARER = HTTPBearer(auto_error=False, description="A token that `pipe token` or a page made.")
 _READING = ("GET", "HEAD", "OPTIONS")
@@ -89,16 +89,23 @@ class Caller:
         raise HTTPException(403, f"{self.name} may not {verb}{where}: an administrator can give a role that may")
 
 
-async def signed_in(
+async def anybody(
     request: Request, doors: Here, given: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)]
-) -> Caller:
+) -> Caller | None:
+    """Who calls, or nobody whom we know."""
+    return await (_program(request, doors, given.credentials) if given else visitor(request, doors))
+
+
+Anybody = Annotated[Caller | None, Depends(anybody)]
+
+
+async def signed_in(request: Request, doors: Here, caller: Anybody) -> Caller:
     """Who calls.
 
     Raises:
         HTTPException: 401, nobody whom we know; 429, they ask too often; 403, no page of ours sent what comes with a
             browser's session.
     """
-    caller = await (_program(request, doors, given.credentials) if given else visitor(request, doors))
     if caller is None:
         wanted = "a token is needed: Authorization: Bearer …"
         raise HTTPException(401, wanted, {"WWW-Authenticate": "Bearer"})

@@ -34,12 +34,14 @@ __all__ = [
     "deliveries",
     "grants",
     "links",
+    "notifications",
     "people",
     "projects",
     "refs",
     "runs",
     "sessions",
     "statuses",
+    "targets",
     "times",
     "tokens",
 ]
@@ -64,6 +66,7 @@ projects = Table(
     # who may do more than others, each name on a line
     Column("trusted", Text, nullable=False, default=""),
     Column("followers", Text, nullable=False, default=""),
+    Column("public_badge", Boolean, nullable=False, default=False),
 )
 """A repository whose deliveries start runs: hook secret, login for git, and token for the forge's API are sealed."""
 
@@ -114,12 +117,14 @@ runs = Table(
     Column("revived", Integer, nullable=False, default=0),
     Column("follow_at", Float, nullable=False, default=0.0),
     Column("followed", Boolean, nullable=False, default=False),  # by what its end starts
+    Column("traced", Boolean, nullable=False, default=False),  # its trace is at the collector, or given up
     Column("created", Float, nullable=False),
     Column("started", Float, nullable=False, default=0.0),
     Column("ended", Float, nullable=False, default=0.0),
     UniqueConstraint("project", "pipeline", "event"),
     UniqueConstraint("project", "pipeline", "number"),
     Index("runs_state", "state", "created"),
+    Index("runs_ended", "project", "pipeline", "ref", "ended"),
 )
 """One run for each pipeline and event; `event` names what happened in words that are the same however it was found."""
 
@@ -195,6 +200,32 @@ links = Table(
     Column("expires", Float, nullable=False),
 )
 """One-time links by which a person chooses a password: digests, as above."""
+targets = Table(
+    "targets",
+    _metadata,
+    Column("project", Text, primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("url", LargeBinary, nullable=False),  # sealed by `runner.server.sealing`
+    Column("service", Text, nullable=False),
+    Column("events", Text, nullable=False),  # separated by commas
+    Column("created", Float, nullable=False),
+)
+"""Whom a project tells of its runs, and of what; the URL holds the receiver's password or key."""
+
+notifications = Table(
+    "notifications",
+    _metadata,
+    Column("run", Text, primary_key=True),
+    Column("event", Text, primary_key=True),  # failed, fixed, waiting, ended
+    Column("target", Text, primary_key=True),
+    Column("project", Text, nullable=False),
+    Column("tries", Integer, nullable=False, default=0),
+    Column("due", Float, nullable=False, default=0.0),
+    Column("told", Boolean, nullable=False, default=False),
+    Column("note", Text, nullable=False, default=""),
+    Index("notifications_due", "told", "due"),
+)
+"""Messages to targets, written with what they tell of; what they say is read from the run when they are sent."""
 
 tokens = Table(
     "tokens",

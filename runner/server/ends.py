@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, and_, select, update
 
 from runner.server.database import runs, statuses
+from runner.server.notifications import announce_end
 
 __all__ = ["WAITS", "Ended", "cancel_unstarted", "finish", "tell"]
 
@@ -28,6 +29,7 @@ def finish(connection: Connection, id_: str, ended: Ended) -> None:
     connection.execute(update(runs).where(runs.c.id == id_).values(values))
     good = ended.outcome in ("succeeded", "skipped")
     tell(connection, id_, "success" if good else "failure", ended.outcome + (f": {ended.note}" if ended.note else ""))
+    announce_end(connection, id_)
 
 
 def tell(connection: Connection, id_: str, state: str, description: str) -> None:

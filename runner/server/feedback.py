@@ -2,25 +2,22 @@
 
 import time
 import urllib.parse
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
-from functools import partial
 
-import anyio
 import httpx2
-from sqlalchemy import Connection, Row, and_, select, update
+from sqlalchemy import Connection, and_, func, select, update
 
 from runner.server.database import Database, runs, statuses
+from runner.server.outbox import MOST_TRIES, Entry, Outbox, after
 from runner.server.projects import Project
 from runner.server.registry import Registry
 from stages.clients.git.address import parse_url
 
-__all__ = ["RUNNING", "Call", "Feedback", "Status", "call_for"]
+__all__ = ["RUNNING", "Call", "Feedback", "Status", "call_for", "run_link"]
 
-LOOK_EVERY = 10.0
 ANSWER_WITHIN = 15.0
 RUNNING = "is running"
-FIRST_PAUSE, LONGEST_PAUSE, MOST_TRIES = 5.0, 900.0, 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +38,13 @@ class Status:
     commit: str
     state: str
     description: str
+    link: str = ""
+    """Where people see the run; empty when the server was not told how they reach it."""
+
+
+def run_link(url: str, run: str) -> str:
+    """The page of a run; empty without the server's `--url`: nobody else's browser reaches our loopback address."""
+    return f"{url.rstrip('/')}/runs/{run}" if url else ""
 
 
 _GITLAB = {"pending": "pending", "success": "success", "failure": "failed"}
@@ -60,6 +64,7 @@ def call_for(project: Project, status: Status) -> Call | None:
     path = address.path.strip("/").removesuffix(".git")
     context = f"pipe/{status.pipeline}"
     words = {"state": status.state, "description": status.description, "context": context}
+    words |= {"target_url": status.link} if status.link else {}
     match project.forge:
         case "github":
             api = "https://api.github.com" if address.host == "github.com" else f"{host}/api/v3"
@@ -79,7 +84,8 @@ def call_for(project: Project, status: Status) -> Call | None:
 def _bitbucket(project: Project, status: Status, path: str) -> Call:
     """Bitbucket Cloud; a Data Center has another API, and its token is not for bitbucket.org."""
     context = f"pipe/{status.pipeline}"
-    words = {"key": context[:40], "name": context, "state": _BITBUCKET[status.state], "url": project.url}
+    words = {"key": context[:40], "name": context, "state": _BITBUCKET[status.state]}
+    words["url"] = status.link or project.url  # it takes none without a link
     api = f"https://api.bitbucket.org/2.0/repositories/{path}/commit/{status.commit}/statuses/build"
     return Call(api, _bearer(project), {**words, "description": status.description})
 
@@ -89,46 +95,31 @@ def _bearer(project: Project) -> Mapping[str, str]:
 
 
 class Feedback:
-    """Tells what is to be told: several projects at once, so that a forge that hangs holds up its own alone."""
+    """Tells forges what is to be told, of each project one status after the other."""
 
-    def __init__(self, database: Database, registry: Registry) -> None:
-        self._database = database
+    def __init__(self, database: Database, registry: Registry, url: str = "") -> None:
+        """`url` is how people reach the server."""
         self._registry = registry
-        self._news = anyio.Event()
-
-    def wake(self) -> None:
-        """There is something to tell."""
-        self._news.set()
+        self._url = url
+        self._client = httpx2.AsyncClient(timeout=ANSWER_WITHIN, follow_redirects=False, trust_env=False)
+        self._outbox = Outbox(database, _due, self._tell, _told)
+        self.wake = self._outbox.wake
 
     async def work(self) -> None:
         """Work until cancelled."""
-        async with httpx2.AsyncClient(timeout=ANSWER_WITHIN, follow_redirects=False, trust_env=False) as client:
-            while True:
-                self._news = anyio.Event()
-                rows = await self._database.read(partial(_due, now=time.time()))
-                async with anyio.create_task_group() as tasks:
-                    for row in rows:
-                        tasks.start_soon(self._try, client, row)
-                if not rows:
-                    with anyio.move_on_after(LOOK_EVERY):
-                        await self._news.wait()
+        async with self._client:
+            await self._outbox.work()
 
-    async def _try(self, client: httpx2.AsyncClient, row: "Row[tuple[object, ...]]") -> None:
-        try:
-            note = await self._tell(client, row)
-        except Exception as error:  # noqa: BLE001 - one project must not silence the others
-            note = f"{type(error).__name__}: {error}"
-        await self._database.write(partial(_told, row=row, note=note))
-
-    async def _tell(self, client: httpx2.AsyncClient, row: "Row[tuple[object, ...]]") -> str:
+    async def _tell(self, entry: Entry) -> str:
         """Tell one status; what went wrong, empty if nothing did."""
-        project = await self._registry.project(row.project)
-        status = Status(row.pipeline, row.number, row.commit, row.state, row.description)
+        project = await self._registry.project(entry.project)
+        link = run_link(self._url, entry.run)
+        status = Status(entry.pipeline, entry.number, entry.commit, entry.state, entry.description, link)
         call = call_for(project, status) if project else None
         if call is None:
             return ""
         try:
-            answer = await client.post(call.url, headers=call.headers, json=dict(call.body))
+            answer = await self._client.post(call.url, headers=call.headers, json=dict(call.body))
         except (httpx2.HTTPError, OSError) as error:
             return f"{call.url}: {type(error).__name__}: {error}"
         if answer.status_code == 400 and "Cannot transition status" in answer.text:
@@ -136,25 +127,18 @@ class Feedback:
         return "" if answer.is_success else f"{call.url} answered {answer.status_code}: {answer.text[:300]}"
 
 
-def _due(connection: Connection, now: float) -> "list[Row[tuple[object, ...]]]":
+def _due(connection: Connection) -> Mapping[Hashable, Entry]:
     """The oldest one that each project has to tell."""
+    open_ = and_(statuses.c.told.is_(False), statuses.c.due <= time.time(), statuses.c.tries < MOST_TRIES)
+    oldest = select(func.min(statuses.c.run)).join(runs, runs.c.id == statuses.c.run).where(open_)
     columns = (statuses, runs.c.project, runs.c.pipeline, runs.c.number, runs.c.commit)
-    waiting = and_(statuses.c.told.is_(False), statuses.c.due <= now, statuses.c.tries < MOST_TRIES)
-    joined = select(*columns).join(runs, runs.c.id == statuses.c.run).where(waiting).order_by(statuses.c.run)
-    found: dict[str, Row[tuple[object, ...]]] = {}
-    for row in connection.execute(joined.limit(500)):
-        found.setdefault(row.project, row)
-    return list(found.values())
+    chosen = statuses.c.run.in_(oldest.group_by(runs.c.project))
+    wanted = select(*columns).join(runs, runs.c.id == statuses.c.run).where(chosen)
+    return {entry.project: entry for entry in connection.execute(wanted)}
 
 
-def _told(connection: Connection, row: "Row[tuple[object, ...]]", note: str) -> None:
+def _told(connection: Connection, entry: Entry, note: str) -> None:
     """Note what came of it; a newer state that was written meanwhile is still to be told."""
-    same = and_(statuses.c.run == row.run, statuses.c.state == row.state, statuses.c.description == row.description)
-    pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2**row.tries)
-    values = {
-        "told": not note,
-        "note": note,
-        "tries": row.tries + bool(note),
-        "due": time.time() + pause if note else 0.0,
-    }
-    connection.execute(update(statuses).where(same).values(values))
+    same = and_(statuses.c.state == entry.state, statuses.c.description == entry.description)
+    values = after(entry.tries, note)
+    connection.execute(update(statuses).where(statuses.c.run == entry.run, same).values(values))

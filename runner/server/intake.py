@@ -23,6 +23,7 @@ from pipeline.triggers import Decision, Event, decide
 from runner.server.database import Database, refs, runs, statuses
 from runner.server.ends import WAITS
 from runner.server.forks import Refused, find, needs_approval, withdraw
+from runner.server.notifications import announce
 from runner.server.payloads import Change, named_ref, slug
 from runner.server.projects import Project
 from runner.server.repositories import Repository, Strangers
@@ -365,6 +366,8 @@ class Intake:
         connection.execute(insert(runs).values(row))
         told = {"run": id_, "state": "pending", "description": WAITS[origin.state]}
         connection.execute(insert(statuses).values(told))
+        if origin.state == "waiting":
+            announce(connection, id_, "waiting")
         return number
 
 

@@ -12,12 +12,12 @@ from sqlalchemy.exc import IntegrityError
 
 from pipeline.errors import PipeError, nearest
 from pipeline.stage import Login, Secret, SecretText
-from runner.server.database import projects, refs, times
+from runner.server.database import notifications, projects, refs, targets, times
 from runner.server.sealing import Seal
 from runner.server.signatures import FORGES
 from stages.clients.git.address import parse_url
 
-__all__ = ["Project", "add", "change", "find", "known", "remove"]
+__all__ = ["Project", "add", "change", "find", "known", "remove", "show_badge"]
 
 _WHO = re.compile(r"[^\s\x00-\x1f\x7f]{1,200}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -39,6 +39,8 @@ class Project:
     """Authors whose pull requests from forks run without approval."""
     followers: tuple[str, ...] = ()
     """Projects that may start runs when one of this project has ended."""
+    public_badge: bool = False
+    """Everybody may see how its newest runs are, as a badge."""
 
     @property
     def login(self) -> Secret | None:
@@ -76,6 +78,7 @@ def add(connection: Connection, seal: Seal, project: Project) -> Project:
         "token": seal.close(made.token),
         "trusted": "\n".join(made.trusted),
         "followers": "\n".join(made.followers),
+        "public_badge": made.public_badge,
     }
     try:
         connection.execute(insert(projects).values(row))
@@ -113,6 +116,7 @@ def find(connection: Connection, seal: Seal, name: str) -> Project | None:
         token=seal.open(row.token),
         trusted=tuple(row.trusted.splitlines()),
         followers=tuple(row.followers.splitlines()),
+        public_badge=row.public_badge,
     )
 
 
@@ -135,11 +139,18 @@ def change(
 
 
 def remove(connection: Connection, name: str) -> bool:
-    """Forget a project and what was noted of its refs and times; false if there is none."""
+    """Forget a project, whom it told, and what was noted of its refs and times; false if there is none."""
     gone = connection.execute(delete(projects).where(projects.c.name == name)).rowcount
-    for table in (refs, times):
+    for table in (refs, times, targets, notifications):
         connection.execute(delete(table).where(table.c.project == name))
     return bool(gone)
+
+
+def show_badge(connection: Connection, name: str, *, public: bool) -> bool:
+    """Let everybody see the badges of a project, or nobody without a token; false if there is no such project."""
+    return bool(
+        connection.execute(update(projects).where(projects.c.name == name).values(public_badge=public)).rowcount
+    )
 
 
 def known(connection: Connection) -> list[str]:

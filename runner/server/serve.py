@@ -23,9 +23,11 @@ from runner.server.feedback import Feedback
 from runner.server.following import Followers
 from runner.server.housekeeping import keep_house
 from runner.server.layout import Layout
+from runner.server.notifications import Notifier
 from runner.server.projects import find, known
 from runner.server.registry import Registry
 from runner.server.sealing import Seal
+from runner.server.tracing import Tracer
 from runner.server.web import application
 
 __all__ = ["Options", "open_folder", "serve"]
@@ -197,11 +199,13 @@ async def _serve(
 ) -> None:
     dispatcher = Dispatcher(registry, layout, options.slots, options.passed_on)
     desk = Desk(registry.database, registry, dispatcher.wake, options.poll_every)
-    feedback = Feedback(registry.database, registry)
+    feedback = Feedback(registry.database, registry, options.url)
+    notifier = Notifier(registry, options.url)
+    tracer = Tracer(registry.database, layout, options.url)
 
     def ended() -> None:
-        desk.wake()
-        feedback.wake()
+        for part in (desk, feedback, notifier, tracer):
+            part.wake()
 
     dispatcher.ended = ended
     doors = Doors(registry.database, registry, layout, desk.wake, dispatcher.wake, options.public, provider)
@@ -222,8 +226,10 @@ async def _serve(
     )
     async with anyio.create_task_group() as tasks:
         house = partial(keep_house, registry.database, layout)
-        for part in (desk.work, dispatcher.work, feedback.work, house, web.obey_signals, partial(beat.keep, web.end)):
-            tasks.start_soon(part)
+        for part in (desk, dispatcher, feedback, notifier, tracer):
+            tasks.start_soon(part.work)
+        for work in (house, web.obey_signals, partial(beat.keep, web.end)):
+            tasks.start_soon(work)
         sys.stderr.write(f"pipe: serving {layout.folder} at {options.public}\n")
         await web.serve([listener])
         tasks.cancel_scope.cancel()

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from pipeline.plan import Trigger
 
@@ -19,6 +19,7 @@ __all__ = [
     "Me",
     "NewPerson",
     "NewProject",
+    "NewTarget",
     "NewToken",
     "Person",
     "Pipeline",
@@ -28,6 +29,8 @@ __all__ = [
     "Run",
     "RunId",
     "Start",
+    "Target",
+    "TargetTried",
     "TokenText",
     "Which",
     "run_of",
@@ -150,6 +153,38 @@ class Leaf(BaseModel):
     attempt: int
     seconds: float
     cause: str
+
+
+class NewTarget(BaseModel):
+    """Somebody who is to be told of a project's runs."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str
+    url: SecretStr = Field(max_length=4096)
+    """How apprise reaches the receiver; it holds a password or key, and is never shown again."""
+    events: list[str]
+    """Of failed, fixed, waiting and ended."""
+
+
+class Target(BaseModel):
+    """Somebody who is told of a project's runs."""
+
+    name: str
+    service: str
+    events: tuple[str, ...]
+    waiting: int = 0
+    """Messages that are still to be taken."""
+    given_up: int = 0
+    note: str = ""
+    """Why the last one was not taken."""
+
+
+class TargetTried(BaseModel):
+    """Whether a message was taken, and why not."""
+
+    taken: bool
+    note: str
 
 
 def run_of(row: Mapping[str, Any]) -> Run:

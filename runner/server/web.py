@@ -22,13 +22,14 @@ from runner.server.pages.rendering import Static, load, problem
 from runner.server.problems import PROBLEMS, Described, refusal
 from runner.server.rights import Verb
 from runner.server.shown import DeliveryId
+from runner.server.telling import badges, telling
 from runner.server.throttle import too_many
 
 __all__ = ["application"]
 
 SMALL = 1 << 20
 """Bytes of a body that many may send at once; everything but a delivery may have no more."""
-_FOR_PROGRAMS = ("/api/", "/hooks/", "/metrics", "/healthz")
+_FOR_PROGRAMS = ("/api/", "/badges/", "/hooks/", "/metrics", "/healthz")
 
 
 def application(doors: Doors) -> FastAPI:
@@ -40,7 +41,7 @@ def application(doors: Doors) -> FastAPI:
     app.add_middleware(Bounded)
     app.add_middleware(Guarded, https=doors.url.startswith("https://"))
     app.add_exception_handler(HTTPException, _refused)
-    for router in (_open, api, api_admin, signing_in.pages, by_openid.pages, account.pages):
+    for router in (_open, badges, api, api_admin, telling, signing_in.pages, by_openid.pages, account.pages):
         app.include_router(router)
     app.mount("/static", Static())
     load()

@@ -18,7 +18,11 @@ from typing import Any
 
 import pytest
 
+from runner.server.database import Database
+from runner.server.sealing import Seal
+from tests.runner.server.office import Office
 from tests.support.program import PIPE, host, pipe
+from tests.support.receivers import Heard, http_receiver
 from tests.support.wait import until
 
 TEXT = """name: demo
@@ -177,6 +181,22 @@ def server(tmp_path: Path, repository: Repository) -> Iterator[Server]:
     yield made
     if made.process and made.process.poll() is None:
         made.stop()
+
+
+@pytest.fixture
+def office(tmp_path: Path) -> Iterator[Office]:
+    """With a project `shop`."""
+    made = Office(tmp_path, Database(tmp_path / "server.db"), Seal(tmp_path, {}))
+    made.project("shop")
+    yield made
+    made.database.close()
+
+
+@pytest.fixture
+def hook() -> Iterator[Heard]:
+    """A receiver of everything that is posted."""
+    with http_receiver() as heard:
+        yield heard
 
 
 def sqlite(server: Server, words: str) -> list[tuple[object, ...]]:

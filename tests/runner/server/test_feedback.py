@@ -3,9 +3,14 @@
 from dataclasses import replace
 
 import pytest
+from sqlalchemy import insert, select
 
-from runner.server.feedback import RUNNING, Call, Status, call_for
+from runner.server.database import runs, statuses
+from runner.server.feedback import RUNNING, Call, Feedback, Status, call_for, run_link
 from runner.server.projects import Project
+from tests.runner.server.office import Office
+from tests.support.receivers import Heard, http_receiver
+from tests.support.wait import until
 
 STATUS = Status("backend", 7, "c" * 40, "pending", "waits for its start")
 SHOP = Project("shop", "https://git.example/team/shop.git", forge="gitea", token="t0ken")
@@ -56,3 +61,68 @@ def test_gitlab_is_told_waiting_and_running_apart() -> None:
         if (made := call("gitlab", status=replace(STATUS, description=text)))
     ]
     assert states == ["pending", "running"]
+
+
+@pytest.mark.parametrize(
+    ("forge", "url", "key"),
+    [
+        ("github", SHOP.url, "target_url"),
+        ("gitea", SHOP.url, "target_url"),
+        ("gitee", SHOP.url, "target_url"),
+        ("gitlab", SHOP.url, "target_url"),
+        ("bitbucket", "https://bitbucket.org/team/shop.git", "url"),
+    ],
+)
+def test_a_status_leads_to_the_page_of_its_run(forge: str, url: str, key: str) -> None:
+    linked = call(forge, url, replace(STATUS, link=run_link("https://ci.example/", "01RUN")))
+    assert linked is not None
+    assert linked.body[key] == "https://ci.example/runs/01RUN"
+    bare = call(forge, url, replace(STATUS, link=run_link("", "01RUN")))
+    assert bare is not None
+    assert bare.body.get(key, SHOP.url) in (SHOP.url, url)
+
+
+def tell(office: Office, project: str, forge: Heard) -> None:
+    """A run of a project on that forge, whose status is to be told."""
+    office.project(project, f"http://127.0.0.1:{forge.port}/team/{project}.git", "gitea", "t0ken")
+    id_ = office.begun()
+    told = {"run": id_, "state": "pending", "description": RUNNING}
+    office.database.write_now(lambda c: c.execute(runs.update().where(runs.c.id == id_).values(project=project)))
+    office.database.write_now(lambda c: c.execute(insert(statuses).values(told)))
+
+
+def untold(office: Office) -> int:
+    wanted = select(statuses.c.run).where(statuses.c.told.is_(False))
+    return len(office.database.read_now(lambda c: c.execute(wanted).all()))
+
+
+@pytest.mark.network
+def test_a_forge_that_hangs_holds_up_nobody_else(office: Office, hook: Heard) -> None:
+    with http_receiver() as deaf:
+        deaf.hangs.set()
+        tell(office, "deaf", deaf)
+        with office.working(lambda registry: Feedback(registry.database, registry, "https://ci.example")) as wake:
+            until(lambda: deaf.bodies)
+            tell(office, "quick", hook)
+            wake()
+            until(lambda: untold(office) == 1)
+    assert hook.paths == [f"/api/v1/repos/team/quick/statuses/{'c' * 40}"]
+    assert hook.headers[0]["Authorization"] == "token t0ken"
+    assert hook.json()[0]["target_url"].startswith("https://ci.example/runs/run")
+
+
+@pytest.mark.network
+def test_a_status_that_is_refused_is_tried_again(office: Office, hook: Heard) -> None:
+    hook.answers = [500]
+    tell(office, "quick", hook)
+    with office.working(lambda registry: Feedback(registry.database, registry)) as wake:
+        until(lambda: len(hook.bodies) == 1)
+        until(lambda: "500" in note(office))
+        office.database.write_now(lambda c: c.execute(statuses.update().values(due=0.0)))
+        wake()
+        until(lambda: untold(office) == 0)
+    assert "target_url" not in hook.json()[1]
+
+
+def note(office: Office) -> str:
+    return str(office.database.read_now(lambda c: c.execute(select(statuses.c.note)).scalar_one()))

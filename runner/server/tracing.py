@@ -1,0 +1,78 @@
+"""The traces of runs that the server started, sent when they have ended, if the standard variables name a collector."""
+
+import os
+import sys
+import time
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+
+import anyio.to_thread
+from sqlalchemy import Connection, and_, select, update
+
+from runner import telemetry
+from runner.folder import RunFolder
+from runner.server.database import Database, runs
+from runner.server.feedback import run_link
+from runner.server.layout import Layout
+from runner.server.outbox import Entry, Outbox, pause_after
+
+__all__ = ["Tracer"]
+
+MOST_TRIES = 8
+"""Of one run; after some twenty minutes its trace is given up."""
+NO_OLDER = 86400.0
+"""Seconds since a run's end: a server that is told of a collector today sends no trace of last year."""
+
+
+@dataclass
+class _Tries:
+    count: int = 0
+    due: float = 0.0
+
+
+@dataclass
+class Tracer:
+    """Sends one trace after the other. A collector that does not answer holds up nothing else."""
+
+    database: Database
+    layout: Layout
+    url: str
+    _tries: dict[str, _Tries] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Open the box."""
+        self._outbox = Outbox(self.database, self._due, self._send, self._told)
+        self.wake = self._outbox.wake
+
+    async def work(self) -> None:
+        """Work until cancelled; not at all when nobody wants traces."""
+        if telemetry.wanted(os.environ):
+            await self._outbox.work()
+
+    def _due(self, connection: Connection) -> Mapping[Hashable, Entry]:
+        """The oldest run whose trace is still to be sent; the collector is the only receiver."""
+        now = time.time()
+        waits = [id_ for id_, tries in self._tries.items() if tries.due > now]
+        open_ = and_(runs.c.state == "ended", runs.c.traced.is_(False), runs.c.ended > now - NO_OLDER)
+        wanted = select(runs).where(open_, runs.c.id.not_in(waits)).order_by(runs.c.ended).limit(1)
+        entry = connection.execute(wanted).one_or_none()
+        return {"collector": entry} if entry else {}
+
+    async def _send(self, entry: Entry) -> str:
+        folder = RunFolder(self.layout.store(entry.project) / entry.pipeline / str(entry.number))
+        if not entry.started or not await anyio.to_thread.run_sync(folder.plan.exists):
+            return ""  # it never began
+        send = partial(telemetry.export, folder, url=run_link(self.url, entry.id))
+        return await anyio.to_thread.run_sync(send)
+
+    def _told(self, connection: Connection, entry: Entry, note: str) -> None:
+        tries = self._tries.setdefault(entry.id, _Tries())
+        tries.due, tries.count = time.time() + pause_after(tries.count), tries.count + 1
+        if note and tries.count < MOST_TRIES:
+            return
+        if note:
+            name = f"{entry.project} {entry.pipeline}#{entry.number}"
+            sys.stderr.write(f"pipe: the trace of {name} is given up after {tries.count} tries: {note}\n")
+        del self._tries[entry.id]
+        connection.execute(update(runs).where(runs.c.id == entry.id).values(traced=True))
