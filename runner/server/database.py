@@ -158,6 +158,7 @@ statuses = Table(
     Column("due", Float, nullable=False, default=0.0),
     Column("told", Boolean, nullable=False, default=False),
     Column("note", Text, nullable=False, default=""),
+    Index("statuses_due", "told", "due"),
 )
 """What a forge is to show beside a run's commit; a newer state takes the place of one that was not told yet."""
 
