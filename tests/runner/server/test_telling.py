@@ -104,6 +104,17 @@ def test_targets_are_managed_by_the_api_and_their_urls_stay_secret(told: Server,
     assert b"passw0rd" not in kept + (told.folder / "server.err").read_bytes()
 
 
+def test_whom_a_project_tells_is_for_those_who_manage_it(told: Server) -> None:
+    place = "/api/v1/projects/shop/targets"
+    asked = {}
+    for role in ("member@shop", "member@other", "admin@shop"):
+        bearer = f"Bearer {pipe(told.folder, 'token', role, '--role', role).stdout.split()[-1]}"
+        calls = [(place, None), (f"{place}/ops/test", b"")]
+        asked[role] = [told.ask(path, body, authorization=bearer)[0] for path, body in calls]
+        assert (fetch(told, "/badges/shop/demo.svg", Authorization=bearer)[0] == 200) == role.endswith("@shop")
+    assert asked == {"member@shop": [200, 403], "member@other": [404, 404], "admin@shop": [200, 200]}
+
+
 def test_a_badge_is_shown_to_whom_the_project_allows(server: Server, repository: Repository) -> None:
     place = "/badges/shop/demo.svg?branch=main"
     assert fetch(server, place)[0] == 404
@@ -118,6 +129,7 @@ def test_a_badge_is_shown_to_whom_the_project_allows(server: Server, repository:
     picture = ET.fromstring(svg)  # noqa: S314
     assert (status, picture.get("role"), picture.get("aria-label")) == (200, "img", "demo: failing")
     assert (headers["Content-Type"], headers["Cache-Control"]) == ("image/svg+xml", "no-cache")
+    assert headers["Cross-Origin-Resource-Policy"] == "cross-origin"
     assert fetch(server, place, If_None_Match=headers["ETag"])[0] == 304
     assert "unknown" in fetch(server, "/badges/shop/demo.svg?branch=other")[1]
     server.push(repository.commit("green", pipeline_yaml=GREEN))
