@@ -200,6 +200,7 @@ def test_a_receiver_that_hangs_holds_up_nobody_else(office: Office, hook: Heard)
                 office.ended("failed")
                 wake()
             until(lambda: len(hook.bodies) == 3)
+            assert office.standing("deaf").note == ""  # it is still being asked
         assert len(deaf.bodies) == 1
     assert [told["title"] for told in hook.json()] == [f"failed: shop backend#{n} (main)" for n in (1, 2, 3)]
 
@@ -229,6 +230,13 @@ def test_pauses_grow_and_end() -> None:
         return round(due - time.time())
 
     assert [pause(tries) for tries in (0, 1, 2, 19)] == [5, 10, 20, 900]
+
+
+@pytest.mark.network
+@pytest.mark.slow
+async def test_what_apprise_says_of_a_failure_is_told_without_the_url() -> None:
+    note = await send(f"json://user:passw0rd@127.0.0.1:{free_port()}/", Message("t", "b"))
+    assert ("***" in note, "127.0.0.1" in note) == (True, False)
 
 
 @pytest.mark.network
