@@ -332,7 +332,7 @@ def approve(run: str, *, state: Path) -> int:
 
 @projects.command("badge")
 @click.argument("name")
-@click.option("--public/--private", required=True, help="Show it to everybody, or to nobody without a token.")
+@click.option("--public/--private", required=True, help="Show it to everybody, or to those who may see the project.")
 @state_option
 def show_badge(name: str, *, state: Path, public: bool) -> int:
     """Say who may see the badges of a repository's pipelines."""
@@ -352,13 +352,8 @@ def _notify() -> Any:
     return commands
 
 
-target_arguments = [click.argument("project"), click.argument("name"), state_option]
-
-
 def _of_target(command: Any) -> Any:
-    for decorate in reversed(target_arguments):
-        command = decorate(command)
-    return command
+    return click.argument("project")(click.argument("name")(state_option(command)))
 
 
 @notify.command("add")

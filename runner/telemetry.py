@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 __all__ = ["Parent", "export", "parent_of", "wanted"]
 
 WITHIN = 5.0
-"""Seconds that a collector has; `pipe run` ends later by no more than that."""
+"""Seconds after which a run is not held up any longer."""
+ANSWER_WITHIN = 4.0
+"""Seconds that the collector has, further tries included."""
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 
 
@@ -64,7 +66,7 @@ def export(folder: RunFolder, *, url: str = "", parent: Parent | None = None) ->
     said: list[str] = []
     worker = threading.Thread(target=lambda: said.append(_export(folder, url, parent)), daemon=True)
     worker.start()
-    worker.join(WITHIN + 1)
+    worker.join(WITHIN)
     return said[0] if said else f"the collector did not answer within {WITHIN:g} s"
 
 
@@ -88,7 +90,7 @@ def _send(spans: list[Span], parent: Parent, about: Mapping[str, "AttributeValue
     resource = _resource(about)
     made = [_made(span, parent, resource) for span in spans]
     with _listening() as heard:
-        taken = OTLPSpanExporter(timeout=WITHIN).export(made) is SpanExportResult.SUCCESS
+        taken = OTLPSpanExporter(timeout=ANSWER_WITHIN).export(made) is SpanExportResult.SUCCESS
     return "" if taken else heard[0] if heard else "the collector did not take it"
 
 

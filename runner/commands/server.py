@@ -62,7 +62,7 @@ def show_badge(folder: Path, name: str, *, public: bool) -> int:
     _, database, _ = open_folder(folder, os.environ, make=False)
     if not database.write_now(lambda connection: projects.show_badge(connection, name, public=public)):
         raise PipeError(f"there is no project '{name}'; {nearest(name, database.read_now(projects.known))}")
-    who = "everybody sees" if public else "nobody without a token sees"
+    who = "everybody sees" if public else "those who may see the project see"
     click.echo(f"{name}: {who} /badges/{name}/PIPELINE.svg?branch=BRANCH")
     return 0
 

@@ -13,7 +13,7 @@ __all__ = ["MOST_TRIES", "Outbox", "after", "pause_after"]
 
 LOOK_EVERY = 10.0
 FIRST_PAUSE, LONGEST_PAUSE, MOST_TRIES = 5.0, 900.0, 20
-"""Pauses double; after twenty tries, in about three and a half hours, it is given up."""
+"""Pauses double; after twenty tries, in about three hours, it is given up."""
 
 Entry = Row[Any]
 Due = Callable[[Connection], Mapping[Hashable, Entry]]

@@ -20,7 +20,7 @@ from runner.server.outbox import Entry, Outbox, pause_after
 __all__ = ["Tracer"]
 
 MOST_TRIES = 8
-"""Of one run; after some twenty minutes its trace is given up."""
+"""Of one run; after some ten minutes its trace is given up."""
 NO_OLDER = 86400.0
 """Seconds since a run's end: a server that is told of a collector today sends no trace of last year."""
 
