@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, and_, select, update
 
+from runner.server.announcements import announce_end
 from runner.server.database import runs, statuses
-from runner.server.notifications import announce_end
 
 __all__ = ["WAITS", "Ended", "cancel_unstarted", "finish", "tell"]
 

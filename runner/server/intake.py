@@ -20,10 +20,10 @@ from pipeline.resolve import assignments, resolve
 from pipeline.source import load
 from pipeline.spec import PipelineSpec
 from pipeline.triggers import Decision, Event, decide
+from runner.server.announcements import announce
 from runner.server.database import Database, refs, runs, statuses
 from runner.server.ends import WAITS
 from runner.server.forks import Refused, find, needs_approval, withdraw
-from runner.server.notifications import announce
 from runner.server.payloads import Change, named_ref, slug
 from runner.server.projects import Project
 from runner.server.repositories import Repository, Strangers

@@ -1,67 +1,28 @@
-"""Telling a project's targets of its runs: a message is written with what it tells of, and tried until it is taken."""
+"""Sending the messages that were written: each is made from its run, and tried until it is taken."""
 
 import time
 from collections.abc import Hashable, Mapping
 from functools import partial
-from typing import Any
 
 import anyio
 import anyio.to_thread
-from sqlalchemy import Connection, Row, and_, func, insert, select, update
+from sqlalchemy import Connection, and_, func, select, update
 
 from runner.folder import RunFolder
 from runner.server import targets as known
 from runner.server.courier import send
-from runner.server.database import notifications, runs, targets
+from runner.server.database import notifications, runs
 from runner.server.feedback import run_link
-from runner.server.messages import GREEN, RED, message_on
+from runner.server.messages import message_on
 from runner.server.outbox import MOST_TRIES, Entry, Outbox, after
 from runner.server.registry import Registry
 from runner.state import RunState, fold
 
-__all__ = ["Notifier", "announce", "announce_end"]
+__all__ = ["Notifier"]
 
 AT_ONCE = 8
 """Messages under way at once, of all projects."""
 _OF_RUN = ("project", "pipeline", "number", "ref", "commit", "trigger", "outcome", "note", "started", "ended")
-
-
-def announce_end(connection: Connection, run: str) -> None:
-    """Write the messages on a run that has just ended, in the transaction that ends it."""
-    row = connection.execute(select(runs).where(runs.c.id == run)).one()
-    if row.outcome in RED:
-        announce(connection, run, "failed")
-    elif row.outcome in GREEN and _was_red(connection, row):
-        announce(connection, run, "fixed")
-    else:
-        announce(connection, run, "ended")
-
-
-def announce(connection: Connection, run: str, event: str) -> None:
-    """Write a message to each target of the run's project that is to be told of an event, once for each.
-
-    Who wants `ended` is told of every end, by whichever of its words fits best.
-    """
-    project = connection.execute(select(runs.c.project).where(runs.c.id == run)).scalar_one()
-    wanted = {event} if event == "waiting" else {event, "ended"}
-    for target in connection.execute(select(targets).where(targets.c.project == project)).all():
-        row = {"run": run, "event": event, "target": target.name}
-        there = select(notifications.c.run).where(*(notifications.c[name] == value for name, value in row.items()))
-        if wanted & set(target.events.split(",")) and not connection.execute(there).one_or_none():
-            connection.execute(insert(notifications).values({**row, "project": project}))
-
-
-def _was_red(connection: Connection, row: "Row[Any]") -> bool:
-    """Whether the news before was bad: of the older runs of its pipeline and ref, that which ended last.
-
-    An older run that ends after a younger one has said how things are is no news.
-    """
-    line = and_(runs.c.project == row.project, runs.c.pipeline == row.pipeline, runs.c.ref == row.ref)
-    telling = and_(line, runs.c.state == "ended", runs.c.outcome.in_((*RED, *GREEN)))
-    if not row.ref or connection.execute(select(runs.c.id).where(telling, runs.c.number > row.number).limit(1)).first():
-        return False
-    before = select(runs.c.outcome).where(telling, runs.c.number < row.number).order_by(runs.c.ended.desc())
-    return connection.execute(before.limit(1)).scalar_one_or_none() in RED
 
 
 class Notifier:

@@ -12,9 +12,10 @@ from sqlalchemy import insert, select, update
 
 from pipeline.plan import Trigger
 from runner.server import targets
+from runner.server.announcements import announce_end
 from runner.server.database import Database, notifications, projects, runs
 from runner.server.layout import Layout
-from runner.server.notifications import Notifier, announce_end
+from runner.server.notifications import Notifier
 from runner.server.registry import Registry
 from runner.server.sealing import Seal
 from runner.server.targets import Standing
@@ -59,7 +60,7 @@ class Office:
         trigger = Trigger(kind="push", commit="c" * 40, author="Ann")
         row = {
             "id": id_, "project": "shop", "pipeline": "backend", "number": number or self.number, "event": id_,
-            "found_by": "hook", "ref": ref, "commit": "c" * 40, "trigger": trigger.model_dump_json(), "params": "{}",
+            "found_by": "hook", "ref": ref, "commit": "c" * 40, "file_commit": "c" * 40, "trigger": trigger.model_dump_json(), "params": "{}",
             "state": "running", "note": note, "created": 1.0, "started": 10.0,
         }  # fmt: skip
         self.database.write_now(lambda c: c.execute(insert(runs).values(row)))

@@ -16,6 +16,7 @@ from runner.folder import RunFolder
 from sandbox.git_host import Handler
 from tests.runner.server.conftest import Repository, Server, sqlite
 from tests.support.program import pipe
+from tests.support.receivers import Heard
 from tests.support.wait import until
 
 pytestmark = [pytest.mark.network, pytest.mark.slow, pytest.mark.timeout(300)]
@@ -127,6 +128,16 @@ def test_a_strangers_commit_waits_and_runs_without_secrets_once_it_is_approved(p
     }  # fmt: skip
     assert "skipped" not in run["note"]
     assert run["note"] == "without signed, out: not in the run of a fork"
+
+
+def test_who_wants_to_know_is_told_that_a_run_waits_and_how_to_let_it(pulls: Pulls, hook: Heard) -> None:
+    env = host(PIPE_NOTIFY_URL=f"json://127.0.0.1:{hook.port}/")
+    assert pipe(pulls.server.folder, "notify", "add", "shop", "ops", "--on", "waiting", env=env).returncode == 0
+    pulls.open(src__a="theirs")
+    until(lambda: hook.bodies)
+    (told,) = hook.json()
+    assert told["title"] == "waiting for approval: shop demo#1 (refs/pull/7/head)"
+    assert told["message"].splitlines()[0] == "pipe approve 'shop/demo#1'"
 
 
 def test_an_approval_is_for_one_commit_and_a_new_push_wants_another(pulls: Pulls) -> None:

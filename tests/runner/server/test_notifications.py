@@ -13,10 +13,10 @@ from pipeline.stage import Cause, CauseKind, Outcome
 from runner import events
 from runner.events import Record
 from runner.server import targets
+from runner.server.announcements import announce, announce_end
 from runner.server.courier import Message, inert, look_at, send
 from runner.server.database import notifications, runs
 from runner.server.messages import message_on, short_ref
-from runner.server.notifications import announce, announce_end
 from runner.server.outbox import MOST_TRIES, after
 from runner.state import RunState, fold
 from tests.runner.server.conftest import free_port
