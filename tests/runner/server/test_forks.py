@@ -15,7 +15,7 @@ import pytest
 from runner.folder import RunFolder
 from sandbox.git_host import Handler
 from tests.runner.server.conftest import Repository, Server, sqlite
-from tests.support.program import pipe
+from tests.support.program import host, pipe
 from tests.support.receivers import Heard
 from tests.support.wait import until
 
