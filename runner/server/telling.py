@@ -12,12 +12,13 @@ from runner.server.callers import Anybody, Caller, SignedIn
 from runner.server.courier import send
 from runner.server.doors import UNKNOWN, Doors, Here
 from runner.server.messages import try_out
+from runner.server.problems import PROBLEMS
 from runner.server.rights import Verb
 from runner.server.shown import NewTarget, Target, TargetTried
 
 __all__ = ["badges", "telling"]
 
-telling = APIRouter(prefix="/api/v1/projects/{project}/targets")
+telling = APIRouter(prefix="/api/v1/projects/{project}/targets", responses=PROBLEMS)
 badges = APIRouter(prefix="/badges", include_in_schema=False)
 
 _PICTURE = {"X-Content-Type-Options": "nosniff", "Content-Security-Policy": "default-src 'none'; sandbox"}
