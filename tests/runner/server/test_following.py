@@ -38,7 +38,21 @@ class Watched:
         self.most_at_once = max(self.most_at_once, self.looking)
         await anyio.sleep(0.001)
         self.looking -= 1
-        words = dict.fromkeys(("id", "project", "pipeline", "found_by", "delivery", "ref", "commit", "note"), "x")
+        words = dict.fromkeys(
+            (
+                "id",
+                "project",
+                "pipeline",
+                "found_by",
+                "delivery",
+                "ref",
+                "commit",
+                "file_commit",
+                "approved_by",
+                "note",
+            ),
+            "x",
+        )
         numbers = dict.fromkeys(("number", "pid", "revived", "created", "started", "ended"), 1)
         outcome = "succeeded" if self.state == "ended" else ""
         return Run.model_validate(
