@@ -17,15 +17,16 @@ from runner.folder import RunFolder
 from runner.orders import Cancel, Orders
 from runner.server import administration, inbox
 from runner.server.audit import note
-from runner.server.callers import Caller, SignedIn, signed_in
-from runner.server.database import deliveries, runs
+from runner.server.callers import SignedIn, signed_in
+from runner.server.database import deliveries
 from runner.server.doors import UNKNOWN, Doors, Here
 from runner.server.ends import cancel_unstarted
 from runner.server.intake import Intake
 from runner.server.problems import PROBLEMS
+from runner.server.reading import deliveries_of, find_run, folder_of, run_for, runs_of
 from runner.server.repositories import RepositoryError
 from runner.server.rights import Verb
-from runner.server.shown import Delivery, DeliveryId, Leaf, Pipeline, ProjectName, Run, RunId, Start, Which, run_of
+from runner.server.shown import Delivery, DeliveryId, Leaf, Pipeline, ProjectName, Run, RunId, Start, Which
 from runner.state import fold
 from runner.telling import find
 
@@ -59,7 +60,7 @@ async def list_deliveries(
 ) -> list[Delivery]:
     """Deliveries, the newest first; `before` is the id of the last one of the page before."""
     within = caller.projects(Verb.VIEW)
-    return await doors.database.read(lambda c: _deliveries(c, within, project, before, limit))
+    return await doors.database.read(lambda c: deliveries_of(c, within, project, before, limit))
 
 
 @api.post("/deliveries/{id_}/redeliver", operation_id="redeliver")
@@ -87,19 +88,19 @@ async def redeliver(id_: str, doors: Here, caller: SignedIn) -> DeliveryId:
 async def list_runs(doors: Here, caller: SignedIn, which: Annotated[Which, Query()]) -> list[Run]:
     """Runs, the newest first; `before` is the id of the last one of the page before."""
     within = caller.projects(Verb.VIEW)
-    return await doors.database.read(lambda c: _runs(c, within, which))
+    return await doors.database.read(lambda c: runs_of(c, within, which))
 
 
 @api.get("/runs/{id_}", operation_id="get_run")
 async def get_run(id_: str, doors: Here, caller: SignedIn) -> Run:
     """One run."""
-    return await _run(doors, id_, caller, Verb.VIEW)
+    return await run_for(doors, id_, caller, Verb.VIEW)
 
 
 @api.get("/runs/{id_}/leaves", operation_id="list_leaves")
 async def list_leaves(id_: str, doors: Here, caller: SignedIn) -> list[Leaf]:
     """The leaves of a run that have been heard of, in the order in which they were."""
-    folder = _folder(doors, await _run(doors, id_, caller, Verb.VIEW))
+    folder = folder_of(doors, await run_for(doors, id_, caller, Verb.VIEW))
     return await anyio.to_thread.run_sync(_leaves, folder)
 
 
@@ -120,7 +121,7 @@ def _leaves(folder: RunFolder) -> list[Leaf]:
 @api.get("/runs/{id_}/plan", operation_id="get_plan", response_class=JSONResponse)
 async def get_plan(id_: str, doors: Here, caller: SignedIn) -> Response:
     """What the run executes, as `pipe plan --json` shows it. 404: it has not begun."""
-    folder = _folder(doors, await _run(doors, id_, caller, Verb.VIEW))
+    folder = folder_of(doors, await run_for(doors, id_, caller, Verb.VIEW))
     try:
         plan = await anyio.to_thread.run_sync(folder.plan.read_bytes)
     except FileNotFoundError:
@@ -145,14 +146,14 @@ async def follow_run(
     stream that stops without it, as it does after 15 minutes, is to be asked for again. Lines that begin with a colon
     mean nothing; when nothing happens one comes every 15 seconds.
     """
-    folder = _folder(doors, await _run(doors, id_, caller, Verb.VIEW))
+    folder = folder_of(doors, await run_for(doors, id_, caller, Verb.VIEW))
     try:
         after = await anyio.to_thread.run_sync(partial(find, folder, last_event_id, logs=logs))
     except ValueError as error:
         raise HTTPException(400, str(error)) from error
 
     async def stream() -> AsyncIterator[bytes]:
-        with doors.followers.of(id_, folder, partial(_found, doors, id_)) as follower:
+        with doors.followers.of(id_, folder, partial(find_run, doors, id_)) as follower:
             async for page in doors.followers.events(follower, after, logs=logs, follow=follow):
                 yield page
 
@@ -171,13 +172,13 @@ async def get_log(
     follow: Annotated[bool, Query(description="Go on until the attempt ends, at most 15 minutes.")] = False,
 ) -> StreamingResponse:
     """The log of one attempt, byte for byte, as text that no browser runs. 404: there was no such attempt."""
-    folder = _folder(doors, await _run(doors, id_, caller, Verb.VIEW))
+    folder = folder_of(doors, await run_for(doors, id_, caller, Verb.VIEW))
     last = await anyio.to_thread.run_sync(_last_attempt, folder, leaf)
     if not 0 < (number := attempt or last) <= last:
         raise UNKNOWN
 
     async def stream() -> AsyncIterator[bytes]:
-        with doors.followers.of(id_, folder, partial(_found, doors, id_)) as follower:
+        with doors.followers.of(id_, folder, partial(find_run, doors, id_)) as follower:
             if follow:
                 await follower.look()
             async for block in doors.followers.log(follower, leaf, number, offset, follow=follow):
@@ -205,7 +206,7 @@ async def list_pipelines(project: str, doors: Here, caller: SignedIn, ref: str =
     caller.need(Verb.VIEW, project)
     async with _intake(doors, project) as intake:
         found = await intake.pipelines(ref)
-    return [Pipeline(name=name, params=params) for name, params in found.items()]
+    return [Pipeline(name=name, params=list(params)) for name, params in found.items()]
 
 
 @api.post("/projects/{project}/runs", status_code=201, operation_id="start_run", responses=_UNREADABLE)
@@ -238,7 +239,7 @@ async def _intake(doors: Doors, project: str) -> AsyncIterator[Intake]:
 @api.post("/runs/{id_}/cancel", status_code=202, operation_id="cancel_run", responses=_NOT_NOW)
 async def cancel_run(id_: str, doors: Here, caller: SignedIn) -> RunId:
     """Ask a run to end, as Ctrl-C would; one that waits for approval is thereby refused."""
-    run = await _run(doors, id_, caller, Verb.CANCEL)
+    run = await run_for(doors, id_, caller, Verb.CANCEL)
     told = partial(
         note,
         actor=caller.actor,
@@ -253,62 +254,18 @@ async def cancel_run(id_: str, doors: Here, caller: SignedIn) -> RunId:
         return RunId(run=id_, number=run.number)
     if run.state == "ended":
         raise HTTPException(409, f"the run is {run.outcome}")
-    if not await anyio.Path(_folder(doors, run).path).is_dir():
+    if not await anyio.Path(folder_of(doors, run).path).is_dir():
         raise HTTPException(503, "the run is just starting", {"Retry-After": "1"})
     await doors.database.write(told)
-    await anyio.to_thread.run_sync(Orders(_folder(doors, run).path).give, Cancel(caller.name))
+    await anyio.to_thread.run_sync(Orders(folder_of(doors, run).path).give, Cancel(caller.name))
     return RunId(run=id_, number=run.number)
 
 
 @api.post("/runs/{id_}/approve", operation_id="approve_run")
 async def approve_run(id_: str, doors: Here, caller: SignedIn) -> RunId:
     """Let the commit of a fork run that waits for it. 409: it does not wait, or the pull request has moved on."""
-    run = await _run(doors, id_, caller, Verb.APPROVE)
+    run = await run_for(doors, id_, caller, Verb.APPROVE)
     if why := await doors.database.write(lambda c: administration.approve(c, caller.actor, id_)):
         raise HTTPException(409, why)
     doors.started()
     return RunId(run=id_, number=run.number)
-
-
-# -- reading ---------------------------------------------------------------------------------------
-
-
-def _deliveries(
-    connection: Connection, within: frozenset[str] | None, project: str, before: str, limit: int
-) -> list[Delivery]:
-    columns = [deliveries.c[name] for name in Delivery.model_fields]
-    wanted = select(*columns).order_by(deliveries.c.id.desc()).limit(limit)
-    wanted = wanted if within is None else wanted.where(deliveries.c.project.in_(within))
-    wanted = wanted.where(deliveries.c.project == project) if project else wanted
-    wanted = wanted.where(deliveries.c.id < before) if before else wanted
-    return [Delivery.model_validate(dict(row)) for row in connection.execute(wanted).mappings()]
-
-
-def _runs(connection: Connection, within: frozenset[str] | None, which: Which) -> list[Run]:
-    named = which.model_dump(exclude={"before", "limit"}, exclude_defaults=True)
-    given = [runs.c[name] == value for name, value in named.items()]
-    wanted = select(runs).where(*given).order_by(runs.c.id.desc()).limit(which.limit)
-    wanted = wanted if within is None else wanted.where(runs.c.project.in_(within))
-    wanted = wanted.where(runs.c.id < which.before) if which.before else wanted
-    return [run_of(dict(row)) for row in connection.execute(wanted).mappings()]
-
-
-async def _run(doors: Doors, id_: str, caller: Caller, verb: Verb) -> Run:
-    """The run of that id, with which the caller may do something."""
-    found = await _found(doors, id_)
-    if found is None:
-        raise UNKNOWN
-    caller.need(verb, found.project)
-    return found
-
-
-async def _found(doors: Doors, id_: str) -> Run | None:
-    def find(connection: Connection) -> Run | None:
-        row = connection.execute(select(runs).where(runs.c.id == id_)).mappings().one_or_none()
-        return run_of(dict(row)) if row else None
-
-    return await doors.database.read(find)
-
-
-def _folder(doors: Doors, run: Run) -> RunFolder:
-    return RunFolder(doors.layout.store(run.project) / run.pipeline / str(run.number))

@@ -18,7 +18,7 @@ from pipeline.model import PipelineFile, read
 from pipeline.plan import RunIdentity, Trigger
 from pipeline.resolve import assignments, resolve
 from pipeline.source import load
-from pipeline.spec import PipelineSpec
+from pipeline.spec import ParamSpec, PipelineSpec
 from pipeline.triggers import Decision, Event, decide
 from runner.server.announcements import announce
 from runner.server.database import Database, refs, runs, statuses
@@ -152,7 +152,7 @@ class Intake:
         trigger = told.model_copy(update=found)
         return replace(change, event=replace(change.event, trigger=trigger), ref=ref)
 
-    async def pipelines(self, ref: str) -> dict[str, list[str]]:
+    async def pipelines(self, ref: str) -> dict[str, Mapping[str, ParamSpec]]:
         """The pipelines at a branch, a tag or a commit (empty: the main branch), each with its parameters.
 
         Raises:
@@ -162,7 +162,7 @@ class Intake:
         await self._repository.bring()
         _, commit = await self._found(ref or await self._repository.main_branch())
         file = await self.file(commit)
-        return {name: list(pipeline.spec.params) for name, pipeline in file.pipelines.items()}
+        return {name: pipeline.spec.params for name, pipeline in file.pipelines.items()}
 
     async def start(self, pipeline: str, ref: str, params: Mapping[str, str], by: str, key: str) -> tuple[int, str]:
         """Start a run because somebody wants it: its number and id.

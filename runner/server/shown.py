@@ -73,7 +73,7 @@ class Which(BaseModel):
     project: str = ""
     pipeline: str = ""
     number: int = Field(default=0, ge=0, le=1 << 31, description="0 is any.")
-    state: Literal["", "queued", "running", "ended"] = ""
+    state: Literal["", "waiting", "queued", "running", "ended"] = ""
     before: str = Field(default="", description="The id of the last run of the page before.")
     limit: int = Field(default=50, ge=1, le=200)
 

@@ -34,6 +34,8 @@ class Row:
     time: str = ""
     outcome: Outcome | None = None
     running: bool = False
+    leaf: str = ""
+    """The leaf whose log this is about; empty for the run and for a fan-out as a whole."""
 
 
 def clock(seconds: float) -> str:
@@ -69,7 +71,14 @@ def _leaf(leaf: Leaf, state: LeafState, now: float) -> Row:
     time = clock(state.seconds(now)) if state.started else ""
     name = f"{leaf.name}  {leaf.title}" if leaf.title else leaf.name
     return Row(
-        2 if leaf.key else 1, mark, plain_text(name), plain_text(_note(state)), time, state.outcome, state.running
+        2 if leaf.key else 1,
+        mark,
+        plain_text(name),
+        plain_text(_note(state)),
+        time,
+        state.outcome,
+        state.running,
+        leaf.name,
     )
 
 

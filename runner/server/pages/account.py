@@ -33,12 +33,6 @@ Person = Annotated[Caller, Depends(_person)]
 Fields = Annotated[dict[str, str], Depends(form)]
 
 
-@pages.get("/")
-async def home(_: SignedIn) -> Response:
-    """Where people begin."""
-    return RedirectResponse("/account", 303)
-
-
 @pages.get("/account")
 async def show_account(request: Request, doors: Here, caller: Person) -> Response:
     """Who is signed in, with which roles, and what opens doors in their name."""

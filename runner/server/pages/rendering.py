@@ -1,6 +1,5 @@
 """From a template to an answer: what every page has, and pages about what went wrong."""
 
-from datetime import UTC, datetime
 from functools import cache
 from http import HTTPStatus
 from pathlib import Path
@@ -14,6 +13,7 @@ from starlette.staticfiles import StaticFiles
 from pipeline import __version__
 from runner.server.callers import Caller
 from runner.server.headers import PAGE
+from runner.server.pages.words import FILTERS
 from runner.server.rights import Verb
 
 __all__ = ["NAVIGATION", "Entry", "Static", "load", "page", "problem"]
@@ -29,7 +29,11 @@ class Entry(NamedTuple):
     verb: Verb
 
 
-NAVIGATION: tuple[Entry, ...] = ()
+NAVIGATION: tuple[Entry, ...] = (
+    Entry("Runs", "/runs", Verb.VIEW),
+    Entry("Projects", "/projects", Verb.VIEW),
+    Entry("Deliveries", "/deliveries", Verb.VIEW),
+)
 """What stands in the head of every page, in this order."""
 
 
@@ -78,17 +82,7 @@ def load() -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters["when"] = _when
+    made.filters.update(FILTERS)
     for name in made.list_templates():
         made.get_template(name)
     return made
-
-
-def _when(at: float) -> Any:
-    """A moment, in UTC, for people and for scripts that know where the reader is."""
-    from markupsafe import Markup
-
-    moment = datetime.fromtimestamp(at, UTC)
-    return Markup('<time datetime="{}">{} UTC</time>').format(
-        f"{moment:%Y-%m-%dT%H:%M:%SZ}", f"{moment:%Y-%m-%d %H:%M}"
-    )

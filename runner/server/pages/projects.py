@@ -1,0 +1,115 @@
+"""Projects for people: how each is, and starting a run of one with its parameters."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+
+from fastapi import APIRouter, Request
+from fastapi.responses import RedirectResponse, Response
+from sqlalchemy import Connection, func, select
+
+from pipeline.errors import PipeError
+from pipeline.spec import ParamSpec
+from runner.server.callers import Caller, SignedIn
+from runner.server.database import runs
+from runner.server.doors import UNKNOWN, Doors, Here
+from runner.server.forms import form
+from runner.server.pages.rendering import page
+from runner.server.projects import Project
+from runner.server.reading import runs_of
+from runner.server.repositories import RepositoryError
+from runner.server.rights import Verb
+from runner.server.shown import Run, Which, run_of
+
+__all__ = ["pages"]
+
+pages = APIRouter(include_in_schema=False, default_response_class=Response)
+
+NEWEST = 10
+PARAM = "param."
+
+
+@pages.get("/projects")
+async def show_projects(request: Request, doors: Here, caller: SignedIn) -> Response:
+    """All projects that somebody may see, with the newest run of each pipeline."""
+    names = [name for name in await doors.registry.names() if caller.may(Verb.VIEW, name)]
+    found = [project for name in names if (project := await doors.registry.project(name))]
+    newest = await doors.database.read(_newest)
+    return page(request, "projects.html", caller, projects=found, newest=newest)
+
+
+def _newest(connection: Connection) -> dict[str, list[Run]]:
+    last = select(func.max(runs.c.id)).group_by(runs.c.project, runs.c.pipeline)
+    found: dict[str, list[Run]] = {}
+    for row in connection.execute(select(runs).where(runs.c.id.in_(last)).order_by(runs.c.pipeline)).mappings():
+        found.setdefault(row["project"], []).append(run_of(dict(row)))
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Start:
+    """What somebody wrote to start a run."""
+
+    ref: str = ""
+    pipeline: str = ""
+    params: Mapping[str, str] = field(default_factory=dict)
+
+
+@pages.get("/projects/{name}")
+async def show_project(request: Request, name: str, doors: Here, caller: SignedIn, ref: str = "") -> Response:
+    """One project: its newest runs, and the pipelines of its file to start."""
+    return await _shown(request, doors, caller, await _seen(doors, caller, name), _Start(ref))
+
+
+@pages.post("/projects/{name}/runs")
+async def start(request: Request, name: str, doors: Here, caller: SignedIn) -> Response:
+    """Start a run; what is wrong is said where it was written."""
+    project = await _seen(doors, caller, name)
+    caller.need(Verb.RUN, name)
+    fields = await form(request)
+    params = {key.removeprefix(PARAM): value for key, value in fields.items() if key.startswith(PARAM) and value}
+    asked = _Start(fields.get("ref", "").strip(), fields.get("pipeline", ""), params)
+    try:
+        _, id_ = await doors.registry.intake(project).start(asked.pipeline, asked.ref, params, caller.name, "")
+    except (PipeError, RepositoryError) as error:
+        return await _shown(request, doors, caller, project, asked, str(error))
+    doors.started()
+    return RedirectResponse(f"/runs/{id_}", 303)
+
+
+async def _seen(doors: Doors, caller: Caller, name: str) -> Project:
+    caller.need(Verb.VIEW, name)
+    if project := await doors.registry.project(name):
+        return project
+    raise UNKNOWN
+
+
+async def _shown(
+    request: Request, doors: Doors, caller: Caller, project: Project, asked: _Start, wrong: str = ""
+) -> Response:
+    may_run = caller.may(Verb.RUN, project.name)
+    pipelines, unreadable = await _pipelines(doors, project, asked.ref) if may_run else ({}, "")
+    newest = await doors.database.read(partial(runs_of, within=None, which=Which(project=project.name, limit=NEWEST)))
+    return page(
+        request,
+        "project.html",
+        caller,
+        status=422 if wrong else 200,
+        project=project,
+        runs=newest,
+        now=time.time(),
+        may_run=may_run,
+        pipelines=pipelines,
+        unreadable=unreadable,
+        asked=asked,
+        wrong=wrong,
+    )
+
+
+async def _pipelines(doors: Doors, project: Project, ref: str) -> tuple[Mapping[str, Mapping[str, ParamSpec]], str]:
+    """The pipelines of the file with their parameters, or why it cannot be read."""
+    try:
+        return await doors.registry.intake(project).pipelines(ref), ""
+    except (PipeError, RepositoryError) as error:
+        return {}, str(error)

@@ -1,0 +1,170 @@
+"""Runs for people: the newest ones, one with everything that happens in it, and its logs."""
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from urllib.parse import quote
+
+import anyio.to_thread
+from fastapi import APIRouter, Request
+from fastapi.responses import RedirectResponse, Response
+
+from pipeline.errors import PipeError
+from pipeline.stage import Outcome
+from runner.events import StageRetrying
+from runner.folder import RunFolder
+from runner.logs import tail
+from runner.plans import read_plan
+from runner.server.api import approve_run, cancel_run
+from runner.server.callers import SignedIn
+from runner.server.doors import UNKNOWN, Here
+from runner.server.pages.rendering import page
+from runner.server.reading import folder_of, run_for, runs_of
+from runner.server.rights import Verb
+from runner.server.shown import Run, Which
+from runner.sinks.tree import Row, rows
+from runner.sinks.view import KeptLogs, RunView, clean
+from runner.state import LeafState, fold
+
+__all__ = ["pages"]
+
+pages = APIRouter(include_in_schema=False, default_response_class=Response)
+
+PAGE = 50
+BAD = (Outcome.FAILED, Outcome.ERRORED, Outcome.TIMED_OUT)
+LINES = 2000
+"""Of a log so many are on its page, the last ones; the whole is behind a link."""
+
+
+@pages.get("/")
+async def home(_: SignedIn) -> Response:
+    """Where people begin."""
+    return RedirectResponse("/runs", 303)
+
+
+@pages.get("/runs")
+async def show_runs(
+    request: Request, doors: Here, caller: SignedIn, project: str = "", pipeline: str = "", before: str = ""
+) -> Response:
+    """The newest runs, of one project or pipeline when one is named."""
+    which = Which(project=project, pipeline=pipeline, before=before, limit=PAGE)
+    within = caller.projects(Verb.VIEW)
+    found = await doors.database.read(partial(runs_of, within=within, which=which))
+    older = (
+        f"/runs?project={quote(project)}&pipeline={quote(pipeline)}&before={found[-1].id}" if found[PAGE - 1 :] else ""
+    )
+    return page(
+        request,
+        "runs.html",
+        caller,
+        runs=found,
+        older=older,
+        project=project,
+        pipeline=pipeline,
+        before=before,
+        now=time.time(),
+    )
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """One run as its page shows it; without stages it has not begun."""
+
+    stages: Sequence[tuple[Row, Sequence[Row]]] = ()
+    """Each with its leaves, if it is fanned out."""
+    blamed: Sequence[LeafState] = ()
+    """The leaves that are why it is not green."""
+    attempts: Sequence[StageRetrying] = ()
+    """Those that were followed by another."""
+    warnings: Sequence[str] = ()
+
+
+@pages.get("/runs/{id_}")
+async def show_run(request: Request, id_: str, doors: Here, caller: SignedIn) -> Response:
+    """One run: why it is there, how each of its stages is, and why."""
+    run = await run_for(doors, id_, caller)
+    shown = await anyio.to_thread.run_sync(_look, folder_of(doors, run))
+    return page(
+        request,
+        "run.html",
+        caller,
+        run=run,
+        shown=shown,
+        log=partial(_log_path, run),
+        may_approve=run.state == "waiting" and caller.may(Verb.APPROVE, run.project),
+        may_cancel=run.state != "ended" and caller.may(Verb.CANCEL, run.project),
+        now=time.time(),
+    )
+
+
+def _look(folder: RunFolder) -> _Shown:
+    try:
+        plan = read_plan(folder)
+    except PipeError:
+        return _Shown()
+    records = list(folder.records())
+    state = fold(records)
+    retries = [record.event for record in records if isinstance(record.event, StageRetrying)]
+    blamed = [leaf for leaf in state.leaves.values() if leaf.outcome in BAD]
+    stages = _stages(rows(RunView(plan, KeptLogs(folder), state=state), time.time()))
+    return _Shown(stages, blamed, retries, state.warnings)
+
+
+def _stages(found: Iterable[Row]) -> list[tuple[Row, list[Row]]]:
+    stages: list[tuple[Row, list[Row]]] = []
+    for row in found:
+        if row.depth == 1:
+            stages.append((row, []))
+        elif row.depth == 2:
+            stages[-1][1].append(row)
+    return stages
+
+
+def _log_path(run: Run, leaf: str, attempt: int = 0) -> str:
+    return f"/runs/{run.id}/logs/{quote(leaf, safe='')}" + (f"?attempt={attempt}" if attempt else "")
+
+
+@pages.post("/runs/{id_}/cancel")
+async def cancel(id_: str, doors: Here, caller: SignedIn) -> Response:
+    """Ask a run to end."""
+    await cancel_run(id_, doors, caller)
+    return RedirectResponse(f"/runs/{id_}", 303)
+
+
+@pages.post("/runs/{id_}/approve")
+async def approve(id_: str, doors: Here, caller: SignedIn) -> Response:
+    """Let the commit of a fork run that waits for it."""
+    await approve_run(id_, doors, caller)
+    return RedirectResponse(f"/runs/{id_}", 303)
+
+
+@pages.get("/runs/{id_}/logs/{leaf:path}")
+async def show_log(request: Request, id_: str, leaf: str, doors: Here, caller: SignedIn, attempt: int = 0) -> Response:
+    """The end of a leaf's log, as text: nothing in it can do anything to the page."""
+    run = await run_for(doors, id_, caller)
+    folder = folder_of(doors, run)
+    state = await anyio.to_thread.run_sync(lambda: fold(folder.records()))
+    known = state.leaves.get(leaf)
+    if known is None or not 0 <= attempt <= known.attempt:
+        raise UNKNOWN
+    number = attempt or max(1, known.attempt)
+    lines = await anyio.to_thread.run_sync(_lines, folder, leaf, number)
+    raw = f"/api/v1/runs/{run.id}/logs/{quote(leaf, safe='')}?attempt={number}"
+    return page(
+        request,
+        "log.html",
+        caller,
+        run=run,
+        leaf=known,
+        attempt=number,
+        lines=lines,
+        most=LINES,
+        raw=raw,
+        log=partial(_log_path, run),
+        live=run.state != "ended" and number == max(1, known.attempt) and not known.outcome,
+    )
+
+
+def _lines(folder: RunFolder, leaf: str, attempt: int) -> list[str]:
+    return [clean(line.encode()) for line in tail(folder.log(leaf, attempt), LINES)]
