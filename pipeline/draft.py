@@ -13,7 +13,7 @@ from pipeline.scope import output_types
 from pipeline.shape import judge, keys, marks
 from pipeline.source import Entry, List, Map, Node, Text, plain
 from pipeline.spec import Approval, StageSpec, not_built
-from pipeline.stage import Outputs, ScriptMark, Stage
+from pipeline.stage import FROM_PLAN, Outputs, ScriptMark, Stage
 from pipeline.values import Report, Value, entries, literal, place_at, read_value
 
 __all__ = ["WAITING", "WITHOUT_NAMES", "Draft", "Kind", "Kinds", "as_map", "draft", "expand_each", "field_marks"]
@@ -123,6 +123,8 @@ def _installed(made: Draft, kinds: Kinds, place: Place, report: Report) -> None:
     except PipeError as error:
         report.add(place, str(error))
         return
+    if made.kind.inner:
+        report.add(place, f"a file cannot use '{made.kind_name}': the program makes such stages itself")
     made.outputs = output_types(made.kind.outputs_model()) | dict.fromkeys(made.spec.outputs, "text")
 
 
@@ -207,6 +209,9 @@ def expand_each(made: Draft, form: Form, report: Report) -> None:
 def _check_honoured(made: Draft, report: Report) -> None:
     if made.kind is None:
         return
+    for key, given in entries(made.fields_node):
+        if FROM_PLAN in field_marks(made.kind).get(key, ()):
+            report.add(given.key.place, f"`with:` has no `{key}:`", f"`{key}:` is a key of the pipeline")
     wants: Mapping[str, Callable[[Kind], bool]] = {
         "outputs": lambda _: made.kind_name == SHELL,
         "executor": lambda kind: kind.starts_processes,

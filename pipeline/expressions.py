@@ -16,6 +16,7 @@ from typing import Final, TypeAlias
 from pydantic import JsonValue
 
 __all__ = [
+    "TAG",
     "ExpressionError",
     "Fault",
     "Form",

@@ -18,12 +18,12 @@ from pipeline.graph import Reach, cycles
 from pipeline.leaves import Leaves
 from pipeline.linking import Links
 from pipeline.plan import Leaf, Need, RunIdentity, Trigger
+from pipeline.releasing import Releasing
 from pipeline.scope import Binding, Scope, UnknownName, contains_unset, type_of
 from pipeline.shape import judge, keys, open_in
 from pipeline.source import List, Map, Node, Text
 from pipeline.spec import Bounds, PipelineSpec
 from pipeline.triggers import check_triggers
-from pipeline.unbuilt import check_unbuilt
 from pipeline.values import Report, Value, entries, misplaced, place_at, read_value
 
 __all__ = ["Given", "Layout"]
@@ -60,7 +60,6 @@ class Layout:
         self._given = given
         self._scope = self._make_scope()
         self._env = as_map(self._bound(node.get("env"), text=True))
-        check_unbuilt(node, self._scope, report)
         check_triggers(node, spec, self._scope, report)
         self._draft_all(kinds)
         self._needs = {name: self._stage_needs(made) for name, made in self.drafts.items()}
@@ -71,6 +70,12 @@ class Layout:
         self.bounds = self._find_bounds()
         self.pools = self._pool_sizes()
         self._lay_out()
+        self._release(kinds)
+
+    @property
+    def last(self) -> frozenset[str]:
+        """The stages in `finally`."""
+        return frozenset(name for name, made in self.drafts.items() if made.last)
 
     def _find_bounds(self) -> Bounds:
         """What the file says that holds the run back, with its names filled in."""
@@ -86,6 +91,15 @@ class Layout:
         """All pools with their sizes: those of the kinds in use, and over them those of the file."""
         found = dict(made.kind.pool for made in self.drafts.values() if made.kind and made.kind.pool)
         return {**found, **self.bounds.limits}
+
+    def _release(self, kinds: Kinds) -> None:
+        """Add the leaves that make one release of the deploys."""
+        entry = self._node.entries.get("release")
+        if entry is None or self.bounds.release is None:
+            return
+        trigger = self._given.trigger or Trigger()
+        releasing = Releasing(self._name, self.bounds.release, trigger, self.drafts, kinds, self._report, entry.place)
+        self.leaves = releasing.extended(self.leaves)
 
     # -- names of the pipeline ---------------------------------------------------------------------
 

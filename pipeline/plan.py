@@ -121,8 +121,9 @@ class Leaf(_Frozen):
     references: dict[str, tuple[str, str]] = {}
     """Each name that is open in `fields` and `env` → the leaf that has it and the name of its output.
 
-    The output `outcome` is every leaf's; a reference to a whole fan-out's outcome names the stage, whose
-    worst leaf answers. `run.outcome` (in `finally`) is in here as `("", "outcome")`.
+    The outputs `outcome` and `end` (outcome, kind and message of the cause) are every leaf's; a reference to a whole
+    fan-out's outcome names the stage, whose worst leaf answers. `run.outcome` (in `finally`) is in here as
+    `("", "outcome")`.
     """
     needs: tuple[Need, ...] = ()
     when: str = ""
@@ -149,6 +150,8 @@ class Leaf(_Frozen):
     retry: Retry = Retry()
     allow_failure: bool = False
     fail_fast: bool = False
+    closes: bool = False
+    """It brings to an end what others began: a failure that stops the rest of the run does not stop it."""
     pools: tuple[str, ...] = ()
     computes: bool = False
     workspace: Literal["shared", "copy"] = "shared"

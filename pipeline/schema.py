@@ -35,7 +35,6 @@ def schema(kinds: Kinds) -> Schema:
     models: Schema = pipeline.pop("$defs")
     for model in (StageSpec, Defaults):
         _mark_not_built(models[model.__name__], model)
-    _mark_not_built(pipeline, PipelineSpec)
     pipeline = _filled_in(pipeline, _UNFILLED)
     definitions = {name: item if name in _LITERAL else _filled_in(item, _FIXED) for name, item in models.items()}
     definitions["Stage"] = _stage(definitions.pop("StageSpec"), kinds, definitions)
@@ -132,14 +131,15 @@ def _mark_not_built(target: Schema, model: type[BaseModel]) -> None:
 def _stage(stage: Schema, kinds: Kinds, definitions: Schema) -> Schema:
     """A stage whose `with:` depends on its `uses:`."""
     properties = dict(stage["properties"])
+    written = [name for name in kinds if not kinds[name].inner]
     properties["uses"] = {
         "description": properties["uses"]["description"],
         "oneOf": [
-            *({"const": name, "description": _first_line(kinds[name])} for name in kinds),
+            *({"const": name, "description": _first_line(kinds[name])} for name in written),
             {"const": APPROVAL, "description": "Not built yet. Wait for people."},
         ],
     }
-    models: dict[str, type[BaseModel]] = {**{name: kinds[name] for name in kinds}, APPROVAL: Approval}
+    models: dict[str, type[BaseModel]] = {**{name: kinds[name] for name in written}, APPROVAL: Approval}
     fields = {name: _fields(model, definitions) for name, model in models.items()}
     by_kind = [_when_uses(name, found) for name, found in fields.items()]
     if SHELL in fields:

@@ -396,6 +396,8 @@ class StageSpec(Defaults):
     """A failure counts as met, and makes no run red."""
     fail_fast: Bool = False
     """The first leaf that fails cancels the others."""
+    irreversible: Bool = False
+    """What it does cannot be undone, a migration say: a release with it is not rolled back by itself."""
     outputs: Annotated[
         tuple[OutputName, ...],
         BeforeValidator(_one_or_more, json_schema_input_type=OutputName | tuple[OutputName, ...]),
@@ -602,15 +604,28 @@ class Concurrency(_Spec):
     """What a new run does when another one runs: wait, or end the older one."""
 
 
-class Release(_Spec):
-    """The deploys of a run as one thing."""
+_TARGET = re.compile(r"[a-z0-9]([a-z0-9-]{0,48}[a-z0-9])?")
 
+
+def _target(name: str) -> str:
+    if not _TARGET.fullmatch(name):
+        raise ValueError(f"'{name}' names no target: small letters, digits and hyphens, 50 at most, as in `his`")
+    return name
+
+
+class Release(_Spec):
+    """The deploys of a run as one thing, numbered and kept in the cluster."""
+
+    target: Annotated[Text, AfterValidator(_target)] | None = None
+    """The name of what the releases go to, `his` as in `his@12`; unless said, the name of the pipeline."""
+    namespace: Text = ""
+    """Where the releases are kept; unless said, the namespace of the deploys."""
     on_failure: Literal["keep", "rollback"] = "keep"
-    """What happens when one of them fails."""
+    """What happens when a deploy fails: nothing, or everything goes back to the last good release."""
 
 
 class Bounds(_Spec):
-    """What holds a run as a whole back."""
+    """What is said of a run as a whole."""
 
     limits: dict[Free, Annotated[Int, AfterValidator(_positive_count)]] = {}
     """Pools: how many stages may hold each at once."""
@@ -618,6 +633,8 @@ class Bounds(_Spec):
     """How long the run may take, approvals not counted."""
     concurrency: Concurrency | None = None
     """The group of which one run at a time may work."""
+    release: Release | None = None
+    """The deploys of a run as one release, which can be undone as a whole."""
 
 
 class PipelineSpec(Bounds):
@@ -631,8 +648,6 @@ class PipelineSpec(Bounds):
     """The secrets it uses, each `text`, `login`, `file` or `ssh`; their values come from the host."""
     triggers: Annotated[Triggers | None, BeforeValidator(_named_triggers, json_schema_input_type=Triggers)] = None
     """What starts a run by itself."""
-    release: Annotated[Release | None, NOT_BUILT] = None
-    """What happens when a deploy fails."""
     vars: dict[Identifier, Value] = {}
     """Values used more than once; one may use those above it."""
     env: dict[Variable, Text] = {}

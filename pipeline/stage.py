@@ -13,11 +13,13 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, ClassVar, Generic, Literal, ParamSpec, Protocol, TypeAlias, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, Literal, ParamSpec, Protocol, TypeAlias, TypeVar, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, JsonValue, PlainSerializer, WithJsonSchema
+from pydantic.json_schema import SkipJsonSchema
 
 __all__ = [
+    "FROM_PLAN",
     "Cause",
     "CauseKind",
     "Completed",
@@ -29,6 +31,7 @@ __all__ = [
     "NoOutputs",
     "Outcome",
     "Outputs",
+    "ReleasePart",
     "RunInfo",
     "Script",
     "Secret",
@@ -170,6 +173,23 @@ class Exported:
     """Marks an output that stages needing this one see as an environment variable of that name."""
 
     variable: str
+
+
+FROM_PLAN: Any = cast("Any", SkipJsonSchema)()
+"""Marks a field that the plan fills; `with:` has no such key."""
+
+
+class ReleasePart(BaseModel):
+    """What a stage must know of the release that it is a part of."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    target: str
+    """What the releases go to: `his` of `his@12`."""
+    namespace: str
+    """Where its releases are kept."""
+    number: int
+    """Which release it is, and the ticket by which runs are ordered: a lower one never goes over a higher one."""
 
 
 # -- secrets ---------------------------------------------------------------------------------------
@@ -317,6 +337,9 @@ class StageContext(Protocol):
     def publish(self, what: Literal["junit"], pattern: Glob) -> None:
         """Say where reports of a known sort will lie in the workspace when the stage ends."""
 
+    def warn(self, message: str) -> None:
+        """Tell people something that does not change the outcome; it stands at the end of the run too."""
+
 
 # -- what a kind is --------------------------------------------------------------------------------
 
@@ -347,7 +370,8 @@ class Stage(BaseModel, ABC, Generic[OutputsT]):
     """A kind of stage. Its docstring's first line is what `pipe kinds` prints; describe every field.
 
     A field named `into` is the folder of the workspace that the kind fills from outside: a run with such a
-    stage has a workspace of its own, and no two stages may fill the same folder.
+    stage has a workspace of its own, and no two stages may fill the same folder. A field named `release`, a
+    `ReleasePart` that the plan fills, makes its stages parts of the pipeline's `release:`.
     """
 
     model_config = ConfigDict(
@@ -357,6 +381,8 @@ class Stage(BaseModel, ABC, Generic[OutputsT]):
         coerce_numbers_to_str=True,
     )
 
+    inner: ClassVar[bool] = False
+    """The program makes its stages itself; a file cannot."""
     computes: ClassVar[bool] = False
     """It works on this machine's cores and takes one of `--jobs`; other kinds wait for somebody else's."""
     pool: ClassVar[tuple[str, int] | None] = None

@@ -195,15 +195,63 @@ def logs(run: str, stage: str, attempt: int | None, server: str, *, follow: bool
     return print_logs(run, stage, attempt or 0, server, follow=follow)
 
 
+namespace_option = click.option("-n", "--namespace", default="", help="Where the releases are kept.")
+context_option = click.option("--context", default="", help="The kubeconfig's context.")
+
+
 @pipe.command()
 @click.argument("before")
 @click.argument("after")
+@namespace_option
+@context_option
 @server_option
-def diff(before: str, after: str, server: str) -> int:
-    """Say what differs between two runs. Parameters, commits, tools, digests, ends, times."""
+def diff(before: str, after: str, server: str, **place: str) -> int:
+    """Say what differs between two runs, or two releases.
+
+    Of runs, as in `backend#11`: parameters, commits, tools, digests, ends, times. Of releases, as in `his@11`: images,
+    configuration, objects; of Secrets only which keys.
+    """
+    if "@" in before + after:
+        from runner.commands.releases import Where, diff_releases
+
+        return diff_releases(before, after, Where(**place))
     from runner.commands.diff import diff as compare
 
     return compare(before, after, server)
+
+
+@pipe.command()
+@click.argument("target", default="")
+@namespace_option
+@context_option
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+def releases(target: str, *, as_json: bool, **place: str) -> int:
+    """List the releases of TARGET. Which commit, who, why, and how each ended.
+
+    The cluster is the one of the kubeconfig that PIPE_KUBECONFIG names, else that of the newest run here.
+    """
+    from runner.commands.releases import Where, list_releases
+
+    return list_releases(target, Where(**place), as_json=as_json)
+
+
+@pipe.command()
+@click.argument("release", default="")
+@click.option("--service", default="", metavar="NAME", help="Only this deploy: a leaf, or its key.")
+@click.option("--past-irreversible", is_flag=True, help="Also over stages that cannot be undone.")
+@namespace_option
+@context_option
+@output_option
+@click.pass_obj
+def rollback(guardian: Guardian | None, /, *, namespace: str, context: str, **words: Any) -> int:
+    """Put RELEASE back, images and configuration. It is `his@11`; else the last good one before the newest.
+
+    That is a run and a release of its own. Runs that began before it deploy nothing any more.
+    """
+    from runner.commands.releases import Wanted, Where
+    from runner.commands.releases import rollback as go_back
+
+    return go_back(Wanted(guardian=guardian, **words), Where(namespace, context))
 
 
 @pipe.command()

@@ -354,7 +354,7 @@ class Engine:
         """Start what can start and end what never will."""
         wave = self._wave
         for leaf, never in wave.schedule.ready():
-            stop = wave.stop or wave.stopped_stages.get(leaf.stage)
+            stop = self._stop_for(leaf)
             cause = never or (_condition(leaf, leaf.never) if leaf.never else None)
             if stop and (self._cancel or not cause):
                 self._finish(leaf, Result(stop.outcome, stop.cause))
@@ -363,6 +363,12 @@ class Engine:
             else:
                 control = wave.controls[leaf.name] = Control()
                 tasks.start_soon(self._run_leaf, leaf, control, tasks)
+
+    def _stop_for(self, leaf: Leaf) -> Interrupt | None:
+        """Why a leaf may not start any more. Only the end of the run itself stops one that closes what others began."""
+        if leaf.closes:
+            return self._cancel or self._late
+        return self._wave.stop or self._wave.stopped_stages.get(leaf.stage)
 
     # -- one leaf ----------------------------------------------------------------------------------
 
@@ -415,7 +421,7 @@ class Engine:
             return result
         if not leaf.retry.repeats(result.cause.kind):
             kind = result.cause.kind.value
-            if kind in ("user", "timeout"):
+            if kind in ("user", "timeout") and not leaf.closes:
                 hint = f"not tried again: `retry:` is for {', '.join(leaf.retry.on)} unless `on:` names {kind} too"
                 self.journal.append(events.RunWarned(hint, leaf.name))
             return result
@@ -454,7 +460,10 @@ class Engine:
         cause = Cause(CauseKind.CANCELLED_BY, f"cancelled because {leaf.name} failed", (leaf.name,))
         interrupt = Interrupt(Outcome.CANCELLED, cause)
         if self._request.fail_fast:
-            self._stop_all(interrupt)
+            self._wave.stop = self._wave.stop or interrupt
+            self._wave.halt(
+                [name for name in self._running() if not self._wave.schedule.leaves[name].closes], interrupt
+            )
         elif leaf.fail_fast:
             wave = self._wave
             wave.stopped_stages[leaf.stage] = interrupt

@@ -9,7 +9,7 @@ from runner.guardian import Guardian, guard, leave
 
 __all__ = ["main"]
 
-_GUARDED = frozenset({"run", "resume", "rerun"})
+_GUARDED = frozenset({"run", "resume", "rerun", "rollback"})
 
 
 def main() -> NoReturn:

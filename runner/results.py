@@ -50,6 +50,8 @@ class Results:
     def _given_by(self, source: str, output: str) -> JsonValue:
         if output == "outcome":
             return self._outcome_of(source).value
+        if output == "end":
+            return self._end_of(source)
         outputs = self.state.leaf(source).outputs
         if output in outputs:
             return outputs[output]
@@ -64,6 +66,12 @@ class Results:
         names = [leaf.name for leaf in self.plan.leaves if source in (leaf.name, leaf.stage)]
         leaves = (self.state.leaves.get(name) for name in names)
         return worst(leaf.outcome for leaf in leaves if leaf and leaf.outcome)
+
+    def _end_of(self, source: str) -> JsonValue:
+        """How a leaf ended and why; no file can name it, the plan does."""
+        leaf = self.state.leaf(source)
+        why = {"kind": leaf.cause.kind.value, "message": leaf.cause.message} if leaf.cause else {}
+        return {"outcome": leaf.outcome.value if leaf.outcome else "", **why}
 
     def exports(self, leaf: Leaf) -> dict[str, str]:
         """Variables from the outputs of all leaves upstream; one that two of them give differently is unset."""

@@ -28,7 +28,10 @@ _OURS: Final = {
     "npm": "stages.npm:Npm",
     "probe": "stages.probe:Probe",
     "push": "stages.push:Push",
+    "release": "stages.release:Release",
+    "rollback": "stages.rollback:Rollback",
     "shell": "stages.shell:Shell",
+    "ticket": "stages.ticket:Ticket",
 }
 
 

@@ -1,16 +1,19 @@
 """`uses: deploy`: apply manifests to a Kubernetes cluster and wait until the rollout is really done."""
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from datetime import timedelta
 from typing import Annotated, ClassVar
 
 from pydantic import Field, JsonValue
 
 from pipeline.stage import (
+    FROM_PLAN,
     Duration,
     Glob,
     Login,
     Outputs,
+    ReleasePart,
     SecretName,
     SecretRef,
     Settled,
@@ -22,8 +25,10 @@ from pipeline.stage import (
 from stages.clients.kubernetes.access import connect
 from stages.clients.kubernetes.api import Cluster
 from stages.clients.kubernetes.apply import annotate, assign_namespaces, check, make_namespaces, write, written
+from stages.clients.kubernetes.config import mark_config
 from stages.clients.kubernetes.files import find_manifests
 from stages.clients.kubernetes.images import replace_images
+from stages.clients.kubernetes.ledger import Deploying, deploying
 from stages.clients.kubernetes.manifests import Manifest, read_manifests
 from stages.clients.kubernetes.objects import Object, Ref, dig
 from stages.clients.kubernetes.order import CRD, batches
@@ -68,6 +73,8 @@ class Deploy(Stage[DeployOutputs]):
     """Which variables manifests may use: all, none, or these alone."""
     annotations: Mapping[str, str] = Field(default_factory=dict)
     """Put on every object."""
+    release: Annotated[ReleasePart | None, FROM_PLAN] = None
+    """The release that this deploy is a part of."""
 
     computes: ClassVar[bool] = False
     pool: ClassVar[tuple[str, int] | None] = ("deploy", 50)
@@ -78,10 +85,11 @@ class Deploy(Stage[DeployOutputs]):
         manifests = await ctx.call(self._read, ctx)
         async with await connect(ctx, self.secret, self.context) as cluster:
             try:
-                applied = await self._apply(ctx, cluster, manifests)
-                await ctx.tool("kubernetes", cluster.tell_version)
-                await wait_until_done(ctx, cluster, applied, self.wait.total_seconds())
-                return await _outputs(cluster, manifests)
+                async with deploying(ctx, cluster, self.release) if self.release else nullcontext() as part:
+                    applied = await self._apply(ctx, cluster, manifests, part)
+                    await ctx.tool("kubernetes", cluster.tell_version)
+                    await wait_until_done(ctx, cluster, applied, self.wait.total_seconds())
+                    return await _outputs(cluster, manifests)
             except ApiError as error:
                 raise answered_no(error, cluster.transport.credentials) from error
 
@@ -99,6 +107,7 @@ class Deploy(Stage[DeployOutputs]):
         manifests = read_manifests(texts, self._variables(ctx))
         replace_images([manifest.object for manifest in manifests], self.images)
         annotate(manifests, ctx.run.id, self.annotations)
+        mark_config([manifest.object for manifest in manifests], self.namespace)
         return manifests
 
     def _variables(self, ctx: StageContext) -> Variables:
@@ -106,12 +115,18 @@ class Deploy(Stage[DeployOutputs]):
             return Variables(ctx.manifest_env, None if self.substitute else frozenset())
         return Variables(ctx.manifest_env, frozenset(self.substitute))
 
-    async def _apply(self, ctx: StageContext, cluster: Cluster, manifests: list[Manifest]) -> list[Object]:
+    async def _apply(
+        self, ctx: StageContext, cluster: Cluster, manifests: list[Manifest], part: Deploying | None
+    ) -> list[Object]:
         await assign_namespaces(cluster, manifests, self.namespace)
         ctx.progress(f"checking {len(manifests)} objects at {cluster.server}")
         await make_namespaces(ctx, cluster, manifests)
-        for note in await check(cluster, manifests):
+        checked = await check(cluster, manifests)
+        for note in checked.notes:
             ctx.log(note)
+        guard = part.guard(checked.seen) if part else None
+        if part and guard:
+            await part.begin(manifests, guard)
         if self.pull_secret:
             login = ctx.secret(self.pull_secret)
             if isinstance(login, Login):
@@ -119,7 +134,7 @@ class Deploy(Stage[DeployOutputs]):
         applied: list[Object] = []
         for name, batch in batches(manifests):
             ctx.progress(f"applying {name}")
-            objects = await write(ctx, cluster, name, batch)
+            objects = await write(ctx, cluster, name, batch, guard)
             applied += objects
             definitions = [each for each in objects if each["kind"] == CRD]
             await wait_until_done(ctx, cluster, definitions, self.wait.total_seconds())

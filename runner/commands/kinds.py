@@ -9,7 +9,7 @@ from pydantic_core import PydanticUndefined
 
 from pipeline.describe import describe
 from pipeline.schema import schema
-from pipeline.stage import Outputs, Stage, duration_text
+from pipeline.stage import FROM_PLAN, Outputs, Stage, duration_text
 from stages.catalog import installed, kind, names
 
 __all__ = ["print_schema", "show"]
@@ -18,8 +18,9 @@ __all__ = ["print_schema", "show"]
 def show(name: str | None) -> int:
     """Print all kinds with their first sentence, or one with its fields and outputs."""
     if name is None:
-        width = max(map(len, names()))
-        for each in names():
+        written = [each for each in names() if not kind(each).inner]
+        width = max(map(len, written))
+        for each in written:
             click.echo(f"{each:{width}}  {_first_line(kind(each))}")
     else:
         click.echo("\n".join(_described(name, kind(name))))
@@ -40,7 +41,8 @@ def _described(name: str, of: type[Stage[Outputs]]) -> Iterator[str]:
     yield f"uses: {name}"
     yield f"  {_first_line(of)}"
     yield "with:"
-    for field_name, field in describe(of).model_fields.items():
+    fields = {name: field for name, field in describe(of).model_fields.items() if FROM_PLAN not in field.metadata}
+    for field_name, field in fields.items():
         must = " (required)" if field.is_required() else ""
         default = _as_written(field.default)
         given = f" (default: {default})" if default else ""

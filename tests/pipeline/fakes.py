@@ -11,9 +11,11 @@ from pipeline.plan import Leaf, Plan, RunIdentity, Trigger
 from pipeline.resolve import resolve
 from pipeline.source import load
 from pipeline.stage import (
+    FROM_PLAN,
     Duration,
     NoOutputs,
     Outputs,
+    ReleasePart,
     Script,
     ScriptMark,
     SecretName,
@@ -109,6 +111,37 @@ class Deploy(_Fake, Stage[NoOutputs]):
     wait: Duration | None = None
     substitute: bool | tuple[str, ...] = True
     annotations: Mapping[str, str] = {}
+    release: Annotated[ReleasePart | None, FROM_PLAN] = None
+
+
+class TicketOutputs(Outputs):
+    number: int
+
+
+class Ticket(_Fake, Stage[TicketOutputs]):
+    """Draw a number."""
+
+    inner: ClassVar[bool] = True
+    target: str
+    namespace: str
+    secret: str | None = None
+    parts: tuple[str, ...] = ()
+    why: str = ""
+    by: str = ""
+
+
+class Release(_Fake, Stage[NoOutputs]):
+    """Close a release."""
+
+    inner: ClassVar[bool] = True
+    target: str
+    namespace: str
+    secret: str | None = None
+    number: int
+    on_failure: str
+    parts: Mapping[str, Any]
+    allowed: tuple[str, ...] = ()
+    irreversible: Mapping[str, Any] = {}
 
 
 class Npm(_Fake, Stage[NoOutputs]):
@@ -142,7 +175,9 @@ KINDS: dict[str, Any] = {
     "maven": Maven,
     "npm": Npm,
     "push": Push,
+    "release": Release,
     "shell": Shell,
+    "ticket": Ticket,
 }
 
 

@@ -81,7 +81,6 @@ def test_a_program_with_arguments_is_a_script_too() -> None:
 # -- not built yet ---------------------------------------------------------------------------------
 
 UNBUILT: list[tuple[str, list[str]]] = [
-    ("release: {on_failure: rollback}", ["1:1 `release:` is not built yet"]),
     ("defaults: {silence: 5m, executor: {image: x}}", [
         "1:25 `executor:` is not built yet",
     ]),
@@ -162,7 +161,7 @@ def test_an_approval_is_checked_and_refused_and_its_values_are_known() -> None:
 PAGES = Path(__file__).parent / "pages"
 EXPECTED = {
     "approvals": ["reports", "uses: approval", "uses: approval"],
-    "backend": ["release"],
+    "backend": [],
     "frontend": [],
     "matrix": [
         *("executor", "artifacts", "executor", "takes"),

@@ -179,6 +179,26 @@ async def test_fail_fast_of_a_stage_cancels_its_own_leaves_only(tmp_path: Path) 
     }
 
 
+async def test_what_closes_others_runs_although_a_failure_stopped_the_rest_and_never_after_a_cancel(
+    tmp_path: Path,
+) -> None:
+    ended = [need("a", word="ended"), need("b", word="ended")]
+    closing = probe("close", needs=ended, options={"closes": True})
+    leaves = [probe("a", sleep="100ms", fail="no"), probe("b", sleep="20s"), closing]
+    done = await run(tmp_path / "failed", *leaves, fail_fast=True)
+    assert done.outcomes() == {"a": "failed", "b": "cancelled", "close": "succeeded"}
+    async with started(tmp_path / "cancelled", *leaves) as under_way:
+        await until_started(under_way, "b")
+        under_way.engine.cancel("SIGINT")
+    assert under_way["close"].outcome is Outcome.CANCELLED
+
+
+async def test_a_failure_elsewhere_does_not_stop_what_closes_others(tmp_path: Path) -> None:
+    closing = probe("close", sleep="400ms", options={"closes": True})
+    done = await run(tmp_path, closing, probe("late", sleep="100ms", fail="no"), fail_fast=True)
+    assert done.outcomes() == {"close": "succeeded", "late": "failed"}
+
+
 async def test_fail_fast_does_not_cut_an_effect_in_half(tmp_path: Path) -> None:
     done = await run(
         tmp_path,
@@ -241,6 +261,14 @@ async def test_an_intent_without_proof_is_settled_before_the_next_attempt(
         under_way.engine.journal.append(events.EffectIntended("a", 0, "probe 1", {"number": 1}))
     written = under_way.workspace / "made"
     assert (written.read_text() if written.exists() else "") == made
+
+
+async def test_a_plan_can_hand_a_leaf_how_another_ended_and_why(tmp_path: Path) -> None:
+    told = probe("told", needs=[need("a", word="ended")], log={"$": ["ended: ", {"ref": "stages.a.outcome"}]})
+    told = told.model_copy(update={"references": {"stages.a.outcome": ("a", "outcome"), "end": ("a", "end")}})
+    done = await run(tmp_path, probe("a", fail="no way"), told)
+    assert done.log("told") == "ended: failed\n"
+    assert done.engine._results.value(told, "end") == {"outcome": "failed", "kind": "user", "message": "no way"}
 
 
 # -- values ----------------------------------------------------------------------------------------

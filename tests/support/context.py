@@ -78,6 +78,7 @@ class FakeContext:
     effects: list[FakeEffect] = field(default_factory=list)
     published: list[tuple[str, str]] = field(default_factory=list)
     runs: list[Run] = field(default_factory=list)
+    warned: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         for path in (self.workspace, self.cache):
@@ -169,6 +170,10 @@ class FakeContext:
 
     async def tool(self, name: str, ask: Callable[[], Awaitable[str]]) -> None:
         self.facts[f"tool {name}"] = await ask()
+
+    def warn(self, message: str) -> None:
+        self.log(f"warning: {message}")
+        self.warned.append(message)
 
     def publish(self, what: Literal["junit"], pattern: Glob) -> None:
         self.published.append((what, pattern))

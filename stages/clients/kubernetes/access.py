@@ -20,7 +20,7 @@ from pipeline.stage import CauseKind, SecretFile, StageContext, StageFailed
 from stages.clients.kubernetes.api import Cluster
 from stages.clients.kubernetes.transport import Transport
 
-__all__ = ["connect"]
+__all__ = ["cluster_at", "connect"]
 
 _VARIABLE = "PIPE_KUBECONFIG"
 _IN_CLUSTER = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
@@ -50,6 +50,14 @@ async def connect(ctx: StageContext, secret: str, context: str) -> Cluster:
     """
     source = _source(ctx, secret)
     return await ctx.call(_cluster, source, context)
+
+
+def cluster_at(path: Path, label: str, context: str = "") -> Cluster:
+    """A client for the cluster of a kubeconfig, for commands that no stage runs; blocks.
+
+    `label` is what messages call the kubeconfig. Raises StageFailed if it is wrong.
+    """
+    return _cluster(_Source(path, label), context)
 
 
 def _source(ctx: StageContext, secret: str) -> _Source:

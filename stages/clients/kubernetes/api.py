@@ -176,10 +176,18 @@ class Cluster:
         ref = identity(thing)
         return await self._json(Request("PUT", await self._path(ref), f"update {ref}", (_MANAGED,), thing))
 
-    async def delete(self, ref: Ref) -> None:
-        """Delete an object, its dependants in the background; fine if there is none."""
+    async def merge(self, ref: Ref, changes: Object) -> Object:
+        """Change some fields of an object, whatever the others are: a JSON merge patch (RFC 7386)."""
+        content = "application/merge-patch+json"
+        path = await self._path(ref)
+        return await self._json(Request("PATCH", path, f"patch {ref}", (_MANAGED,), changes, content))
+
+    async def delete(self, ref: Ref, uid: str = "") -> None:
+        """Delete an object, its dependants in the background; fine if there is none. `uid`: this very one, else 409."""
+        options: Object = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}
+        body = {**options, "preconditions": {"uid": uid}} if uid else options
         try:
-            await self._json(Request("DELETE", await self._path(ref), f"delete {ref}"))
+            await self._json(Request("DELETE", await self._path(ref), f"delete {ref}", body=body))
         except ApiError as error:
             if error.status != 404:
                 raise

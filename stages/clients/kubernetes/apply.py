@@ -3,7 +3,8 @@
 Server-side apply, field manager `pipe`, never by force: what belongs to somebody else is a refusal, not a prize.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import anyio
 from pydantic import JsonValue
@@ -17,10 +18,62 @@ from stages.clients.kubernetes.refusals import explain
 from stages.clients.kubernetes.together import together
 from stages.clients.kubernetes.transport import ApiError
 
-__all__ = ["annotate", "assign_namespaces", "check", "intent", "make_namespaces", "proof", "write", "written"]
+__all__ = [
+    "Guard",
+    "annotate",
+    "assign_namespaces",
+    "check",
+    "intent",
+    "make_namespace",
+    "make_namespaces",
+    "proof",
+    "write",
+    "written",
+]
 
 _TRIES = 3
+_GUARDED_TRIES = 8
+"""A guarded write also loses against controllers that only change a status."""
+_NEVER = "1"
+"""A version that no object has: an apply with it makes an object, and conflicts with any that is there."""
 _LOOKS, _PAUSE = 40, 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """Holds writes to what was seen while nobody else could write: uid and version of each object, None: not there.
+
+    Server-side apply refuses a body whose `resourceVersion` is not the object's, and one with the `uid` of an object
+    that is gone; so a process that stood still and wakes up behind somebody else's writes changes nothing.
+    """
+
+    ensure: Callable[[], Awaitable[None]]
+    """Returns when nobody else may write, else raises."""
+    seen: dict[Ref, tuple[str, str] | None] = field(default_factory=dict)
+
+    def is_new(self, ref: Ref) -> bool:
+        """Whether it was not there."""
+        return self.seen.get(ref) is None
+
+    def take_in(self, ref: Ref, thing: Object) -> None:
+        """Note an object as a dry run returned it: with its version if it is there, else without one."""
+        version = thing["metadata"].get("resourceVersion")
+        self.seen[ref] = (thing["metadata"]["uid"], version) if version else None
+
+    async def pinned(self, cluster: Cluster, manifest: Manifest) -> Manifest:
+        """The manifest for the version that was seen, or that is seen now if nobody has looked yet."""
+        if manifest.ref not in self.seen:
+            await self.look_again(cluster, manifest.ref)
+        found = self.seen[manifest.ref]
+        pins = {"uid": found[0], "resourceVersion": found[1]} if found else {"resourceVersion": _NEVER}
+        metadata = {**manifest.object["metadata"], **pins}
+        return replace(manifest, object={**manifest.object, "metadata": metadata})
+
+    async def look_again(self, cluster: Cluster, ref: Ref) -> None:
+        """See what is there now; the look counts because the hold is asked for after it."""
+        found = await cluster.get(ref)
+        await self.ensure()
+        self.seen[ref] = (found["metadata"]["uid"], found["metadata"]["resourceVersion"]) if found else None
 
 
 async def assign_namespaces(cluster: Cluster, manifests: Sequence[Manifest], namespace: str) -> None:
@@ -80,12 +133,17 @@ async def make_namespaces(ctx: StageContext, cluster: Cluster, manifests: Sequen
     """
     described = {each.ref.name: each for each in manifests if each.ref.kind == "Namespace"}
     for name in sorted({each.ref.namespace for each in manifests} - {""}):
-        if await _has_namespace(cluster, name):
-            continue
-        manifest = described.get(name) or Manifest(_namespace(name, ctx.run.id), "made by pipe", 0)
-        await check(cluster, [manifest])
-        ctx.log(f"making the namespace {name}")
-        await write(ctx, cluster, f"namespace {name}", [manifest])
+        await make_namespace(ctx, cluster, name, described.get(name))
+
+
+async def make_namespace(ctx: StageContext, cluster: Cluster, name: str, described: Manifest | None = None) -> None:
+    """Make one namespace if it is missing; raises as `make_namespaces`."""
+    if await _has_namespace(cluster, name):
+        return
+    manifest = described or Manifest(_namespace(name, ctx.run.id), "made by pipe", 0)
+    await check(cluster, [manifest])
+    ctx.log(f"making the namespace {name}")
+    await write(ctx, cluster, f"namespace {name}", [manifest])
 
 
 async def _has_namespace(cluster: Cluster, name: str) -> bool:
@@ -106,28 +164,37 @@ def _namespace(name: str, run: str) -> Object:
     return {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}
 
 
-async def check(cluster: Cluster, manifests: Sequence[Manifest]) -> list[str]:
-    """Dry-run every object at the cluster, so that a refusal comes before the first write.
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What a dry run said."""
 
-    Returns:
-        Words on those that cannot be checked yet, because what they need is part of the same deploy.
+    seen: Mapping[Ref, Object]
+    """The objects as they would be, with the version that they have now; none if they are not there."""
+    notes: Sequence[str] = ()
+    """Words on those that cannot be checked yet, because what they need is part of the same deploy."""
+
+
+async def check(cluster: Cluster, manifests: Sequence[Manifest]) -> Checked:
+    """Dry-run every object at the cluster, so that a refusal comes before the first write.
 
     Raises:
         StageFailed: (config) with all refusals as a table.
     """
 
-    async def one(manifest: Manifest) -> str | ApiError | None:
+    async def one(manifest: Manifest) -> str | ApiError | Applied:
         ref = manifest.ref
         if await cluster.resource(ref.api_version, ref.kind) is None:
             return f"{ref} is not checkable: its definition is part of this deploy"
         answer = await _apply(cluster, manifest, dry_run=True)
         if isinstance(answer, ApiError) and (need := _unmet(answer, manifests)):
             return f"{ref} is not checkable: it needs {need}, which is part of this deploy"
-        return answer if isinstance(answer, ApiError) else None
+        return answer
 
     results = await together(one, manifests)
     _raise_refused(manifests, results)
-    return [result for result in results if isinstance(result, str)]
+    pairs = zip(manifests, results, strict=True)
+    seen = {manifest.ref: result.object for manifest, result in pairs if isinstance(result, Applied)}
+    return Checked(seen, [result for result in results if isinstance(result, str)])
 
 
 def _unmet(error: ApiError, manifests: Sequence[Manifest]) -> Ref | None:
@@ -136,8 +203,12 @@ def _unmet(error: ApiError, manifests: Sequence[Manifest]) -> Ref | None:
     return next((ref for ref in refs if f'"{ref.name}" not found' in error.message), None)
 
 
-async def write(ctx: StageContext, cluster: Cluster, name: str, manifests: Sequence[Manifest]) -> list[Object]:
+async def write(
+    ctx: StageContext, cluster: Cluster, name: str, manifests: Sequence[Manifest], guard: Guard | None = None
+) -> list[Object]:
     """Apply a batch as one effect: a cancel waits until it is through. The objects as the cluster has them now.
+
+    `guard` holds the writes to what was seen.
 
     Raises:
         StageFailed: (config) with a table of those that were refused; the others are applied.
@@ -145,9 +216,11 @@ async def write(ctx: StageContext, cluster: Cluster, name: str, manifests: Seque
     refs = [manifest.ref for manifest in manifests]
     await _until_known(cluster, refs)
     async with ctx.effect(f"apply {name}", intent(cluster, refs)) as effect:
-        answers = await together(lambda each: _apply(cluster, each, dry_run=False), manifests)
+        answers = await together(lambda each: _write_one(cluster, each, guard), manifests)
         applied = [answer for answer in answers if isinstance(answer, Applied)]
         effect.proof(proof([each.object for each in applied]))
+    if guard:
+        await _confirm(cluster, guard, applied)
     for warning in dict.fromkeys(warning for each in applied for warning in each.warnings):
         ctx.log(f"the cluster warns: {warning}")
     _raise_refused(manifests, answers)
@@ -190,6 +263,35 @@ async def _apply(cluster: Cluster, manifest: Manifest, *, dry_run: bool) -> Appl
         return await cluster.apply(manifest.object, dry_run=dry_run)
     except ApiError as error:
         return error
+
+
+async def _write_one(cluster: Cluster, manifest: Manifest, guard: Guard | None) -> Applied | ApiError:
+    if guard is None:
+        return await _apply(cluster, manifest, dry_run=False)
+    for _ in range(_GUARDED_TRIES - 1):
+        try:
+            return await cluster.apply((await guard.pinned(cluster, manifest)).object)
+        except ApiError as error:
+            if error.status != 409 or error.causes:
+                return error
+        await guard.look_again(cluster, manifest.ref)
+    try:
+        return await cluster.apply((await guard.pinned(cluster, manifest)).object)
+    except ApiError as error:
+        return error
+
+
+async def _confirm(cluster: Cluster, guard: Guard, applied: Sequence[Applied]) -> None:
+    """See that nobody took over while the batch was written; what only we have is taken back then.
+
+    No version holds back an object that nobody else makes, so that is the one write that has to be undone.
+    """
+    try:
+        await guard.ensure()
+    except StageFailed:
+        made = [each.object for each in applied if guard.is_new(identity(each.object))]
+        await together(lambda thing: cluster.delete(identity(thing), thing["metadata"]["uid"]), made)
+        raise
 
 
 def _raise_refused(manifests: Sequence[Manifest], results: Sequence[object]) -> None:

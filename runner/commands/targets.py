@@ -1,0 +1,87 @@
+"""Where a target is: in which cluster and namespace its releases are kept, as somebody says or as a run knows."""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.errors import PipeError
+from pipeline.plan import Leaf, Plan, SecretSource
+from pipeline.stage import SecretFile
+from runner.plans import read_plan
+from runner.secrets import find_secrets
+from runner.store import Store
+
+__all__ = ["Place", "place_of", "split_release"]
+
+_VARIABLE = "PIPE_KUBECONFIG"
+_RELEASE = re.compile(r"(?P<target>[a-z0-9-]+)(?:@(?P<number>[1-9][0-9]*))?")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A target as far as it is known; an empty namespace is looked for in the cluster."""
+
+    target: str
+    namespace: str
+    kubeconfig: Path
+    label: str
+    """What messages call the kubeconfig."""
+    context: str = ""
+    secret: str = ""
+    """The name of the secret that the kubeconfig is; empty: `PIPE_KUBECONFIG` names it."""
+    source: SecretSource | None = None
+
+
+def split_release(words: str) -> tuple[str, int]:
+    """`his@12` or `his`: the target and the number, 0 if there is none.
+
+    Raises:
+        PipeError: it is neither.
+    """
+    match = _RELEASE.fullmatch(words)
+    if match is None:
+        raise PipeError(f"'{words}' is no release: write TARGET@NUMBER, as in his@12")
+    return match["target"], int(match["number"] or 0)
+
+
+def place_of(target: str, namespace: str, context: str, environ: Mapping[str, str], store: Store) -> Place:
+    """Where a target is; without a name that of the newest run that released something.
+
+    The kubeconfig is the one that `PIPE_KUBECONFIG` names, else that of the run, where its secret can be found.
+
+    Raises:
+        PipeError: nothing says where.
+    """
+    plan, ticket = next(_released(store, target), (None, None))
+    named = environ.get(_VARIABLE)
+    target = target or (str(ticket.fields["target"]) if ticket else "")
+    namespace = namespace or (str(ticket.fields["namespace"]) if ticket else "")
+    if named:
+        return Place(target, namespace, Path(named).expanduser(), f"the kubeconfig that {_VARIABLE} names", context)
+    if plan and ticket and (secret := str(ticket.fields.get("secret") or "")):
+        found = _secret(plan, ticket, secret, environ, store)
+        context = context or str(ticket.fields.get("context") or "")
+        label = f"the kubeconfig of secret '{secret}'"
+        return Place(target, namespace, found, label, context, secret, plan.secrets[secret])
+    raise PipeError(f"no cluster is named: set {_VARIABLE} to the path of a kubeconfig")
+
+
+def _released(store: Store, target: str) -> Iterator[tuple[Plan, Leaf]]:
+    """The runs with a release to the target, the newest first, each with the leaf that draws its number."""
+    for _, _, folder in store.runs():
+        try:
+            plan = read_plan(folder)
+        except PipeError:
+            continue
+        for leaf in plan.leaves:
+            if leaf.uses in ("ticket", "rollback") and target in ("", leaf.fields.get("target")):
+                yield plan, leaf
+
+
+def _secret(plan: Plan, leaf: Leaf, name: str, environ: Mapping[str, str], store: Store) -> Path:
+    only = plan.model_copy(update={"leaves": (leaf,), "finally_": ()})
+    value = find_secrets(only, environ, store.path).get(name)
+    if not isinstance(value, SecretFile):
+        raise PipeError(f"the secret '{name}' is no file, so it is no kubeconfig")
+    return value.path

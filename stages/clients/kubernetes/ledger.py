@@ -1,0 +1,249 @@
+"""The releases of one target, as Secrets in the cluster: the head first, then the parts, then how it ended.
+
+Whoever dies in between leaves a head without an end and the parts that were begun, which is what happened.
+"""
+
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import anyio
+
+from pipeline.stage import ReleasePart, StageContext, StageErrored, StageFailed
+from stages.clients.kubernetes.api import Cluster, Collection
+from stages.clients.kubernetes.apply import Guard, intent, proof
+from stages.clients.kubernetes.fence import Tenure, tenure
+from stages.clients.kubernetes.manifests import Manifest
+from stages.clients.kubernetes.objects import Object, Ref, identity
+from stages.clients.kubernetes.records import (
+    KIND,
+    NUMBER,
+    TARGET,
+    Head,
+    Part,
+    end_of_part,
+    now,
+    read_head,
+    read_parts,
+    write_head,
+    write_part,
+)
+from stages.clients.kubernetes.together import together
+from stages.clients.kubernetes.transport import ApiError
+
+__all__ = ["KEPT", "Deploying", "Ledger", "deploying"]
+
+KEPT = 20
+"""How many releases of a target are kept; of older ones the parts that are still deployed."""
+_TRIES = 20
+_LAST_WORDS = 3.0
+"""Seconds that a deploy may take to say how it ended when it is cancelled."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """The records of one target. Every method raises what `Transport.send` does."""
+
+    cluster: Cluster
+    namespace: str
+    target: str
+
+    @staticmethod
+    def of(cluster: Cluster, release: ReleasePart) -> "Ledger":
+        """The one that a release stands in."""
+        return Ledger(cluster, release.namespace, release.target)
+
+    async def heads(self) -> dict[int, Head]:
+        """All releases by number, the oldest first."""
+        found = [read_head(secret) for secret in await self._secrets("head")]
+        return {head.number: head for head in sorted(found, key=lambda head: head.number)}
+
+    async def parts(self, numbers: Iterable[int]) -> list[Part]:
+        """The parts of these releases, in the order in which they were begun."""
+        wanted = sorted(set(numbers))
+        return read_parts(await self._secrets("part", wanted)) if wanted else []
+
+    async def open(self, head: Head) -> None:
+        """Write a head; fine if it is there already."""
+        try:
+            await self.cluster.create(write_head(head, self.namespace))
+        except ApiError as error:
+            if error.status != 409:
+                raise
+
+    async def change(self, number: int, **changes: Any) -> Head:
+        """Change a head by compare-and-swap, so that of two who end it none is lost.
+
+        Raises:
+            StageErrored: it is gone, or others change it all the time.
+        """
+        name = f"pipe-release.{self.target}.{number}"
+        for _ in range(_TRIES):
+            secret = await self.cluster.get(Ref("v1", "Secret", self.namespace, name))
+            if secret is None:
+                break
+            head = read_head(secret).model_copy(update=changes)
+            try:
+                await self.cluster.replace(write_head(head, self.namespace, secret["metadata"]["resourceVersion"]))
+            except ApiError as error:
+                if error.status != 409:
+                    raise
+            else:
+                return head
+        raise StageErrored(f"the record of {self.target}@{number} is gone from {self.namespace}, or cannot be changed")
+
+    async def close(self, number: int, outcome: str, message: str = "", **changes: Any) -> Head:
+        """Say how a release ended."""
+        return await self.change(number, outcome=outcome, message=message, ended=now(), **changes)
+
+    async def write(self, secrets: Iterable[Object]) -> list[Object]:
+        """Write the Secrets of a part, also over those of an earlier attempt."""
+        return await together(self._write, secrets)
+
+    async def forget(self, heads: Mapping[int, Head]) -> None:
+        """Delete what is older than the newest releases that have ended, but no part that one of those holds."""
+        oldest = min(sorted(number for number, head in heads.items() if head.outcome)[-KEPT:], default=0)
+        gone = [number for number in heads if number < oldest]
+        if not gone:
+            return
+        needed = {each for number, head in heads.items() if number >= oldest for each in head.state.items()}
+        parts = [part for part in await self._secrets("part", gone) if not _needed(part, needed)]
+        heads_gone = [Ref("v1", "Secret", self.namespace, f"pipe-release.{self.target}.{number}") for number in gone]
+        await together(self.cluster.delete, [*map(identity, parts), *heads_gone])
+
+    async def _write(self, secret: Object) -> Object:
+        try:
+            return await self.cluster.create(secret)
+        except ApiError as error:
+            if error.status != 409:
+                raise
+        return await self.cluster.replace(secret)
+
+    async def _secrets(self, kind: str, numbers: Iterable[int] = ()) -> list[Object]:
+        words = [f"{TARGET}={self.target}", f"{KIND}={kind}"]
+        if numbers:
+            words.append(f"{NUMBER} in ({','.join(map(str, numbers))})")
+        found, _ = await self.cluster.items(Collection("v1", "Secret", self.namespace, ",".join(words)))
+        return found
+
+
+def _needed(secret: Object, needed: set[tuple[str, int]]) -> bool:
+    part = read_parts([secret])
+    return bool(part) and (part[0].name, part[0].number) in needed
+
+
+# -- one deploy of a release -----------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Deploying:
+    """A deploy while it is part of a release: it may write while the run holds the target, over what it has seen."""
+
+    ctx: StageContext
+    ledger: Ledger
+    held: Tenure
+    head: Head
+    part: Part
+
+    def guard(self, seen: Mapping[Ref, Object]) -> Guard:
+        """What holds its writes to the versions that were seen under the Lease."""
+        guard = Guard(self._ensure)
+        for ref, thing in seen.items():
+            guard.take_in(ref, thing)
+        return guard
+
+    async def _ensure(self) -> None:
+        await self.held.ensure(self.ledger.cluster)
+
+    async def begin(self, manifests: Iterable[Manifest], guard: Guard) -> None:
+        """Keep what is about to be applied, and which of it was not there before."""
+        objects = tuple(manifest.object for manifest in manifests)
+        refs = [identity(thing) for thing in objects]
+        created = tuple((ref.api_version, ref.kind, ref.namespace, ref.name) for ref in refs if guard.is_new(ref))
+        before = self.part.created
+        self.part = self.part.model_copy(update={"objects": objects, "created": tuple(dict.fromkeys(before + created))})
+        secrets = write_part(self.part, self.head, self.ledger.namespace)
+        self.part = self.part.model_copy(update={"pieces": len(secrets)})
+        names = intent(self.ledger.cluster, [identity(secret) for secret in secrets])
+        async with self.ctx.effect(f"record {self.head.name}", names) as effect:
+            effect.proof(proof(await self.ledger.write(secrets)))
+
+    async def end(self, outcome: str, message: str = "") -> None:
+        """Say how the deploy ended, if it has begun to write."""
+        if not self.part.objects:
+            return
+        self.part = self.part.model_copy(update={"outcome": outcome, "message": message})
+        (first, *_) = write_part(self.part, self.head, self.ledger.namespace)
+        await self.ledger.cluster.merge(identity(first), end_of_part(self.part))
+
+
+@asynccontextmanager
+async def deploying(ctx: StageContext, cluster: Cluster, release: ReleasePart) -> AsyncIterator[Deploying]:
+    """Make a deploy part of a release: under the Lease, and with its end on record however it ends."""
+    async with tenure(ctx, cluster, release) as held:
+        ledger = Ledger.of(cluster, release)
+        head = Head(target=release.target, number=release.number, run="", run_id=ctx.run.id)
+        earlier = await _earlier(ledger, ctx, release)
+        part = Part(name=ctx.run.stage, number=release.number, run_id=ctx.run.id, created=earlier)
+        doing = Deploying(ctx, ledger, held, head, part)
+        try:
+            yield doing
+            await held.ensure(cluster)
+        except (StageFailed, StageErrored, ApiError) as error:
+            with suppress(StageErrored, ApiError):
+                await doing.end("failed", str(error))
+            raise
+        except BaseException:
+            with anyio.CancelScope(shield=True), anyio.move_on_after(_LAST_WORDS), suppress(StageErrored, ApiError):
+                await doing.end("cancelled", "it was cancelled")
+                await _leave_partial(doing)
+            raise
+        await doing.end("succeeded")
+
+
+async def _earlier(ledger: Ledger, ctx: StageContext, release: ReleasePart) -> tuple[tuple[str, str, str, str], ...]:
+    """What an earlier attempt of this deploy created, by what it kept before it wrote."""
+    if ctx.run.attempt == 1:
+        return ()
+    parts = await ledger.parts([release.number])
+    return next((part.created for part in parts if part.name == ctx.run.stage), ())
+
+
+async def _leave_partial(doing: Deploying) -> None:
+    """The last deploy that a cancel ends says what the release lacks, and lets go of the target."""
+    if doing.held.users > 1 or doing.held.told:
+        return
+    doing.held.told = True
+    heads = await doing.ledger.heads()
+    head = heads.get(doing.head.number)
+    if head is None:
+        return
+    parts = await doing.ledger.parts([head.number])
+    done = [part.name for part in parts if part.outcome == "succeeded"]
+    missing = [name for name in head.parts if name not in done]
+    message = f"cancelled; missing: {', '.join(missing) or 'nothing'}"
+    await doing.ledger.close(head.number, "partial", message, state=state_after(heads, head.number, done))
+    await doing.held.leave(doing.ledger.cluster)
+    doing.ctx.warn(f"{head.name} is partial: {message}. {way_back(heads, head.number)}")
+
+
+def last_good(heads: Mapping[int, Head], before: int) -> Head | None:
+    """The newest complete release below a number."""
+    good = [head for head in heads.values() if head.outcome == "complete" and head.number < before]
+    return max(good, key=lambda head: head.number, default=None)
+
+
+def state_after(heads: Mapping[int, Head], number: int, done: Iterable[str]) -> dict[str, int]:
+    """What the target holds after a release that deployed these parts."""
+    before = [head for head in heads.values() if head.number < number and head.outcome in ("complete", "partial")]
+    base = max(before, key=lambda head: head.number, default=None)
+    return {**(base.state if base else {}), **dict.fromkeys(done, number)}
+
+
+def way_back(heads: Mapping[int, Head], number: int) -> str:
+    """How a person undoes a release, in a sentence."""
+    good = last_good(heads, number)
+    if good is None:
+        return "There is no good release before it to go back to"
+    return f"`pipe rollback {good.name}` puts the last good release back"

@@ -1,0 +1,215 @@
+"""Going back to an earlier release: what is put back, what is removed, and what stays because it cannot be undone."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from pipeline.stage import StageContext, StageErrored, StageFailed
+from stages.clients.kubernetes.api import Cluster
+from stages.clients.kubernetes.apply import Guard, check, intent, proof, write
+from stages.clients.kubernetes.manifests import Manifest
+from stages.clients.kubernetes.objects import RUN, Object, Ref, dig
+from stages.clients.kubernetes.order import batches
+from stages.clients.kubernetes.records import Head, Part, overlaid
+from stages.clients.kubernetes.together import together
+from stages.clients.kubernetes.transport import ApiError
+from stages.clients.kubernetes.waiting import wait_until_done
+
+__all__ = ["Plan", "Restored", "plan_restore", "restore"]
+
+_STAYS = {
+    "Job": "what it did stays",
+    "Pod": "what it did stays",
+    "PersistentVolumeClaim": "it and its data stay",
+    "PersistentVolume": "it and its data stay",
+    "Namespace": "it stays",
+    "CustomResourceDefinition": "it stays",
+}
+"""What a rollback neither writes nor removes: work that is done, and what others' data hang on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """What one deploy has to become again."""
+
+    name: str
+    manifests: tuple[Manifest, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What going back means."""
+
+    services: tuple[Service, ...]
+    """In the order in which they are written: what went out last goes back first."""
+    remove: tuple[Ref, ...]
+    """Objects that later releases made and the good one lacks."""
+    runs: frozenset[str]
+    """The runs of those releases: what bears the mark of another is left alone."""
+    words: tuple[str, ...]
+    """What cannot be undone."""
+
+
+def plan_restore(
+    to: Head, parts: Sequence[Part], runs: Iterable[str], *, only: str = "", everything: bool = False, run: str = ""
+) -> Plan:
+    """Work out how to go back.
+
+    Args:
+        to: the release that is to hold again.
+        parts: the parts of its state, and those of every release after it.
+        runs: the ids of the runs of those later releases.
+        only: the one deploy that goes back, by its leaf's name or key; empty: all.
+        everything: also the deploys that no later release has touched.
+        run: the id of the run that does it, which marks the objects.
+    """
+    held = [part for part in parts if to.state.get(part.name) == part.number]
+    later = [part for part in parts if part.number > to.number and part not in held and _meant(part, only)]
+    touched = list(dict.fromkeys(part.name for part in reversed(later)))
+    if everything:
+        touched += [part.name for part in reversed(held) if part.name not in touched and _meant(part, only)]
+    good = overlaid(held)
+    owner = {ref: part.name for part in held for ref in part.refs}
+    services = [
+        Service(name, tuple(_manifest(good[ref], to, run) for ref in good if owner[ref] == name and _goes_back(ref)))
+        for name in touched
+    ]
+    created = dict.fromkeys(Ref(*names) for part in later for names in part.created)
+    remove = tuple(ref for ref in created if ref not in good and _goes_back(ref))
+    written = tuple(service for service in services if service.manifests)
+    return Plan(written, remove, frozenset(runs), tuple(_words(later, good)))
+
+
+def _meant(part: Part, only: str) -> bool:
+    return not only or only in (part.name, part.name.partition("[")[2].removesuffix("]"))
+
+
+def _goes_back(ref: Ref) -> bool:
+    return ref.kind not in _STAYS
+
+
+def _manifest(thing: Object, to: Head, run: str) -> Manifest:
+    metadata = thing["metadata"]
+    marked = {**metadata, "annotations": {**(metadata.get("annotations") or {}), RUN: run}}
+    return Manifest({**thing, "metadata": marked}, to.name, 0)
+
+
+def _words(later: Iterable[Part], good: Mapping[Ref, Object]) -> Iterable[str]:
+    """What later releases did that stays."""
+    said = {}
+    for part in later:
+        for ref, thing in zip(part.refs, part.objects, strict=True):
+            if not _goes_back(ref) and _content(thing) != _content(good.get(ref)):
+                said[ref] = f"{ref} is not undone: {_STAYS[ref.kind]}"
+    return said.values()
+
+
+def _content(thing: Object | None) -> Object | None:
+    """An object but for the mark of the run that wrote it."""
+    if thing is None:
+        return None
+    annotations = {key: value for key, value in (dig(thing, "metadata", "annotations") or {}).items() if key != RUN}
+    return {**thing, "metadata": {**thing["metadata"], "annotations": annotations}}
+
+
+# -- doing it --------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Restored:
+    """What became of it."""
+
+    services: list[str] = field(default_factory=list)
+    objects: int = 0
+    removed: list[Ref] = field(default_factory=list)
+    words: list[str] = field(default_factory=list)
+    """What was not undone, and why."""
+    failure: str = ""
+    """Why the target is not as it was; empty if it is."""
+
+    def __str__(self) -> str:
+        removed = f", {len(self.removed)} removed" if self.removed else ""
+        return f"{len(self.services)} deploys put back ({self.objects} objects{removed})"
+
+
+async def restore(ctx: StageContext, cluster: Cluster, plan: Plan, guard: Guard, seconds: float) -> Restored:
+    """Put everything back, wait until it is done, then remove what is too much. Doing it twice is harmless.
+
+    What the cluster refuses is said, and does not keep the rest from going back.
+
+    Args:
+        ctx: whose effects the writes are.
+        cluster: where.
+        plan: what.
+        guard: holds the writes to what is seen under the Lease.
+        seconds: how long the rollout may take, for all together.
+    """
+    done = Restored(words=list(plan.words))
+    applied: list[Object] = []
+    for service in plan.services:
+        ctx.progress(f"putting {service.name} back")
+        objects = await _put_back(ctx, cluster, service, guard, done)
+        applied += objects
+        if objects:
+            done.services.append(service.name)
+    done.objects = len(applied)
+    try:
+        await wait_until_done(ctx, cluster, applied, seconds)
+    except (StageFailed, StageErrored) as error:
+        done.failure = done.failure or str(error)
+    await _remove(ctx, cluster, plan, guard, done)
+    return done
+
+
+async def _put_back(
+    ctx: StageContext, cluster: Cluster, service: Service, guard: Guard, done: Restored
+) -> list[Object]:
+    allowed = await _allowed(cluster, service, guard, done)
+    applied: list[Object] = []
+    for name, batch in batches(allowed):
+        try:
+            applied += await write(ctx, cluster, f"{name} of {service.name} again", batch, guard)
+        except StageFailed as error:
+            await guard.ensure()
+            _note(done, str(error))
+    return applied
+
+
+async def _allowed(cluster: Cluster, service: Service, guard: Guard, done: Restored) -> list[Manifest]:
+    """The objects that the cluster takes, by a dry run of each."""
+
+    async def one(manifest: Manifest) -> Manifest | None:
+        try:
+            checked = await check(cluster, [manifest])
+        except StageFailed as error:
+            _note(done, str(error))
+            return None
+        for ref, thing in checked.seen.items():
+            guard.take_in(ref, thing)
+        return manifest
+
+    return [manifest for manifest in await together(one, service.manifests) if manifest]
+
+
+def _note(done: Restored, message: str) -> None:
+    done.words.append(message)
+    done.failure = done.failure or message
+
+
+async def _remove(ctx: StageContext, cluster: Cluster, plan: Plan, guard: Guard, done: Restored) -> None:
+    """Remove what later releases made, where it still bears the mark of one of their runs."""
+    found = [(ref, await cluster.get(ref)) for ref in plan.remove]
+    ours = [(ref, thing) for ref, thing in found if thing and dig(thing, "metadata", "annotations", RUN) in plan.runs]
+    kept = [ref for ref, thing in found if thing and ref not in dict(ours)]
+    done.words += [f"{ref} stays: somebody else has written it since" for ref in kept]
+    if not ours:
+        return
+    await guard.ensure()
+    async with ctx.effect("remove what is too much", intent(cluster, [ref for ref, _ in ours])) as effect:
+        effect.proof(proof([thing for _, thing in ours]))
+        for ref, thing in ours:
+            try:
+                await cluster.delete(ref, thing["metadata"]["uid"])
+            except ApiError as error:
+                done.words.append(f"{ref} stays: {error.message}")
+            else:
+                done.removed.append(ref)

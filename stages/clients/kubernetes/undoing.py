@@ -1,0 +1,73 @@
+"""A rollback is a release of its own: it gets a number, says what it restores, and ends like any other."""
+
+import getpass
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pipeline.stage import StageContext
+from stages.clients.kubernetes.apply import Guard
+from stages.clients.kubernetes.fence import Tenure, draw
+from stages.clients.kubernetes.ledger import Ledger, state_after
+from stages.clients.kubernetes.records import Head, Part
+from stages.clients.kubernetes.restore import Restored, plan_restore, restore
+
+__all__ = ["Undoing", "caller", "number_for"]
+
+
+def caller() -> str:
+    """Who called the program: `user@host`."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a uid without a name, in a pod say
+        user = "somebody"
+    return f"{user}@{socket.gethostname()}"
+
+
+async def number_for(ctx: StageContext, ledger: Ledger) -> int:
+    """The number of the release that this stage makes: the same in every attempt and after a crash."""
+    place = {"server": ledger.cluster.server, "namespace": ledger.namespace, "target": ledger.target}
+    async with ctx.effect(f"ticket {ledger.target}", place) as effect:
+        known = (effect.proven or {}).get("number")
+        number = known if isinstance(known, int) else await draw(ledger.cluster, ledger.namespace, ledger.target)
+        effect.proof({"number": number})
+    return number
+
+
+@dataclass(frozen=True, slots=True)
+class Undoing:
+    """Going back to a release, by a run that holds the target."""
+
+    ctx: StageContext
+    ledger: Ledger
+    held: Tenure
+    heads: Mapping[int, Head]
+
+    async def back(self, head: Head, *, only: str = "", everything: bool = False, seconds: float) -> Restored:
+        """Make the release that `head` announces; what it goes back to is `head.restores`.
+
+        A run that dies meanwhile and goes on does all of it again, which changes nothing that is done.
+        """
+        await self.ledger.open(head)
+        to = self.heads[head.restores]
+        plan = plan_restore(
+            to, await self._parts(to), self._runs(to), only=only, everything=everything, run=self.ctx.run.id
+        )
+        guard = Guard(self._ensure)
+        done = await restore(self.ctx, self.ledger.cluster, plan, guard, seconds)
+        outcome = "partial" if done.failure else "complete"
+        state = to.state
+        if only:
+            here = state_after(self.heads, head.number, ())
+            state = {**here, **{service.name: to.state[service.name] for service in plan.services}}
+        await self.ledger.close(head.number, outcome, done.failure, state=state)
+        return done
+
+    async def _ensure(self) -> None:
+        await self.held.ensure(self.ledger.cluster, closing=True)
+
+    async def _parts(self, to: Head) -> list[Part]:
+        return await self.ledger.parts([*to.state.values(), *(number for number in self.heads if number > to.number)])
+
+    def _runs(self, to: Head) -> list[str]:
+        return [head.run_id for head in self.heads.values() if head.number > to.number]
