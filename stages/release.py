@@ -111,10 +111,9 @@ class Release(Stage[ReleaseOutputs]):
                 finally:
                     await held.leave(cluster)
         except Superseded as newer:
-            if ended.missing:
-                await ledger.close(self.number, "partial", str(newer), state={})
-            else:
+            if not ended.missing:  # the newer one came when this was whole
                 return await ended.complete()
+            await ledger.close(self.number, "partial", str(newer))
             raise
 
 
@@ -134,7 +133,7 @@ class _Ended:
 
     async def complete(self) -> ReleaseOutputs:
         """Everything that was to be deployed is."""
-        state = state_after(self.heads, self.head.number, self.done)
+        state = state_after(self.heads, self.head, self.done)
         closed = await self.ledger.close(self.head.number, "complete", state=state, irreversible=self.passed)
         await self.ledger.forget({**self.heads, closed.number: closed})
         self.ctx.log(f"{closed.name} is complete: {len(self.done)} deploys")
@@ -144,9 +143,9 @@ class _Ended:
         """Keep it or go back; red in any case, the reason first."""
         if self.head.outcome == "rolled back":  # before this engine took the run
             raise StageFailed(self.head.message)
-        good = last_good(self.heads, self.head.number)
+        good = last_good(self.heads, self.head)
         if self.asked.on_failure == "keep":
-            raise await self._partial(way_back(self.heads, self.head.number))
+            raise await self._partial(way_back(self.heads, self.head))
         if not await self.ledger.parts([self.head.number]):
             raise await self._partial("Nothing was written, so nothing had to be put back")
         if good is None:
@@ -160,7 +159,7 @@ class _Ended:
         raise await self._go_back(held, good)
 
     async def _partial(self, what: str) -> StageFailed:
-        state = state_after(self.heads, self.head.number, self.done)
+        state = state_after(self.heads, self.head, self.done)
         message = f"{self._reason}; missing: {', '.join(self.missing)}"
         await self.ledger.close(self.head.number, "partial", message, state=state, irreversible=self.passed)
         return StageFailed(f"{self._reason}. {self.head.name} is partial. {what}", evidence=self._evidence())
@@ -171,6 +170,7 @@ class _Ended:
         back = self.head.model_copy(
             update={
                 "number": number,
+                "turn": held.turn,
                 "restores": good.number,
                 "commit": good.commit,
                 "why": f"{self.head.name} failed",

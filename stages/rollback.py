@@ -20,7 +20,7 @@ from pipeline.stage import (
 from stages.clients.kubernetes.access import connect
 from stages.clients.kubernetes.api import Cluster
 from stages.clients.kubernetes.fence import tenure
-from stages.clients.kubernetes.ledger import Ledger
+from stages.clients.kubernetes.ledger import Ledger, last_good
 from stages.clients.kubernetes.records import Head
 from stages.clients.kubernetes.refusals import answered_no
 from stages.clients.kubernetes.transport import ApiError
@@ -79,20 +79,11 @@ class Rollback(Stage[RollbackOutputs]):
         ledger = Ledger(cluster, self.namespace, self.target)
         to = await self._chosen(ledger, ctx.run.id)
         number = await number_for(ctx, ledger)
-        head = Head(
-            target=self.target,
-            number=number,
-            run=f"{ctx.run.pipeline}#{ctx.run.number}",
-            run_id=ctx.run.id,
-            commit=to.commit,
-            by=caller(),
-            why=f"back to {to.name}" + (f", {self.service} alone" if self.service else ""),
-            restores=to.number,
-        )
         part = ReleasePart(target=self.target, namespace=self.namespace, number=number)
         async with tenure(ctx, cluster, part, closing=True) as held:
             try:
                 heads = {known: each for known, each in (await ledger.heads()).items() if known != number}
+                head = self._head(ctx, to, number, held.turn)
                 undoing = Undoing(ctx, ledger, held, heads)
                 seconds = self.wait.total_seconds()
                 done = await undoing.back(head, only=self.service, everything=True, seconds=seconds)
@@ -106,10 +97,23 @@ class Rollback(Stage[RollbackOutputs]):
         ctx.log(f"{head.name} went back to {to.name}: {done}")
         return RollbackOutputs(number=number, name=head.name, restores=to.name)
 
+    def _head(self, ctx: StageContext, to: Head, number: int, turn: int) -> Head:
+        return Head(
+            target=self.target,
+            number=number,
+            turn=turn,
+            run=f"{ctx.run.pipeline}#{ctx.run.number}",
+            run_id=ctx.run.id,
+            commit=to.commit,
+            by=caller(),
+            why=f"back to {to.name}" + (f", {self.service} alone" if self.service else ""),
+            restores=to.number,
+        )
+
     async def _mark(self, ledger: Ledger, heads: Mapping[int, Head], to: Head, number: int) -> None:
         """Say of the releases after it that they are undone, and close those that never were complete."""
         for head in heads.values():
-            if head.number > to.number and not self.service and not head.undone_by:
+            if head.order > to.order and not self.service and not head.undone_by:
                 outcome = "complete" if head.outcome == "complete" else "rolled back"
                 await ledger.change(head.number, outcome=outcome, undone_by=number)
 
@@ -122,7 +126,7 @@ class Rollback(Stage[RollbackOutputs]):
         heads = await ledger.heads()
         begun = next((head.restores for head in heads.values() if head.run_id == run and head.restores), self.to)
         others = {number: head for number, head in heads.items() if head.run_id != run or not head.restores}
-        to = others.get(begun) if begun else await _before_the_newest(ledger, others)
+        to = others.get(begun) if begun else _before_the_newest(others)
         if to is None:
             known = ", ".join(head.name for head in others.values() if head.state) or "there are none"
             which = f"{self.target}@{self.to} is not kept" if self.to else "there is no release to go back to"
@@ -137,17 +141,14 @@ class Rollback(Stage[RollbackOutputs]):
         return to
 
     def _refuse_past_irreversible(self, heads: Mapping[int, Head], to: Head) -> None:
-        marked = [head for head in heads.values() if head.number > to.number and head.irreversible]
+        marked = [head for head in heads.values() if head.order > to.order and head.irreversible]
         if marked and not self.past_irreversible:
             stages = ", ".join(f"{stage} in {head.name}" for head in marked for stage in head.irreversible)
             message = f"between here and {to.name} lies what cannot be undone: {stages}"
             raise StageFailed(f"{message}. If that is known, add --past-irreversible", kind=CauseKind.CONFIG)
 
 
-async def _before_the_newest(ledger: Ledger, heads: Mapping[int, Head]) -> Head | None:
-    """The newest complete release below the newest one that deployed something."""
-    open_ = [number for number, head in heads.items() if not head.outcome]
-    died = {part.number for part in await ledger.parts(open_)}
-    newest = max((number for number, head in heads.items() if head.outcome or number in died), default=0)
-    good = [head for number, head in heads.items() if number < newest and head.outcome == "complete"]
-    return max(good, key=lambda head: head.number, default=None)
+def _before_the_newest(heads: Mapping[int, Head]) -> Head | None:
+    """The newest complete release before the newest one that deployed something."""
+    newest = max((head for head in heads.values() if head.turn), key=lambda head: head.order, default=None)
+    return last_good(heads, newest) if newest else None

@@ -57,11 +57,11 @@ def list_releases(target: str, where: Where, *, as_json: bool) -> int:
     Raises:
         PipeError: no cluster is named, it does not answer or refuses, or it knows no such target.
     """
-    heads, deployed = _ask(where.place(target), _listed)
+    heads = _ask(where.place(target), _listed)
     if as_json:
-        click.echo("\n".join(json.dumps(_as_json(head, deployed)) for head in heads))
+        click.echo("\n".join(json.dumps(_as_json(head)) for head in heads))
         return 0
-    for line in _table(heads, deployed):
+    for line in _table(heads):
         click.echo(plain_text(line))
     return 0
 
@@ -184,15 +184,13 @@ async def _held(ledger: Ledger, heads: Mapping[int, Head], head: Head) -> list[P
     state = head.state
     if not state:
         own = await ledger.parts([head.number])
-        state = state_after(heads, head.number, [part.name for part in own])
+        state = state_after(heads, head, [part.name for part in own])
     return [part for part in await ledger.parts(state.values()) if state.get(part.name) == part.number]
 
 
-async def _listed(ledger: Ledger) -> tuple[list[Head], set[int]]:
+async def _listed(ledger: Ledger) -> list[Head]:
     heads = await ledger.heads()
-    open_ = [number for number, head in heads.items() if not head.outcome]
-    deployed = {part.number for part in await ledger.parts(open_)}
-    return [heads[number] for number in sorted(heads, reverse=True)], deployed
+    return [heads[number] for number in sorted(heads, reverse=True)]
 
 
 def _known(heads: Mapping[int, Head], number: int, target: str) -> Head:
@@ -205,19 +203,19 @@ def _known(heads: Mapping[int, Head], number: int, target: str) -> Head:
 # -- showing ---------------------------------------------------------------------------------------
 
 
-def _outcome(head: Head, deployed: set[int]) -> str:
+def _outcome(head: Head) -> str:
     if head.outcome:
         undone = f", undone by @{head.undone_by}" if head.undone_by and head.outcome == "complete" else ""
         return head.outcome + undone
-    return "partial: it is running, or died" if head.number in deployed else "nothing deployed"
+    return "partial: it is running, or died" if head.turn else "nothing deployed"
 
 
-def _table(heads: Iterable[Head], deployed: set[int]) -> Iterator[str]:
+def _table(heads: Iterable[Head]) -> Iterator[str]:
     rows = [("RELEASE", "OUTCOME", "RUN", "COMMIT", "TIME", "BY", "WHY")]
     rows += [
         (
             head.name,
-            _outcome(head, deployed),
+            _outcome(head),
             head.run,
             head.commit[:10] or "-",
             head.time[:16].replace("T", " "),
@@ -233,8 +231,8 @@ def _table(heads: Iterable[Head], deployed: set[int]) -> Iterator[str]:
         yield "nothing was released yet"
 
 
-def _as_json(head: Head, deployed: set[int]) -> dict[str, JsonValue]:
-    return {"release": head.name, **head.model_dump(mode="json"), "outcome": _outcome(head, deployed)}
+def _as_json(head: Head) -> dict[str, JsonValue]:
+    return {"release": head.name, **head.model_dump(mode="json"), "outcome": _outcome(head)}
 
 
 def _words(old: Head, new: Head) -> Iterator[str]:

@@ -17,7 +17,7 @@ import anyio
 from pipeline.stage import CauseKind, ReleasePart, RunInfo, StageContext, StageErrored, StageFailed
 from stages.clients.kubernetes.api import Cluster, Collection
 from stages.clients.kubernetes.objects import MANAGED_BY, Object, Ref
-from stages.clients.kubernetes.records import KIND, NUMBER, TARGET
+from stages.clients.kubernetes.records import KIND, NUMBER, TARGET, TURN
 from stages.clients.kubernetes.transport import ApiError
 
 __all__ = ["Superseded", "Tenure", "draw", "lease_ref", "tenure"]
@@ -56,8 +56,9 @@ async def draw(cluster: Cluster, namespace: str, target: str) -> int:
         lease = await cluster.get(lease_ref(namespace, target))
         try:
             if lease is None:
-                number = 1 + await _last_recorded(cluster, namespace, target)
-                await cluster.create(_new(namespace, target, number))
+                last, turn = await _recorded(cluster, namespace, target)
+                number = last + 1
+                await cluster.create(_new(namespace, target, number, turn))
             else:
                 number = 1 + _number(lease, _DRAWN)
                 lease["metadata"]["annotations"] = {**_annotations(lease), _DRAWN: str(number)}
@@ -70,17 +71,19 @@ async def draw(cluster: Cluster, namespace: str, target: str) -> int:
     raise StageErrored(f"no number could be drawn for {target}: others change its Lease all the time")
 
 
-async def _last_recorded(cluster: Cluster, namespace: str, target: str) -> int:
-    """The highest number that a record has: somebody may have deleted the Lease."""
+async def _recorded(cluster: Cluster, namespace: str, target: str) -> tuple[int, int]:
+    """The highest number and turn that a record has: somebody may have deleted the Lease."""
     heads, _ = await cluster.items(Collection("v1", "Secret", namespace, f"{TARGET}={target},{KIND}=head"))
-    return max((int(head["metadata"]["labels"][NUMBER]) for head in heads), default=0)
+    labels = [head["metadata"]["labels"] for head in heads]
+    highest = [max((int(each.get(name) or 0) for each in labels), default=0) for name in (NUMBER, TURN)]
+    return highest[0], highest[1]
 
 
-def _new(namespace: str, target: str, number: int) -> Object:
+def _new(namespace: str, target: str, number: int, turn: int) -> Object:
     ref = lease_ref(namespace, target)
     labels = {**MANAGED_BY, TARGET: target}
     metadata = {"name": ref.name, "namespace": namespace, "labels": labels, "annotations": {_DRAWN: str(number)}}
-    return {"apiVersion": ref.api_version, "kind": ref.kind, "metadata": metadata, "spec": {}}
+    return {"apiVersion": ref.api_version, "kind": ref.kind, "metadata": metadata, "spec": {"leaseTransitions": turn}}
 
 
 def _annotations(lease: Object) -> dict[str, str]:
@@ -102,12 +105,16 @@ class Tenure:
     namespace: str
     number: int
     run: RunInfo
-    users: int = 0
-    told: bool = False
-    """Somebody has said already that the release is left partial."""
+    turn: int = 0
+    """Which hold of the Lease this is; they are counted."""
+    noted: bool = False
+    """The release's record says so."""
+    deploys: int = 0
+    """How many work under it and have not said yet how they ended."""
     _renewed: float = float("-inf")
     _watched: tuple[object, float] = (None, 0.0)
     """What the Lease of another said, and since when it says that."""
+    noting: anyio.Lock = field(default_factory=anyio.Lock)
     _lock: anyio.Lock = field(default_factory=anyio.Lock)
 
     @property
@@ -177,8 +184,10 @@ class Tenure:
     async def _write(self, cluster: Cluster, lease: Object, holder: str, **marks: str) -> bool:
         """Put the Lease as ours; whether nobody was quicker."""
         spec, time = dict(lease.get("spec") or {}), datetime.now(UTC).isoformat(timespec="microseconds")[:-6] + "Z"
+        turn = spec.get("leaseTransitions") or 0
         if holder and holder != spec.get("holderIdentity"):
-            spec |= {"acquireTime": time, "leaseTransitions": (spec.get("leaseTransitions") or 0) + 1}
+            turn += 1
+            spec |= {"acquireTime": time, "leaseTransitions": turn}
         spec |= {"holderIdentity": holder, "renewTime": time, "leaseDurationSeconds": _SECONDS}
         by = f"{self.run.pipeline}#{self.run.number}"
         lease["metadata"]["annotations"] = {**_annotations(lease), _APPLIED: str(self.number), _BY: by, **marks}
@@ -188,6 +197,7 @@ class Tenure:
             if error.status != 409:
                 raise
             return False
+        self.turn = turn
         return True
 
     async def undo(self, cluster: Cluster) -> None:
@@ -243,13 +253,9 @@ async def tenure(
     held = _TENURES.get(key)
     if held is None:
         held = _TENURES[key] = Tenure(release.target, release.namespace, release.number, ctx.run)
-    held.users += 1
-    try:
-        await held.ensure(cluster, ctx, closing=closing)
-        async with _kept(held, cluster):
-            yield held
-    finally:
-        held.users -= 1
+    await held.ensure(cluster, ctx, closing=closing)
+    async with _kept(held, cluster):
+        yield held
 
 
 @asynccontextmanager

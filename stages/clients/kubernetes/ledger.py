@@ -20,6 +20,7 @@ from stages.clients.kubernetes.records import (
     KIND,
     NUMBER,
     TARGET,
+    TURN,
     Head,
     Part,
     end_of_part,
@@ -93,6 +94,11 @@ class Ledger:
                 return head
         raise StageErrored(f"the record of {self.target}@{number} is gone from {self.namespace}, or cannot be changed")
 
+    async def note_turn(self, number: int, turn: int) -> None:
+        """Say of a release that it begins to deploy, and when that is among the others."""
+        ref = Ref("v1", "Secret", self.namespace, f"pipe-release.{self.target}.{number}")
+        await self.cluster.merge(ref, {"metadata": {"labels": {TURN: str(turn)}}})
+
     async def close(self, number: int, outcome: str, message: str = "", **changes: Any) -> Head:
         """Say how a release ended."""
         return await self.change(number, outcome=outcome, message=message, ended=now(), **changes)
@@ -103,7 +109,8 @@ class Ledger:
 
     async def forget(self, heads: Mapping[int, Head]) -> None:
         """Delete what is older than the newest releases that have ended, but no part that one of those holds."""
-        oldest = min(sorted(number for number, head in heads.items() if head.outcome)[-KEPT:], default=0)
+        ended = sorted(number for number, head in heads.items() if head.outcome)
+        oldest = ended[-KEPT] if len(ended) > KEPT else 0
         gone = [number for number in heads if number < oldest]
         if not gone:
             return
@@ -183,23 +190,37 @@ async def deploying(ctx: StageContext, cluster: Cluster, release: ReleasePart) -
     """Make a deploy part of a release: under the Lease, and with its end on record however it ends."""
     async with tenure(ctx, cluster, release) as held:
         ledger = Ledger.of(cluster, release)
+        await _note(ledger, held)
         head = Head(target=release.target, number=release.number, run="", run_id=ctx.run.id)
         earlier = await _earlier(ledger, ctx, release)
-        part = Part(name=ctx.run.stage, number=release.number, run_id=ctx.run.id, created=earlier)
+        part = Part(name=ctx.run.stage, number=release.number, turn=held.turn, run_id=ctx.run.id, created=earlier)
         doing = Deploying(ctx, ledger, held, head, part)
+        held.deploys += 1
         try:
             yield doing
             await held.ensure(cluster)
         except (StageFailed, StageErrored, ApiError) as error:
+            held.deploys -= 1
             with suppress(StageErrored, ApiError):
                 await doing.end("failed", str(error))
             raise
         except BaseException:
             with anyio.CancelScope(shield=True), anyio.move_on_after(_LAST_WORDS), suppress(StageErrored, ApiError):
                 await doing.end("cancelled", "it was cancelled")
-                await _leave_partial(doing)
+                held.deploys -= 1
+                if not held.deploys:
+                    await _leave_partial(doing)
             raise
+        held.deploys -= 1
         await doing.end("succeeded")
+
+
+async def _note(ledger: Ledger, held: Tenure) -> None:
+    """The first deploy of a run says that the release has begun; the others go on when it has."""
+    async with held.noting:
+        if not held.noted:
+            await ledger.note_turn(held.number, held.turn)
+            held.noted = True
 
 
 async def _earlier(ledger: Ledger, ctx: StageContext, release: ReleasePart) -> tuple[tuple[str, str, str, str], ...]:
@@ -212,9 +233,6 @@ async def _earlier(ledger: Ledger, ctx: StageContext, release: ReleasePart) -> t
 
 async def _leave_partial(doing: Deploying) -> None:
     """The last deploy that a cancel ends says what the release lacks, and lets go of the target."""
-    if doing.held.users > 1 or doing.held.told:
-        return
-    doing.held.told = True
     heads = await doing.ledger.heads()
     head = heads.get(doing.head.number)
     if head is None:
@@ -223,27 +241,27 @@ async def _leave_partial(doing: Deploying) -> None:
     done = [part.name for part in parts if part.outcome == "succeeded"]
     missing = [name for name in head.parts if name not in done]
     message = f"cancelled; missing: {', '.join(missing) or 'nothing'}"
-    await doing.ledger.close(head.number, "partial", message, state=state_after(heads, head.number, done))
+    await doing.ledger.close(head.number, "partial", message, state=state_after(heads, head, done))
     await doing.held.leave(doing.ledger.cluster)
-    doing.ctx.warn(f"{head.name} is partial: {message}. {way_back(heads, head.number)}")
+    doing.ctx.warn(f"{head.name} is partial: {message}. {way_back(heads, head)}")
 
 
-def last_good(heads: Mapping[int, Head], before: int) -> Head | None:
-    """The newest complete release below a number."""
-    good = [head for head in heads.values() if head.outcome == "complete" and head.number < before]
-    return max(good, key=lambda head: head.number, default=None)
+def last_good(heads: Mapping[int, Head], before: Head) -> Head | None:
+    """The newest complete release that came before another."""
+    good = [head for head in heads.values() if head.outcome == "complete" and head.order < before.order]
+    return max(good, key=lambda head: head.order, default=None)
 
 
-def state_after(heads: Mapping[int, Head], number: int, done: Iterable[str]) -> dict[str, int]:
+def state_after(heads: Mapping[int, Head], release: Head, done: Iterable[str]) -> dict[str, int]:
     """What the target holds after a release that deployed these parts."""
-    before = [head for head in heads.values() if head.number < number and head.outcome in ("complete", "partial")]
-    base = max(before, key=lambda head: head.number, default=None)
-    return {**(base.state if base else {}), **dict.fromkeys(done, number)}
+    ended = [head for head in heads.values() if head.outcome in ("complete", "partial")]
+    base = max((head for head in ended if head.order < release.order), key=lambda head: head.order, default=None)
+    return {**(base.state if base else {}), **dict.fromkeys(done, release.number)}
 
 
-def way_back(heads: Mapping[int, Head], number: int) -> str:
+def way_back(heads: Mapping[int, Head], release: Head) -> str:
     """How a person undoes a release, in a sentence."""
-    good = last_good(heads, number)
+    good = last_good(heads, release)
     if good is None:
         return "There is no good release before it to go back to"
     return f"`pipe rollback {good.name}` puts the last good release back"

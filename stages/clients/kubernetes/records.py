@@ -17,6 +17,7 @@ __all__ = [
     "KIND",
     "NUMBER",
     "TARGET",
+    "TURN",
     "Head",
     "Part",
     "end_of_part",
@@ -28,8 +29,8 @@ __all__ = [
     "write_part",
 ]
 
-TARGET, NUMBER, KIND = "pipe-ci/target", "pipe-ci/release", "pipe-ci/record"
-"""Labels of the Secrets that keep releases: what they go to, which one it is, and `head` or `part`."""
+TARGET, NUMBER, KIND, TURN = "pipe-ci/target", "pipe-ci/release", "pipe-ci/record", "pipe-ci/turn"
+"""Labels of the Secrets that keep releases: what they go to, which one it is, `head` or `part`, and its turn."""
 _TYPE = "pipe-ci/release.v1"
 _HEAD, _PART, _OBJECTS = "head", "part", "objects"
 # A Secret holds 1 MiB; the rest is for the record itself. https://kubernetes.io/docs/concepts/configuration/secret/
@@ -51,6 +52,8 @@ class Head(_Record):
 
     target: str
     number: int
+    turn: int = 0
+    """Which hold of the Lease it was deployed under: the order in which releases came; 0: it deployed nothing."""
     run: str
     """`backend#12`."""
     run_id: str
@@ -80,6 +83,11 @@ class Head(_Record):
         """`his@12`."""
         return f"{self.target}@{self.number}"
 
+    @property
+    def order(self) -> tuple[int, int]:
+        """Releases in the order in which they came. A number is drawn earlier, and a rollback's inside of a turn."""
+        return self.turn, self.number
+
 
 class Part(_Record):
     """What one deploy of a release applies."""
@@ -87,6 +95,7 @@ class Part(_Record):
     name: str
     """The leaf: `deploy[gateway]`."""
     number: int
+    turn: int = 0
     run_id: str = ""
     started: str = Field(default_factory=now)
     objects: tuple[Object, ...] = ()
@@ -98,6 +107,11 @@ class Part(_Record):
     message: str = ""
     pieces: int = 1
     """How many Secrets hold its objects."""
+
+    @property
+    def order(self) -> tuple[int, int]:
+        """As a head's."""
+        return self.turn, self.number
 
     @property
     def refs(self) -> tuple[Ref, ...]:
@@ -116,7 +130,9 @@ def write_head(head: Head, namespace: str, version: str = "") -> Object:
 
 def read_head(secret: Object) -> Head:
     """Raises ValueError when it is none."""
-    return Head.model_validate_json(_decoded(dig(secret, "data", _HEAD) or ""))
+    head = Head.model_validate_json(_decoded(dig(secret, "data", _HEAD) or ""))
+    turn = dig(secret, "metadata", "labels", TURN)
+    return head.model_copy(update={"turn": int(turn)}) if turn else head
 
 
 def write_part(part: Part, head: Head, namespace: str, chunk: int = _CHUNK) -> list[Object]:
@@ -158,7 +174,7 @@ def read_parts(secrets: Iterable[Object]) -> list[Part]:
         for key, part in said.items()
         if len(pieces[key]) >= part.pieces
     ]
-    return sorted(whole, key=lambda part: (part.number, part.started))
+    return sorted(whole, key=lambda part: (part.order, part.started))
 
 
 def _objects(pieces: Mapping[int, bytes], count: int) -> tuple[Object, ...]:
@@ -168,13 +184,14 @@ def _objects(pieces: Mapping[int, bytes], count: int) -> tuple[Object, ...]:
 def overlaid(parts: Iterable[Part]) -> dict[Ref, Object]:
     """The objects of several parts; of one that two parts have, the newer release's."""
     found: dict[Ref, Object] = {}
-    for part in sorted(parts, key=lambda part: part.number):
+    for part in sorted(parts, key=lambda part: part.order):
         found |= zip(part.refs, part.objects, strict=True)
     return found
 
 
 def _secret(name: str, namespace: str, head: Head, kind: str, data: Mapping[str, str], version: str = "") -> Object:
     labels = {**MANAGED_BY, TARGET: head.target, NUMBER: str(head.number), KIND: kind}
+    labels |= {TURN: str(head.turn)} if head.turn else {}
     metadata: Object = {"name": name, "namespace": namespace, "labels": labels, "annotations": {RUN: head.run_id}}
     if version:
         metadata["resourceVersion"] = version

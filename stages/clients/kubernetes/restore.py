@@ -63,7 +63,7 @@ def plan_restore(
         run: the id of the run that does it, which marks the objects.
     """
     held = [part for part in parts if to.state.get(part.name) == part.number]
-    later = [part for part in parts if part.number > to.number and part not in held and _meant(part, only)]
+    later = [part for part in parts if part.order > to.order and part not in held and _meant(part, only)]
     touched = list(dict.fromkeys(part.name for part in reversed(later)))
     if everything:
         touched += [part.name for part in reversed(held) if part.name not in touched and _meant(part, only)]

@@ -58,7 +58,7 @@ class Undoing:
         outcome = "partial" if done.failure else "complete"
         state = to.state
         if only:
-            here = state_after(self.heads, head.number, ())
+            here = state_after(self.heads, head, ())
             state = {**here, **{service.name: to.state[service.name] for service in plan.services}}
         await self.ledger.close(head.number, outcome, done.failure, state=state)
         return done
@@ -67,7 +67,8 @@ class Undoing:
         await self.held.ensure(self.ledger.cluster, closing=True)
 
     async def _parts(self, to: Head) -> list[Part]:
-        return await self.ledger.parts([*to.state.values(), *(number for number in self.heads if number > to.number)])
+        later = [number for number, head in self.heads.items() if head.order > to.order]
+        return await self.ledger.parts([*to.state.values(), *later])
 
     def _runs(self, to: Head) -> list[str]:
-        return [head.run_id for head in self.heads.values() if head.number > to.number]
+        return [head.run_id for head in self.heads.values() if head.order > to.order]

@@ -1,0 +1,172 @@
+"""What going back to a release means: pure functions of its records."""
+
+from typing import Any
+
+from stages.clients.kubernetes.compare import compare
+from stages.clients.kubernetes.ledger import last_good, state_after
+from stages.clients.kubernetes.objects import RUN
+from stages.clients.kubernetes.records import Head, Part
+from stages.clients.kubernetes.restore import Plan, plan_restore
+
+
+def thing(kind: str, name: str, value: str = "1", run: str = "r", version: str = "v1") -> dict[str, Any]:
+    metadata = {"name": name, "namespace": "n", "annotations": {RUN: run}}
+    return {"apiVersion": version, "kind": kind, "metadata": metadata, "data": {"k": value}}
+
+
+def part(name: str, number: int, *objects: dict[str, Any], created: tuple[str, ...] = ()) -> Part:
+    refs = tuple(
+        (each["apiVersion"], each["kind"], "n", each["metadata"]["name"])
+        for each in objects
+        if each["metadata"]["name"] in created
+    )
+    return Part(
+        turn=number,
+        name=name,
+        number=number,
+        objects=objects,
+        created=refs,
+        run_id=f"run{number}",
+        started=f"{number}{name}",
+    )
+
+
+def head(number: int, outcome: str = "complete", **more: Any) -> Head:
+    more = {"turn": number, **more}
+    return Head(target="t", number=number, run="p#1", run_id=f"run{number}", outcome=outcome, **more)
+
+
+GOOD = head(1, state={"d[a]": 1, "d[b]": 1})
+PARTS = [part("d[a]", 1, thing("ConfigMap", "a")), part("d[b]", 1, thing("ConfigMap", "b"))]
+
+
+def plan(*later: Part, to: Head = GOOD, **more: Any) -> Plan:
+    return plan_restore(to, [*PARTS, *later], ["run2", "run3"], run="now", **more)
+
+
+def names(found: Plan) -> list[str]:
+    return [service.name for service in found.services]
+
+
+def test_only_what_a_later_release_touched_goes_back_the_last_first() -> None:
+    found = plan(part("d[a]", 2, thing("ConfigMap", "a", "2")), part("d[b]", 2, thing("ConfigMap", "b", "2")))
+    assert names(found) == ["d[b]", "d[a]"]
+    assert names(plan(part("d[b]", 2, thing("ConfigMap", "b", "2")))) == ["d[b]"]
+    assert names(plan()) == []
+
+
+def test_a_person_who_asks_gets_everything_back() -> None:
+    assert set(names(plan(everything=True))) == {"d[a]", "d[b]"}
+
+
+def test_what_is_written_is_what_the_good_release_applied_with_the_mark_of_this_run() -> None:
+    (service,) = plan(part("d[a]", 2, thing("ConfigMap", "a", "2"))).services
+    (manifest,) = service.manifests
+    assert manifest.object == thing("ConfigMap", "a", "1", run="now")
+    assert PARTS[0].objects[0]["metadata"]["annotations"] == {RUN: "r"}
+
+
+def test_one_service_is_named_by_its_leaf_or_its_key() -> None:
+    later = [part("d[a]", 2, thing("ConfigMap", "a", "2")), part("d[b]", 2, thing("ConfigMap", "b", "2"))]
+    assert names(plan(*later, only="b")) == names(plan(*later, only="d[b]")) == ["d[b]"]
+
+
+def test_what_later_releases_made_is_removed_and_what_was_there_before_is_not() -> None:
+    later = part(
+        "d[a]", 2, thing("ConfigMap", "a"), thing("ConfigMap", "new"), thing("ConfigMap", "old"), created=("new",)
+    )
+    found = plan(later)
+    assert [ref.name for ref in found.remove] == ["new"]
+    assert found.runs == {"run2", "run3"}
+
+
+def test_what_a_service_made_that_the_good_release_does_not_know_is_removed_too() -> None:
+    found = plan(part("d[c]", 2, thing("ConfigMap", "c"), created=("c",)))
+    assert (names(found), [ref.name for ref in found.remove]) == ([], ["c"])
+
+
+def test_jobs_claims_namespaces_and_definitions_stay_and_that_is_said() -> None:
+    kinds = ["Job", "Pod", "PersistentVolumeClaim", "PersistentVolume", "Namespace", "CustomResourceDefinition"]
+    things = [thing(kind, kind.lower()) for kind in kinds]
+    found = plan(part("d[a]", 2, *things, created=tuple(kind.lower() for kind in kinds)))
+    assert found.remove == ()
+    assert names(found) == ["d[a]"]
+    assert len(found.words) == len(kinds)
+    assert "Job n/job is not undone: what it did stays" in found.words
+
+
+def test_a_job_of_the_good_release_is_not_run_again() -> None:
+    to = head(1, state={"d[a]": 1})
+    parts = [part("d[a]", 1, thing("Job", "j"), thing("ConfigMap", "a")), part("d[a]", 2, thing("Job", "j"))]
+    found = plan_restore(to, parts, [], run="now")
+    assert [manifest.ref.kind for service in found.services for manifest in service.manifests] == ["ConfigMap"]
+    assert found.words == ()
+
+
+def test_the_state_of_a_release_goes_back_to_parts_of_several_releases() -> None:
+    to = head(2, state={"d[a]": 2, "d[b]": 1})
+    parts = [*PARTS, part("d[a]", 2, thing("ConfigMap", "a", "2")), part("d[b]", 3, thing("ConfigMap", "b", "3"))]
+    (service,) = plan_restore(to, parts, ["run3"], run="now").services
+    assert service.manifests[0].object["data"] == {"k": "1"}
+    everything = plan_restore(to, parts, ["run3"], run="now", everything=True)
+    assert {each.name: each.manifests[0].object["data"]["k"] for each in everything.services} == {
+        "d[a]": "2",
+        "d[b]": "1",
+    }
+
+
+def test_the_last_good_release_is_the_newest_complete_one_before() -> None:
+    heads = {each.number: each for each in (head(1), head(2, "partial"), head(3), head(4, "rolled back"), head(5, ""))}
+    assert [(last_good(heads, head(at)) or head(0)).number for at in (1, 2, 4, 6)] == [0, 1, 3, 3]
+
+
+def test_releases_are_in_the_order_of_their_turns_not_of_their_numbers() -> None:
+    """The fourth failed and went back as the sixth; the fifth had its number before that, and its turn after."""
+    heads = {1: GOOD, 4: head(4, "rolled back"), 6: head(6, turn=4, restores=1, state=GOOD.state), 5: head(5, turn=5)}
+    assert (last_good(heads, head(7, turn=6)) or GOOD).number == 5
+    assert (last_good(heads, heads[5]) or GOOD).number == 6
+    fifth = part("d[a]", 5, thing("ConfigMap", "a", "5"))
+    assert names(plan_restore(heads[6], [*PARTS, fifth], ["run5"], run="now")) == ["d[a]"]
+
+
+def test_the_state_after_a_release_is_that_before_it_with_what_it_deployed() -> None:
+    heads = {1: GOOD, 2: head(2, "rolled back", state={"d[a]": 2}), 3: head(3, "partial", state={"d[a]": 3, "d[b]": 1})}
+    assert state_after(heads, head(2), ["d[b]"]) == {"d[a]": 1, "d[b]": 2}
+    assert state_after(heads, head(4), ["d[c]"]) == {"d[a]": 3, "d[b]": 1, "d[c]": 4}
+    assert state_after({}, head(1), ["d[a]"]) == {"d[a]": 1}
+
+
+# -- comparing -------------------------------------------------------------------------------------
+
+
+def workload(image: str, **annotations: str) -> dict[str, Any]:
+    template = {"metadata": {"annotations": annotations}, "spec": {"containers": [{"name": "app", "image": image}]}}
+    return {**thing("Deployment", "w", version="apps/v1"), "spec": {"replicas": 1, "template": template}}
+
+
+def test_images_are_compared_by_container_and_marks_are_no_difference() -> None:
+    before = [part("d", 1, workload("r/a@sha256:1", **{"pipe-ci/config": "x"}))]
+    after = [part("d", 2, workload("r/a@sha256:2", **{"pipe-ci/config": "y"}))]
+    assert compare(before, after) == ["Deployment n/w: image of app: r/a@sha256:1 → r/a@sha256:2"]
+
+
+def test_configuration_is_compared_by_key_and_secrets_without_their_values() -> None:
+    before = [
+        part("d", 1, thing("ConfigMap", "c", "one"), thing("Secret", "s", "aHVudGVyMg=="), thing("ConfigMap", "x"))
+    ]
+    after = [
+        part("d", 2, thing("ConfigMap", "c", "two"), thing("Secret", "s", "aHVudGVyMw=="), thing("ConfigMap", "y"))
+    ]
+    assert compare(before, after) == [
+        "ConfigMap n/c: data.k: one → two",
+        "Secret n/s: key k: changed",
+        "ConfigMap n/x: left out",
+        "ConfigMap n/y: added",
+    ]
+
+
+def test_the_same_is_no_difference() -> None:
+    assert (
+        compare([part("d", 1, thing("ConfigMap", "c", run="1"))], [part("d", 2, thing("ConfigMap", "c", run="2"))])
+        == []
+    )
