@@ -1,17 +1,20 @@
 """`release:`: the deploys of a pipeline as one thing. A leaf before them draws a ticket, one after them closes it."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Final
 
 from pydantic import JsonValue
 
 from pipeline.draft import Draft, Kind, Kinds
 from pipeline.errors import Place
-from pipeline.expressions import TAG, is_open
+from pipeline.expressions import TAG, is_open, names
 from pipeline.graph import Reach
 from pipeline.plan import Leaf, Need, NeedWord, Retry, Trigger
 from pipeline.spec import Release
+from pipeline.stage import duration_text, parse_duration
 from pipeline.values import Report
 
 __all__ = ["Releasing"]
@@ -21,6 +24,7 @@ RELEASE: Final = "release"
 _FIELD: Final = "release"
 """The field that a kind has whose stages are parts of a release."""
 _NUMBER: Final[JsonValue] = {TAG: [{"ref": "stages.ticket.number"}]}
+_WAIT: Final = timedelta(minutes=5)
 _STUBBORN: Final = Retry(times=5)
 
 
@@ -46,7 +50,7 @@ class Releasing:
         if any(made.items is None for made in self.drafts.values()) or not self._is_sound(parts):
             return list(leaves)
         common = self._common(parts)
-        if self.report.problems:
+        if self.report.problems or any(map(is_open, common.values())):
             return list(leaves)
         ticket = self._ticket(leaves, parts, common)
         last = self._last(leaves, parts, common)
@@ -104,7 +108,7 @@ class Releasing:
         if other is not None:
             message = f"the deploys of one release have one `{name}:`, and '{parts[0].name}' and '{other.name}' differ"
             self._wrong(message, way)
-        elif is_open(first):
+        elif any(open_.startswith("stages.") for open_ in names(first)):
             self._wrong(f"`{name}:` of '{parts[0].name}' is known only when a stage has ended", way)
         return first
 
@@ -138,6 +142,7 @@ class Releasing:
             **common,
             "number": _NUMBER,
             "on_failure": self.spec.on_failure,
+            "wait": self._longest_wait(parts),
             "parts": {leaf.name: _end(leaf) for leaf in parts},
             "allowed": allowed,
             "irreversible": {leaf.name: _end(leaf) for leaf in marked},
@@ -153,6 +158,14 @@ class Releasing:
             when_references={f"stages.{stage}.outcome": (stage, "outcome") for stage in stages},
             closes=True,
         )
+
+    def _longest_wait(self, parts: Sequence[Leaf]) -> str:
+        """How long going back may take: as long as the slowest deploy, where that is known."""
+        waits: list[timedelta] = [_WAIT]
+        for leaf in parts:
+            with suppress(ValueError):  # what it is may not be known yet
+                waits.append(parse_duration(leaf.fields.get("wait")))
+        return duration_text(max(waits))
 
     def _leaf(self, name: str, fields: Mapping[str, JsonValue], **options: object) -> Leaf:
         secret = fields.get("secret")
@@ -195,8 +208,8 @@ def _needs(leaves: Iterable[Leaf], word: NeedWord) -> Iterator[Need]:
     by_stage: dict[str, list[str]] = {}
     for leaf in leaves:
         by_stage.setdefault(leaf.stage, []).append(leaf.name)
-    for stage, names in by_stage.items():
-        yield Need(on=stage, leaves=tuple(dict.fromkeys(names)), word=word, group=len(names) > 1)
+    for stage, found in by_stage.items():
+        yield Need(on=stage, leaves=tuple(dict.fromkeys(found)), word=word, group=len(found) > 1)
 
 
 def _why(trigger: Trigger) -> str:

@@ -271,6 +271,21 @@ def _versions(fleet: Fleet) -> dict[str, str]:
     return found
 
 
+def test_a_newer_run_that_waited_goes_on_when_the_older_one_has_gone_back(fleet: Fleet) -> None:
+    fleet.write("one").green()
+    older = Fleet(fleet.folder.parent / "older", fleet.world, fleet.namespace, fleet.image)
+    crash = "{name: bad, image: busybox, command: [sh, -c, 'sleep 3; exit 7']}"
+    failing = older.write("two", bad={"sb": crash}).start()
+    older.until_event(1, type="effect.proven", key="apply workloads")
+    fleet.write("three").green()
+    assert failing.wait(60) == 1, older.said
+    assert "rolled back to fleet@1" in older.said
+    assert fleet.data() == fleet.greeting("three")
+    fleet.write("four", bad={"sc": fleet.broken})
+    assert fleet.run().returncode == 1
+    assert fleet.data() == fleet.greeting("three")
+
+
 def test_another_holder_is_waited_for_and_named(fleet: Fleet) -> None:
     slow = "{name: slow, image: busybox, command: [sh, -c, 'sleep 6; touch /up; sleep 99'], readinessProbe: {exec: {command: [test, -e, /up]}, periodSeconds: 1}}"
     other = Fleet(fleet.folder.parent / "other", fleet.world, fleet.namespace, fleet.image)

@@ -139,6 +139,7 @@ class Release(_Fake, Stage[NoOutputs]):
     secret: str | None = None
     number: int
     on_failure: str
+    wait: Duration
     parts: Mapping[str, Any]
     allowed: tuple[str, ...] = ()
     irreversible: Mapping[str, Any] = {}

@@ -93,6 +93,21 @@ def test_what_cannot_be_one_release_is_refused_with_a_place(stages: str, expecte
     assert [text for text in problems(f"{top}\n  {stages}\n") if expected in text and text[0].isdigit()] != []
 
 
+def test_names_that_parameters_give_are_known_in_the_plan() -> None:
+    top = "name: his\nparams: {ns: {default: shop}, t: {default: his}, w: {default: 9m}}\nsecrets: {kubeconfig: file}\n"
+    fields = "{manifests: [x], namespace: '${params.ns}', secret: kubeconfig, wait: '${params.w}'}"
+    found = plan(f"{top}release: {{target: '${{params.t}}'}}\nstages:\n  a: {{uses: deploy, with: {fields}}}\n")
+    assert found.leaf("ticket").fields["namespace"] == "shop"
+    assert found.leaf("release").fields["wait"] == "9m"
+
+
+def test_a_namespace_that_a_stage_finds_is_too_late_for_a_ticket() -> None:
+    find = "find: {run: x, outputs: [ns]}"
+    fields = "{manifests: [x], namespace: '${stages.find.ns}', secret: kubeconfig}"
+    found = problems(f"{TOP.strip()}\n  {find}\n  a: {{needs: find, uses: deploy, with: {fields}}}\n")
+    assert "`namespace:` of 'a' is known only when a stage has ended" in found[0]
+
+
 def test_a_namespace_of_its_own_lets_deploys_go_to_several() -> None:
     top = TOP.replace("{on_failure: rollback}", "{target: shop, namespace: ops}")
     text = f"\n  a: {OTHER % ('one', 'kubeconfig')}\n  b: {OTHER % ('two', 'kubeconfig')}\n"

@@ -27,6 +27,7 @@ from stages.clients.kubernetes.records import (
     now,
     read_head,
     read_parts,
+    whose,
     write_head,
     write_part,
 )
@@ -115,9 +116,9 @@ class Ledger:
         if not gone:
             return
         needed = {each for number, head in heads.items() if number >= oldest for each in head.state.items()}
-        parts = [part for part in await self._secrets("part", gone) if not _needed(part, needed)]
-        heads_gone = [Ref("v1", "Secret", self.namespace, f"pipe-release.{self.target}.{number}") for number in gone]
-        await together(self.cluster.delete, [*map(identity, parts), *heads_gone])
+        pieces = [secret for secret in await self._secrets("part", gone) if whose(secret) not in needed]
+        gone_heads = [Ref("v1", "Secret", self.namespace, f"pipe-release.{self.target}.{number}") for number in gone]
+        await together(self.cluster.delete, [*map(identity, pieces), *gone_heads])
 
     async def _write(self, secret: Object) -> Object:
         try:
@@ -133,11 +134,6 @@ class Ledger:
             words.append(f"{NUMBER} in ({','.join(map(str, numbers))})")
         found, _ = await self.cluster.items(Collection("v1", "Secret", self.namespace, ",".join(words)))
         return found
-
-
-def _needed(secret: Object, needed: set[tuple[str, int]]) -> bool:
-    part = read_parts([secret])
-    return bool(part) and (part[0].name, part[0].number) in needed
 
 
 # -- one deploy of a release -----------------------------------------------------------------------

@@ -25,6 +25,7 @@ __all__ = [
     "overlaid",
     "read_head",
     "read_parts",
+    "whose",
     "write_head",
     "write_part",
 ]
@@ -159,13 +160,18 @@ def end_of_part(part: Part) -> Object:
     return {"data": {_PART: _said(part)}}
 
 
+def whose(secret: Object) -> tuple[str, int]:
+    """The part that a Secret holds a piece of: its name, and its release's number."""
+    record = json.loads(_decoded(secret["data"][_PART]))
+    return record["name"], record["number"]
+
+
 def read_parts(secrets: Iterable[Object]) -> list[Part]:
     """The parts that these Secrets hold, in the order in which they were begun; one that lacks a piece is left out."""
     said: dict[tuple[str, int], Part] = {}
     pieces: dict[tuple[str, int], dict[int, bytes]] = {}
     for secret in secrets:
-        record = json.loads(_decoded(secret["data"][_PART]))
-        key = record["name"], record["number"]
+        record, key = json.loads(_decoded(secret["data"][_PART])), whose(secret)
         pieces.setdefault(key, {})[record.get("at", 0)] = _decoded(secret["data"][_OBJECTS])
         if "at" not in record:
             said[key] = Part.model_validate(record)

@@ -275,7 +275,7 @@ async def test_old_releases_are_forgotten_but_not_what_they_still_hold(
         await ledger.open(head)
         for name in ("d[a]", "d[b]") if number == 1 else ("d[a]",):
             thing = config(namespace, "x").object
-            await ledger.write(write_part(Part(name=name, number=number, objects=(thing,)), head, namespace))
+            await ledger.write(write_part(Part(name=name, number=number, objects=(thing,)), head, namespace, chunk=50))
     await ledger.forget(await ledger.heads())
     assert list(await ledger.heads()) == [3, 4]
     assert [(part.name, part.number) for part in await ledger.parts([1, 2, 3, 4])] == [
