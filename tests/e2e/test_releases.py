@@ -11,6 +11,12 @@ from docker import APIClient
 from tests.e2e.conftest import World
 from tests.e2e.fleet import Fleet, engine_of, kill
 
+SLOW = (
+    "{name: slow, image: busybox, command: [sh, -c, 'sleep 6; touch /up; sleep 99'],"
+    " readinessProbe: {exec: {command: [test, -e, /up]}, periodSeconds: 1}}"
+)
+"""A container that takes a while to be ready."""
+
 pytestmark = [pytest.mark.sandbox, pytest.mark.slow, pytest.mark.timeout(400, func_only=True)]
 
 
@@ -274,8 +280,7 @@ def _versions(fleet: Fleet) -> dict[str, str]:
 def test_a_newer_run_that_waited_goes_on_when_the_older_one_has_gone_back(fleet: Fleet) -> None:
     fleet.write("one").green()
     older = Fleet(fleet.folder.parent / "older", fleet.world, fleet.namespace, fleet.image)
-    crash = "{name: bad, image: busybox, command: [sh, -c, 'sleep 3; exit 7']}"
-    failing = older.write("two", bad={"sb": crash}).start()
+    failing = older.write("two", bad={"sb": older.broken, "sc": SLOW}).start()
     older.until_event(1, type="effect.proven", key="apply workloads")
     fleet.write("three").green()
     assert failing.wait(60) == 1, older.said
@@ -287,9 +292,8 @@ def test_a_newer_run_that_waited_goes_on_when_the_older_one_has_gone_back(fleet:
 
 
 def test_another_holder_is_waited_for_and_named(fleet: Fleet) -> None:
-    slow = "{name: slow, image: busybox, command: [sh, -c, 'sleep 6; touch /up; sleep 99'], readinessProbe: {exec: {command: [test, -e, /up]}, periodSeconds: 1}}"
     other = Fleet(fleet.folder.parent / "other", fleet.world, fleet.namespace, fleet.image)
-    first = other.write("first", bad={"sa": slow}).start()
+    first = other.write("first", bad={"sa": SLOW}).start()
     other.until_event(1, type="effect.proven", key="apply workloads")
     fleet.write("second").green()
     assert first.wait(60) == 0, other.said
