@@ -26,9 +26,9 @@ from stages.clients.kubernetes.access import connect
 from stages.clients.kubernetes.api import Cluster
 from stages.clients.kubernetes.apply import annotate, assign_namespaces, check, make_namespaces, write, written
 from stages.clients.kubernetes.config import mark_config
+from stages.clients.kubernetes.deploying import Deploying, deploying
 from stages.clients.kubernetes.files import find_manifests
 from stages.clients.kubernetes.images import replace_images
-from stages.clients.kubernetes.ledger import Deploying, deploying
 from stages.clients.kubernetes.manifests import Manifest, read_manifests
 from stages.clients.kubernetes.objects import Object, Ref, dig
 from stages.clients.kubernetes.order import CRD, batches

@@ -11,7 +11,7 @@ import anyio
 import anyio.to_thread
 import click
 from pydantic import JsonValue
-from ulid import ULID
+from ulid_transform import ulid_now
 
 from pipeline.errors import PipeError
 from pipeline.plan import Leaf, Plan, Retry, RunIdentity
@@ -109,7 +109,7 @@ def rollback(wanted: Wanted, where: Where) -> int:
         found = _ask(place, _itself)
         place = replace(place, target=found.target, namespace=found.namespace)
     taken, folder = store.take(PIPELINE, None)
-    plan = _plan(place, number, wanted, RunIdentity(id=str(ULID()), number=taken))
+    plan = _plan(place, number, wanted, RunIdentity(id=ulid_now(), number=taken))
     secrets = find_secrets(plan, host.environ, store.path)
     folder.write_plan(plan.model_dump_json(by_alias=True, exclude_defaults=True))
     ready = Ready(plan, folder, secrets, store.path, caller=Path.cwd())

@@ -182,12 +182,12 @@ class Fleet:
         lines = [line for path in sorted(folder.glob("events.*.jsonl")) for line in path.read_text().splitlines()]
         return [json.loads(line) for line in lines if line.endswith("}")]
 
-    def until_event(self, number: int, **wanted: str) -> None:
+    def until_event(self, number: int, *, pipeline: str = "fleet", **wanted: str) -> None:
         """Wait for an event of a run whose fields begin so."""
 
         def there() -> bool:
             try:
-                events = self.events(number=number)
+                events = self.events(pipeline, number)
             except FileNotFoundError:
                 return False
             return any(

@@ -138,6 +138,19 @@ def test_a_rollback_that_was_killed_is_finished_by_resume(fleet: Fleet) -> None:
     assert "rolled back to fleet@1 as fleet@3" in done.stdout
 
 
+def test_a_rollback_by_command_that_was_killed_is_finished_by_resume(fleet: Fleet) -> None:
+    fleet.write("one").green()
+    fleet.write("two").green()
+    process = fleet.start("rollback", "fleet@1", "-o", "plain")
+    fleet.until_event(1, pipeline="rollback", type="effect.intended", key="apply configuration")
+    kill(process)
+    assert fleet.outcomes()["fleet@3"] == "partial: it is running, or died"
+    done = fleet.pipe("resume", "rollback#1", "-o", "plain")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert fleet.data() == fleet.greeting("one")
+    assert fleet.outcomes() == {"fleet@3": "complete", "fleet@2": "complete, undone by @3", "fleet@1": "complete"}
+
+
 def test_a_run_that_was_rolled_back_deploys_no_part_of_it_again_but_all_as_a_new_release(fleet: Fleet) -> None:
     fleet.write("one").green()
     fleet.write("two", bad={"sb": fleet.broken})

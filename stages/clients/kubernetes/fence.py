@@ -7,7 +7,7 @@ machine is read: a holder is dead when its Lease has not changed for as long as 
 
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from weakref import WeakValueDictionary
@@ -31,6 +31,7 @@ _RENEWED_EVERY = 4.0
 _TRUSTED = 9.0
 """Seconds after a renewal in which nobody else can have the Lease, whatever happens to this process."""
 _WAIT = 30 * 60.0
+_LEAVES_WITHIN = 2.0
 
 
 class Superseded(StageFailed):
@@ -205,9 +206,10 @@ class Tenure:
         await self._mark(cluster, self.holder, **{_UNDONE: str(self.number)})
 
     async def leave(self, cluster: Cluster) -> None:
-        """Let go of the Lease, so that nobody has to wait; fine if it is another's by now."""
-        await self._mark(cluster, "")
+        """Let go of the Lease, so that nobody has to wait. It never fails: what is not let go of runs out."""
         self._renewed = float("-inf")
+        with anyio.CancelScope(shield=True), anyio.move_on_after(_LEAVES_WITHIN), suppress(StageErrored, ApiError):
+            await self._mark(cluster, "")
 
     async def _mark(self, cluster: Cluster, holder: str, **marks: str) -> None:
         for _ in range(_TRIES):
