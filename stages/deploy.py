@@ -78,7 +78,7 @@ class Deploy(Stage[DeployOutputs]):
 
     computes: ClassVar[bool] = False
     pool: ClassVar[tuple[str, int] | None] = ("deploy", 50)
-    heavy: ClassVar[tuple[str, ...]] = ("kubernetes.aio.client", "kubernetes.aio.config")
+    heavy: ClassVar[tuple[str, ...]] = ("stages.clients.kubernetes.sdk",)
 
     async def run(self, ctx: StageContext) -> DeployOutputs:
         """Read and check everything, then write, then wait."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, NoReturn
 
 from pydantic import BaseModel, ConfigDict, JsonValue
 
@@ -79,7 +79,7 @@ class Release(Stage[ReleaseOutputs]):
     """How long it may take until what was put back is done."""
 
     inner: ClassVar[bool] = True
-    heavy: ClassVar[tuple[str, ...]] = ("kubernetes.aio.client", "kubernetes.aio.config")
+    heavy: ClassVar[tuple[str, ...]] = ("stages.clients.kubernetes.sdk",)
 
     async def run(self, ctx: StageContext) -> ReleaseOutputs:
         """Say how the release ended; if it failed, go back to the last good one where that is wanted and possible."""
@@ -107,7 +107,7 @@ class Release(Stage[ReleaseOutputs]):
         try:
             async with tenure(ctx, cluster, part, closing=True) as held:
                 try:
-                    return await ended.complete() if not ended.missing else await ended.failed(held)
+                    return await ended.failed(held) if ended.missing else await ended.complete()
                 finally:
                     await held.leave(cluster)
         except Superseded as newer:
@@ -139,7 +139,7 @@ class _Ended:
         self.ctx.log(f"{closed.name} is complete: {len(self.done)} deploys")
         return ReleaseOutputs(number=closed.number, name=closed.name)
 
-    async def failed(self, held: Tenure) -> ReleaseOutputs:
+    async def failed(self, held: Tenure) -> NoReturn:
         """Keep it or go back; red in any case, the reason first."""
         if self.head.outcome == "rolled back":  # before this engine took the run
             raise StageFailed(self.head.message)

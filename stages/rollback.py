@@ -61,7 +61,7 @@ class Rollback(Stage[RollbackOutputs]):
     """How long it may take until what was put back is done."""
 
     inner: ClassVar[bool] = True
-    heavy: ClassVar[tuple[str, ...]] = ("kubernetes.aio.client", "kubernetes.aio.config")
+    heavy: ClassVar[tuple[str, ...]] = ("stages.clients.kubernetes.sdk",)
 
     async def run(self, ctx: StageContext) -> RollbackOutputs:
         """Choose the release, draw a number, put everything back."""

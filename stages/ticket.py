@@ -47,7 +47,7 @@ class Ticket(Stage[TicketOutputs]):
 
     inner: ClassVar[bool] = True
     default_timeout: ClassVar[timedelta] = timedelta(minutes=5)
-    heavy: ClassVar[tuple[str, ...]] = ("kubernetes.aio.client", "kubernetes.aio.config")
+    heavy: ClassVar[tuple[str, ...]] = ("stages.clients.kubernetes.sdk",)
 
     async def run(self, ctx: StageContext) -> TicketOutputs:
         """Draw the number, then write the head of the release."""

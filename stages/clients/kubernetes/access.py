@@ -80,12 +80,9 @@ def _source(ctx: StageContext, secret: str) -> _Source:
 
 def _cluster(source: _Source, context: str) -> Cluster:
     """Load the client and the credentials; blocks for the import, for files and for a plug-in."""
-    from kubernetes.aio import client as kubernetes_client
-    from kubernetes.aio import config as kubernetes_config
+    from stages.clients.kubernetes.sdk import client as clients
+    from stages.clients.kubernetes.sdk import config as configs
 
-    # The official client is typed only in part.
-    clients: Any = kubernetes_client
-    configs: Any = kubernetes_config
     configuration = clients.Configuration()
     # Strict checks refuse authorities without key identifiers, which many clusters have and kubectl takes.
     configuration.disable_strict_ssl_verification = True

@@ -1,6 +1,8 @@
 """Kubeconfigs, good and bad, without a cluster."""
 
 import base64
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -116,3 +118,30 @@ def test_embedded_keys_become_private_files_and_paths_absolute(tmp_path: Path) -
     assert found["client-certificate"] == "/home/me/.kube/certs/me.pem"
     assert found["tokenFile"] == "/run/token"
     assert "client-key-data" not in found
+
+
+def test_a_stage_that_needs_the_client_while_the_engine_loads_it_is_no_deadlock() -> None:
+    """Two threads that import the client's package and a module of it at once: one of them gets a `_DeadlockError`."""
+    program = """
+import threading
+from importlib import import_module
+from stages.deploy import Deploy
+from stages.ticket import Ticket
+both = threading.Barrier(2)
+failed = []
+def load(names):
+    both.wait()
+    try:
+        for name in names:
+            import_module(name)
+    except Exception as error:
+        failed.append(error)
+threads = [threading.Thread(target=load, args=(kind.heavy,)) for kind in (Deploy, Ticket)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+assert not failed, failed
+assert {*Deploy.heavy, *Ticket.heavy} == {"stages.clients.kubernetes.sdk"}
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
