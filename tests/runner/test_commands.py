@@ -29,7 +29,7 @@ def test_the_plan_of_the_example_has_the_originals_stages_and_leaves_in_order(tm
     shown = pipe(tmp_path, "plan", EXAMPLES / "shangyitong.pipeline.yaml", "backend").stdout
     places = [shown.index(title) for title in ORIGINAL]
     assert places == sorted(places)
-    assert shown.rstrip().endswith("6 stages, 30 parallel leaves")
+    assert shown.rstrip().endswith("8 stages, 30 parallel leaves")
     assert "git_url = <unset>" in shown
 
 
@@ -130,3 +130,5 @@ def test_the_schema_knows_every_installed_kind(tmp_path: Path) -> None:
     json.loads(schema)
     for kind in ("checkout", "deploy", "image", "mail", "maven", "npm", "probe", "push"):
         assert f'"{kind}"' in schema
+    for inner in ('"const": "ticket"', '"const": "rollback"', "ReleasePart"):
+        assert inner not in schema
