@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline.plan import NeedWord, Plan
+from pipeline.plan import NeedWord, Plan, Trigger
 from tests.pipeline.fakes import plan, problems
 
 TOP = """
@@ -73,6 +73,12 @@ def test_deploys_that_a_condition_leaves_out_are_no_part() -> None:
 def test_without_release_the_plan_is_what_it_was() -> None:
     found = made(TWO, TOP.replace("release: {on_failure: rollback}\n", ""))
     assert [leaf.name for leaf in found.leaves] == ["checkout", "migrate", "deploy[a]", "deploy[b]", "smoke"]
+
+
+def test_the_run_of_a_fork_draws_no_number_and_closes_nothing() -> None:
+    found = plan(TOP.strip() + TWO, trigger=Trigger(kind="pull_request", fork=True))
+    for name in ("ticket", "deploy[a]", "deploy[b]", "release"):
+        assert found.leaf(name).never.startswith("not in the run of a fork")
 
 
 OTHER = "{uses: deploy, with: {manifests: [x], namespace: %s, secret: %s}}"
