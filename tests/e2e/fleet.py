@@ -32,7 +32,7 @@ stages:
       namespace: {namespace}
       secret: kubeconfig
       pull_secret: registry
-      wait: 60s
+      wait: 2m
 """
 
 SERVICE = """
@@ -63,7 +63,7 @@ spec:
           command: [sh, -c, {command}]
           envFrom: [{{configMapRef: {{name: {name}}}}}, {{secretRef: {{name: {name}}}}}]
           resources: {{requests: {{cpu: 2m, memory: 4Mi}}}}
-          readinessProbe: {{exec: {{command: ["true"]}}, periodSeconds: 1}}
+          readinessProbe: {{exec: {{command: ["true"]}}, periodSeconds: 1, timeoutSeconds: 10}}
 {more}
 """
 
@@ -116,7 +116,7 @@ class Fleet:
         """A container whose image does not exist."""
         return f"{{name: bad, image: {self.world.sandbox.registry}/lib/nosuch:9}}"
 
-    def pipe(self, *words: str, limit: float = 180) -> subprocess.CompletedProcess[str]:
+    def pipe(self, *words: str, limit: float = 300) -> subprocess.CompletedProcess[str]:
         return pipe(self.folder, *words, env=self.env, limit=limit)
 
     def run(self) -> subprocess.CompletedProcess[str]:
