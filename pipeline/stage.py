@@ -7,7 +7,7 @@ no console, no sibling.
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -25,13 +25,18 @@ __all__ = [
     "Completed",
     "Duration",
     "Effect",
+    "Examined",
     "Exported",
+    "Files",
+    "Finding",
+    "Foreseen",
     "Glob",
     "Login",
     "NoOutputs",
     "Outcome",
     "Outputs",
     "ReleasePart",
+    "PreflightContext",
     "RunInfo",
     "Script",
     "Secret",
@@ -40,12 +45,17 @@ __all__ = [
     "SecretRef",
     "SecretText",
     "Settled",
+    "Severity",
     "Stage",
     "StageContext",
     "StageErrored",
     "StageFailed",
+    "Surroundings",
     "duration_text",
+    "no_program",
     "parse_duration",
+    "rewriters",
+    "writers",
 ]
 
 P = ParamSpec("P")
@@ -252,20 +262,12 @@ class Effect(Protocol):
         """Say what proves that the change is made, at most 64 KiB of JSON and no secret."""
 
 
-class StageContext(Protocol):
-    """All that a stage may use."""
+class Surroundings(Protocol):
+    """What may be used before an attempt as well as in one: it reaches outside and changes nothing by itself."""
 
     @property
     def run(self) -> RunInfo:
-        """Identity of the run and of this attempt."""
-
-    @property
-    def workspace(self) -> Path:
-        """The run's folder, or the stage's `dir:` in it: base of processes, relative paths and globs."""
-
-    @property
-    def root(self) -> Path:
-        """The workspace itself, whatever `dir:` says; nothing a stage reads or writes lies outside of it."""
+        """Identity of the run and of this attempt; before the first one the attempt is 0."""
 
     @property
     def cache(self) -> Path:
@@ -322,14 +324,26 @@ class StageContext(Protocol):
     def secret(self, name: str) -> Secret:
         """The value of a declared secret that this stage names; it is masked in all output from then on."""
 
+    async def once(self, key: str, find: Callable[[], Awaitable[JsonValue]]) -> JsonValue:
+        """A fact found once a run (a branch's commit) and then the same for every stage, attempt and resume."""
+
+
+class StageContext(Surroundings, Protocol):
+    """All that an attempt at a stage may use."""
+
+    @property
+    def workspace(self) -> Path:
+        """The run's folder, or the stage's `dir:` in it: base of processes, relative paths and globs."""
+
+    @property
+    def root(self) -> Path:
+        """The workspace itself, whatever `dir:` says; nothing a stage reads or writes lies outside of it."""
+
     def effect(self, key: str, intent: Mapping[str, JsonValue]) -> AbstractAsyncContextManager[Effect]:
         """Make one change to the outside, named by a natural `key` (`push registry/x:tag`), without the attempt.
 
         A cancel waits inside the body, at most 8 seconds.
         """
-
-    async def once(self, key: str, find: Callable[[], Awaitable[JsonValue]]) -> JsonValue:
-        """A fact found once a run (a branch's commit) and then the same for every stage, attempt and resume."""
 
     async def tool(self, name: str, ask: Callable[[], Awaitable[str]]) -> None:
         """Note which version of a tool the stage works with. It never decides an outcome: no answer is no note."""
@@ -341,7 +355,7 @@ class StageContext(Protocol):
         """Tell people something that does not change the outcome; it stands at the end of the run too."""
 
 
-# -- what a kind is --------------------------------------------------------------------------------
+# -- what a kind gives ------------------------------------------------------------------------------
 
 
 class Outputs(BaseModel):
@@ -362,6 +376,117 @@ class Settled:
     proof: Mapping[str, JsonValue] = field(default_factory=dict)
     message: str = ""
 
+
+# -- before anything runs --------------------------------------------------------------------------
+
+
+class Severity(StrEnum):
+    """How sure a finding is. Only what *will* fail, when it is reached, ends a run before it has begun."""
+
+    FAILS = "will fail"
+    MAY_FAIL = "may fail"
+    UNKNOWN = "could not be checked"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is wrong, or that nobody can tell yet, about a stage that has not run."""
+
+    severity: Severity
+    cause: Cause
+    place: str = ""
+    """`file:line` of a file in the workspace."""
+    about: str = ""
+    """What it is about: `Service his/web`."""
+    source: str = ""
+    """Who says so: `the registry r.example`."""
+    hint: str = ""
+    """The way out."""
+
+
+class Files(Protocol):
+    """The files of a workspace, as they are or as they will be; paths are relative, with `/`. All of it blocks."""
+
+    @property
+    def where(self) -> str:
+        """What messages call it: a folder, or a repository at a commit."""
+
+    def names(self, below: str = "") -> Iterable[str]:
+        """Every file in a folder and in those inside of it; none if there is no such folder."""
+
+    def read(self, name: str) -> bytes:
+        """The content of a file; raises OSError as `open` does, also for a link that leads out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Foreseen:
+    """What a stage is going to give, as far as that is known before it runs."""
+
+    outputs: Outputs | None = None
+    """As `run` will return them, with placeholders of the right form for `made`."""
+    made: frozenset[str] = frozenset()
+    """Outputs that only the work itself can know."""
+    files: Callable[[], Awaitable[Files]] | None = None
+    """Fetches what it is going to put into the workspace, so that others can read it now."""
+    folder: str = "."
+    """Where in the workspace that will be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """What a look ahead brought."""
+
+    findings: Sequence[Finding] = ()
+    checked: Sequence[str] = ()
+    """What was looked at and is well, in a few words each."""
+    touches: Mapping[str, str] = field(default_factory=dict)
+    """What the stage would change outside, by name, and a fingerprint of how that is now; never a secret."""
+
+
+class PreflightContext(Surroundings, Protocol):
+    """All that a look ahead may use. Nothing outside is changed, not even for a moment."""
+
+    @property
+    def earlier(self) -> Mapping[str, "type[Stage[Outputs]]"]:
+        """The leaves that this one needs, directly or through others, and the kind of each."""
+
+    async def files(self) -> Files:
+        """What the stage will find in its folder, as the checkouts before it bring it.
+
+        Where that cannot be known yet the look ends here, and is told as one that could not be made.
+
+        Raises:
+            StageFailed: a checkout cannot be done.
+            StageErrored: it cannot be found out whether it can.
+        """
+
+    async def shared(self, key: str, find: Callable[[], Awaitable[T]]) -> T:
+        """Something that the looks at several stages need, found once; an error is raised to all of them."""
+
+
+def writers(ctx: PreflightContext) -> str:
+    """Stages before this one that run programs, and so may make a file that is not there yet; empty: none."""
+    return _stages(name for name, kind in ctx.earlier.items() if kind.starts_processes)
+
+
+def rewriters(ctx: PreflightContext) -> str:
+    """Stages before this one that do whatever somebody wrote, and so may change what is there; empty: none."""
+    return _stages(name for name, kind in ctx.earlier.items() if kind.scripted)
+
+
+def no_program(ctx: PreflightContext, name: str) -> Finding:
+    """What is to be said of a program that is nowhere on PATH."""
+    cause = Cause(CauseKind.CONFIG, f"there is no program '{name}'")
+    if makers := rewriters(ctx):
+        return Finding(Severity.MAY_FAIL, cause, hint=f"well if {makers} installs it")
+    return Finding(Severity.FAILS, cause, hint="install it, or put its folder on PATH")
+
+
+def _stages(leaves: Iterable[str]) -> str:
+    return ", ".join(dict.fromkeys(name.partition("[")[0] for name in leaves))
+
+
+# -- a kind -----------------------------------------------------------------------------------------
 
 OutputsT = TypeVar("OutputsT", bound=Outputs)
 
@@ -397,6 +522,10 @@ class Stage(BaseModel, ABC, Generic[OutputsT]):
     """What its fields name as secrets opens more to it, and it works without: a stranger's run leaves them out."""
     starts_processes: ClassVar[bool] = False
     """It works through `ctx.exec`, so that `executor:` can move it elsewhere."""
+    scripted: ClassVar[bool] = False
+    """It does what its author wrote, so nobody can say beforehand what it changes in the workspace or outside."""
+    prepares: ClassVar[bool] = False
+    """It only brings here what others work on, so it may begin while the preflight still looks."""
 
     @classmethod
     def outputs_model(cls) -> type[Outputs]:
@@ -422,3 +551,18 @@ class Stage(BaseModel, ABC, Generic[OutputsT]):
         `outputs` is what `run` returned then. Raise `StageErrored` when it cannot be found out.
         """
         return ""
+
+    async def foresee(self, ctx: PreflightContext) -> Foreseen:  # noqa: ARG002
+        """What `run` is going to give, found in a moment and without it.
+
+        Raise `StageFailed` when it cannot succeed, and `StageErrored` when it cannot be found out.
+        """
+        return Foreseen()
+
+    async def preflight(self, ctx: PreflightContext) -> Examined:  # noqa: ARG002
+        """Look whether `run` can succeed: logins, rights, names, room. Changes nothing anywhere.
+
+        A refusal may be raised as `StageFailed` and an outage as `StageErrored`: both are findings that the
+        stage will fail. What it cannot tell is a finding of its own; nothing is guessed.
+        """
+        return Examined()

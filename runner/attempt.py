@@ -26,6 +26,7 @@ from pipeline.stage import (
     Stage,
     StageErrored,
     StageFailed,
+    Surroundings,
 )
 from runner import environment
 from runner.cgroups import Group, NoGroup, named, out_of_memory_here
@@ -39,7 +40,7 @@ from runner.mask import Masker
 from runner.secrets import Secrets
 from runner.workspace import attempt_folders, leaf_folder
 
-__all__ = ["Result", "World", "attempt", "gone"]
+__all__ = ["Kind", "Lookup", "Result", "World", "attempt", "bound", "gone", "looks", "stage_of", "variables_of"]
 
 OUTPUT_LIMIT = 65536
 Lookup = Callable[[str], JsonValue]
@@ -127,8 +128,8 @@ async def gone(world: World, leaf: Leaf, outputs: Mapping[str, JsonValue], looku
     declared = {name: value for name, value in outputs.items() if name in kind.outputs_model().model_fields}
     log = StageLog(world.journal.folder.log(leaf.name, 0), world.masker)
     try:
-        stage = _stage(world, leaf, lookup)
-        async with _context(world, leaf, 0, Control(), log, _variables(leaf, lookup)) as ctx:
+        stage = stage_of(world.kind, leaf, lookup)
+        async with _context(world, leaf, 0, Control(), log, variables_of(leaf, lookup)) as ctx:
             return await stage.gone(ctx, kind.outputs_model().model_validate(declared))
     except StageFailed as failure:
         return failure.cause.message
@@ -140,6 +141,11 @@ async def gone(world: World, leaf: Leaf, outputs: Mapping[str, JsonValue], looku
         raise StageErrored(f"{type(error).__name__}: {error}") from error
     finally:
         log.close()
+
+
+def looks(kind: Kind) -> bool:
+    """Whether a kind has something to look at before it runs."""
+    return kind.preflight is not Stage.preflight or kind.foresee is not Stage.foresee
 
 
 async def _result(work: Awaitable[dict[str, JsonValue]]) -> Result:
@@ -206,8 +212,8 @@ async def _run(
     exports: Mapping[str, str],
 ) -> dict[str, JsonValue]:
     with closing(log):
-        stage = _stage(world, leaf, lookup)
-        given = _variables(leaf, lookup)
+        stage = stage_of(world.kind, leaf, lookup)
+        given = variables_of(leaf, lookup)
         async with _context(world, leaf, number, control, log, {**exports, **given}) as ctx:
             await _settle(stage, ctx)
             outputs = await _remembering(stage.run(ctx), ctx)
@@ -259,9 +265,10 @@ async def _settle(stage: "Stage[Outputs]", ctx: Context) -> None:
             ctx.journal.append(RunWarned(message, ctx.run.stage))
 
 
-def _stage(world: World, leaf: Leaf, lookup: Lookup) -> "Stage[Outputs]":
+def stage_of(kind: Callable[[str], Kind], leaf: Leaf, lookup: Lookup) -> "Stage[Outputs]":
+    """The stage that a leaf describes, its open values filled in; StageFailed (config) if they do not fit."""
     try:
-        return world.kind(leaf.uses).model_validate(fill(leaf.fields, lookup))
+        return kind(leaf.uses).model_validate(fill(leaf.fields, lookup))
     except ExpressionError as error:
         raise StageFailed(str(error), kind=CauseKind.CONFIG) from error
     except ValidationError as error:
@@ -292,9 +299,9 @@ async def _context(
                 secrets=world.secrets,
                 control=control,
             )
-            bound = {name: _bound(ctx, reference) for name, reference in leaf.secrets.items()}
+            secrets = {name: bound(ctx, reference) for name, reference in leaf.secrets.items()}
             host = environment.of_host(world.host, world.secrets)
-            ctx.env = {**host, **said, **bound, **world.source, **environment.of_pipe(info, outputs)}
+            ctx.env = {**host, **said, **secrets, **world.source, **environment.of_pipe(info, outputs)}
             async with _group(leaf, ctx):
                 yield ctx
 
@@ -317,7 +324,8 @@ async def _group(leaf: Leaf, ctx: Context) -> AsyncIterator[None]:
                 await anyio.to_thread.run_sync(ctx.group.close)
 
 
-def _bound(ctx: Context, reference: str) -> str:
+def bound(ctx: Surroundings, reference: str) -> str:
+    """What an entry of `secrets:` puts into its variable."""
     name, _, part = reference.rpartition(".")
     if part not in ("username", "password"):
         name = reference
@@ -330,7 +338,8 @@ def _bound(ctx: Context, reference: str) -> str:
             return str(path)
 
 
-def _variables(leaf: Leaf, lookup: Lookup) -> dict[str, str]:
+def variables_of(leaf: Leaf, lookup: Lookup) -> dict[str, str]:
+    """The variables that the file gives a leaf; StageFailed (config) if one is no text."""
     try:
         filled = {name: fill(value, lookup) for name, value in leaf.env.items()}
         return {name: scalar_text(value, name) for name, value in filled.items()}

@@ -22,10 +22,10 @@ from runner.cgroups import Group, out_of_memory_here
 from runner.control import Control
 from runner.journal import Journal
 from runner.logs import StageLog
-from runner.process import NoProgramError, execute
+from runner.process import Ended, NoProgramError, execute
 from runner.secrets import Secrets
 
-__all__ = ["Context", "Facts"]
+__all__ = ["Context", "Facts", "carried", "completed", "private_copy"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -120,27 +120,16 @@ class Context:
         check: bool = True,
     ) -> Completed:
         """Run a program in the workspace; see the contract."""
-        captured = bytearray()
-
-        def keep(data: bytes) -> None:
-            captured.extend(data[: CAPTURE_LIMIT - len(captured)])
-
-        shown = output or self.stage_log.stream()
-        streams = {"stdout": keep, "stderr": shown} if capture else {"stdout": shown}
         program, environ = argv[0], {**self.env, **(env or {})}
-        there = (cwd or self.workspace) / program if "/" in program else program
-        if self.group and shutil.which(there, path=environ.get("PATH")):
+        where = cwd or self.workspace
+        if self.group and shutil.which(where / program if "/" in program else program, path=environ.get("PATH")):
             argv = self.group.wrap(argv)
-        try:
-            ended = await execute(argv, cwd=cwd or self.workspace, env=environ, stdin=stdin, **streams)
-        except NoProgramError as error:
-            raise StageFailed(str(error), kind=CauseKind.CONFIG) from error
+        shown = output or self.stage_log.stream()
+        ended, captured = await carried(argv, cwd=where, env=environ, stdin=stdin, capture=capture, shown=shown)
         self.saw_kill = self.saw_kill or ended.exit_code == 128 + signal.SIGKILL
         if ended.left_behind:
             self.warn(f"{program} ended, but a process that it left behind keeps its output open; no longer reading")
-        if check and ended.exit_code:
-            raise StageFailed(_ending(program, ended.exit_code))
-        return Completed(ended.exit_code, bytes(captured))
+        return completed(program, ended, captured, check=check)
 
     async def call(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a blocking function in a thread of this attempt's own."""
@@ -149,14 +138,7 @@ class Context:
     def secret(self, name: str) -> Secret:
         """A declared secret; a file is a private copy that lives as long as the attempt."""
         value = self.secrets.get(name)
-        if not isinstance(value, SecretFile):
-            return value
-        self.private.mkdir(mode=0o700, exist_ok=True)
-        copy = self.private / re.sub(r"[^\w.-]", "_", f"secret-{name}")
-        if not copy.exists():
-            copy.touch(mode=0o600)
-            shutil.copyfile(value.path, copy)
-        return SecretFile(copy)
+        return private_copy(name, value, self.private) if isinstance(value, SecretFile) else value
 
     def effect(self, key: str, intent: Mapping[str, JsonValue]) -> AbstractAsyncContextManager[Effect]:
         """Intent on disk before the body, proof after it; a cancel waits inside."""
@@ -207,6 +189,50 @@ class Context:
         """Tell people something that does not change the outcome."""
         self.stage_log.line(f"warning: {message}")
         self.journal.append(events.RunWarned(message, self.run.stage, logged=True))
+
+
+def private_copy(name: str, secret: SecretFile, folder: Path) -> SecretFile:
+    """A copy of a secret's file in a folder that nobody else can read, made once."""
+    folder.mkdir(mode=0o700, exist_ok=True)
+    copy = folder / re.sub(r"[^\w.-]", "_", f"secret-{name}")
+    if not copy.exists():
+        copy.touch(mode=0o600)
+        shutil.copyfile(secret.path, copy)
+    return SecretFile(copy)
+
+
+async def carried(
+    argv: Sequence[str],
+    *,
+    cwd: Path,
+    env: Mapping[str, str],
+    stdin: bytes,
+    capture: bool,
+    shown: Callable[[bytes], None],
+) -> tuple[Ended, bytes]:
+    """Run a program; what it says goes to `shown`, but its standard output is returned if it is to be captured.
+
+    Raises:
+        StageFailed: (config) there is no such program.
+    """
+    captured = bytearray()
+
+    def keep(data: bytes) -> None:
+        captured.extend(data[: CAPTURE_LIMIT - len(captured)])
+
+    streams = {"stdout": keep, "stderr": shown} if capture else {"stdout": shown}
+    try:
+        ended = await execute(argv, cwd=cwd, env=env, stdin=stdin, **streams)
+    except NoProgramError as error:
+        raise StageFailed(str(error), kind=CauseKind.CONFIG) from error
+    return ended, bytes(captured)
+
+
+def completed(program: str, ended: Ended, captured: bytes, *, check: bool) -> Completed:
+    """How a program ended, as a stage is told; a bad end raises StageFailed if it is to be checked."""
+    if check and ended.exit_code:
+        raise StageFailed(_ending(program, ended.exit_code))
+    return Completed(ended.exit_code, captured)
 
 
 def _ending(program: str, code: int) -> str:

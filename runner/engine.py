@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -10,13 +10,14 @@ from functools import partial
 import anyio
 import anyio.abc
 import anyio.lowlevel
+from pydantic import JsonValue
 
 from pipeline import __version__
 from pipeline.conditions import ConditionError, evaluate
 from pipeline.plan import Leaf
-from pipeline.stage import Cause, CauseKind, Outcome, StageErrored
+from pipeline.stage import Cause, CauseKind, Finding, Outcome, StageErrored
 from runner import events
-from runner.attempt import Result, World, attempt, gone
+from runner.attempt import Result, World, attempt, gone, looks
 from runner.control import Control, Interrupt
 from runner.orders import Cancel, Orders, obey
 from runner.preload import load_heavy_modules
@@ -66,6 +67,10 @@ class Request:
     """Leaves that are to be run although they have ended, and why; None when the run just goes on."""
     cancelled_by: str = ""
     """Who wants the run only ended: nothing more starts but its `finally`."""
+    preflight: bool = True
+    """Look ahead before anything is computed."""
+    facts: Mapping[str, JsonValue] = field(default_factory=dict)
+    """What is found once a run and is known beforehand: the commits of a plan that was approved."""
 
 
 FIRST = Request()
@@ -113,6 +118,9 @@ class Engine:
         """Leaves whose earlier results were looked for."""
         self._checks = anyio.CapacityLimiter(CHECKS_AT_ONCE)
         self._results = Results(world.plan, world.journal.state, world.kind)
+        self._cleared = anyio.Event()
+        """Set when the preflight is over, or there is none: until then only what prepares others may begin."""
+        self._looking: anyio.CancelScope | None = None
 
     # -- from outside ------------------------------------------------------------------------------
 
@@ -251,11 +259,14 @@ class Engine:
                 jobs=self._request.jobs,
                 fail_fast=self._request.fail_fast,
                 strict=self._request.strict,
+                preflight=self._request.preflight,
                 private=self._private,
                 folder=str(self.world.workspace),
                 source=dict(self.world.source),
             )
         )
+        for key, value in self._request.facts.items():
+            self.journal.append(events.FactFound(key, value))
 
     def _lose_attempts(self) -> None:
         """Attempts that were under way died with their engine."""
@@ -277,7 +288,7 @@ class Engine:
         """Leaves with results that are wanted and gone, and those that need them; what they need is looked for next."""
         plan, leaves = self.world.plan, self.journal.state.leaves
         ended = {name for name, leaf in leaves.items() if leaf.outcome}
-        used = above(plan, [leaf.name for leaf in plan.leaves if leaf.name not in ended])
+        used = above(plan.leaves, [leaf.name for leaf in plan.leaves if leaf.name not in ended])
         found: dict[str, str] = {}
 
         async def look(leaf: Leaf) -> None:
@@ -307,16 +318,18 @@ class Engine:
         plan, state = self.world.plan, self.journal.state
         if self.journal.epoch > 1 and not self._cancel:
             await self._reopen_what_is_gone()
-        await self._run_wave(_Wave(Schedule(plan.leaves), stop=self._cancel or self._late))
+        await self._run_wave(_Wave(Schedule(plan.leaves), stop=self._cancel or self._late), look=True)
         outcome = Outcome.CANCELLED if self._cancel else run_outcome(state.leaves.values())
         self._results.outcome = outcome
         await self._run_finally(_Wave(Schedule(plan.finally_), last=True, stop=None if clean_up else self._cancel))
         return outcome
 
-    async def _run_wave(self, wave: _Wave) -> None:
+    async def _run_wave(self, wave: _Wave, *, look: bool = False) -> None:
         self._wave = wave
         self._restore(wave)
         async with anyio.create_task_group() as tasks:
+            if look:
+                self._look_ahead(tasks)
             self._advance(tasks)
 
     def _restore(self, wave: _Wave) -> None:
@@ -370,6 +383,53 @@ class Engine:
             return self._cancel or self._late
         return self._wave.stop or self._wave.stopped_stages.get(leaf.stage)
 
+    # -- before anything is computed ---------------------------------------------------------------
+
+    def _look_ahead(self, tasks: anyio.abc.TaskGroup) -> None:
+        """Begin the preflight, unless nobody wants one or there is nothing to look at."""
+        wave = self._wave
+        waiting = (wave.schedule.leaves[name] for name in wave.schedule.waiting)
+        kinds = {leaf.uses for leaf in waiting if not leaf.never} if self._request.preflight else set()
+        if wave.stop is None and any(looks(self.world.kind(name)) for name in kinds):
+            tasks.start_soon(self._preflight, tasks)
+        else:
+            self._cleared.set()
+
+    async def _preflight(self, tasks: anyio.abc.TaskGroup) -> None:
+        """Look ahead; what will fail ends the run now, before it has cost anything."""
+        from runner.findings import as_json, blocking
+        from runner.preflight import Preflight, scene_of
+
+        report = None
+        with anyio.CancelScope() as self._looking:
+            try:
+                report = await Preflight(scene_of(self.world)).run()
+            except OSError as error:  # where it cannot work, the run may
+                self.journal.append(events.RunWarned(f"no preflight: {error}"))
+        if report and not self.over:
+            found = [as_json(told) for told in report.found]
+            self.journal.append(events.RunPreflighted(found, len(report.checked), round(report.seconds, 3)))
+            self._refuse(blocking(report.found))
+            self._advance(tasks)
+        self._cleared.set()
+
+    def _refuse(self, found: Mapping[str, Sequence[Finding]]) -> None:
+        """End the leaves that will fail as if they had, and start no other."""
+        from runner.findings import verdict
+
+        found = {name: findings for name, findings in found.items() if name not in self._ends}
+        if not found:
+            return
+        first = next(iter(found))
+        cause = Cause(CauseKind.CANCELLED_BY, f"not run: the preflight says that {first} will fail", (first,))
+        for name, findings in found.items():
+            outcome, why = verdict(findings)
+            if name in self._wave.controls:
+                self._wave.controls[name].stop(Interrupt(outcome, why))
+            else:
+                self._finish(self._wave.schedule.leaves[name], Result(outcome, why))
+        self._stop_all(Interrupt(Outcome.CANCELLED, cause))
+
     # -- one leaf ----------------------------------------------------------------------------------
 
     async def _run_leaf(self, leaf: Leaf, control: Control, tasks: anyio.abc.TaskGroup) -> None:
@@ -379,6 +439,8 @@ class Engine:
             result = self._kept_from_starting(leaf)
             state = self.journal.state.leaf(leaf.name)
             await anyio.sleep(max(0.0, state.again_at - time.time()))
+            if not self._cleared.is_set() and not self.world.kind(leaf.uses).prepares:
+                await self._cleared.wait()
             number = state.attempt
             while result is None:
                 number += 1
@@ -470,6 +532,8 @@ class Engine:
             wave.halt([name for name in self._running() if wave.schedule.leaves[name].stage == leaf.stage], interrupt)
 
     def _stop_all(self, interrupt: Interrupt) -> None:
+        if self._looking:
+            self._looking.cancel()
         self._wave.stop = self._wave.stop or interrupt
         self._wave.halt(self._running(), interrupt)
 

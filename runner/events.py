@@ -5,7 +5,7 @@ A minor addition (a new event, a new field with a default) keeps VERSION; reader
 
 import json
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, TypeVar, dataclass_transform
 
@@ -22,6 +22,7 @@ __all__ = [
     "Record",
     "ReportPublished",
     "RunFinished",
+    "RunPreflighted",
     "RunQueued",
     "RunReopened",
     "RunResumed",
@@ -102,6 +103,7 @@ class RunStarted(Event):
     jobs: int = 0
     fail_fast: bool = False
     strict: bool = False
+    preflight: bool = True
     private: str = ""
     """The folder for files with secrets on that host; the guardian removes it."""
     folder: str = ""
@@ -130,6 +132,16 @@ class RunQueued(Event):
 
     group: str
     behind: str
+
+
+@_named("run.preflighted")
+class RunPreflighted(Event):
+    """Somebody looked ahead: what will or may fail, and what could not be told; `checked` is how much is well."""
+
+    free = ("findings",)
+    findings: Sequence[Mapping[str, JsonValue]]
+    checked: int = 0
+    seconds: float = 0.0
 
 
 @_named("stage.queued")

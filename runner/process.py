@@ -14,7 +14,7 @@ from typing import IO
 import anyio
 import anyio.lowlevel
 
-__all__ = ["MARK", "NoProgramError", "end_marked", "end_tree", "execute"]
+__all__ = ["MARK", "Ended", "NoProgramError", "end_marked", "end_tree", "execute"]
 
 MARK = "PIPE_MARK"
 """The variable by which a process says which attempt it belongs to, whatever session it moved to."""

@@ -63,9 +63,9 @@ def below(plan: Plan, chosen: Mapping[str, str]) -> dict[str, str]:
     return {leaf.name: found[leaf.name] for leaf in plan.leaves if leaf.name in found}
 
 
-def above(plan: Plan, names: Iterable[str]) -> set[str]:
+def above(leaves: Iterable[Leaf], names: Iterable[str]) -> set[str]:
     """Everything that one of these leaves needs, directly or through others."""
-    needs = {leaf.name: [name for need in leaf.needs for name in need.leaves] for leaf in plan.leaves}
+    needs = {leaf.name: [name for need in leaf.needs for name in need.leaves] for leaf in leaves}
     found: set[str] = set()
     waiting = list(names)
     while waiting:

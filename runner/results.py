@@ -14,7 +14,7 @@ from runner.state import RunState, worst
 __all__ = ["MissingValue", "Results"]
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class MissingValue(Exception):
     """A value that a needed leaf did not give."""
 

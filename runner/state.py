@@ -90,6 +90,8 @@ class RunState:
         self.facts: dict[str, JsonValue] = {}
         self.effects: dict[tuple[str, str], EffectState] = {}
         self.warnings: list[str] = []
+        self.preflight: events.RunPreflighted | None = None
+        """The last look ahead."""
         self.epoch = 1
         self.begun = events.RunStarted()
         """The words of the call."""
@@ -119,6 +121,10 @@ class RunState:
         if event.reopened:
             self.cancelled_by, self.warnings = "", []
             self.started, self.work_began = time, 0.0
+
+    @_take.register
+    def _(self, event: events.RunPreflighted, time: float) -> None:  # noqa: ARG002
+        self.preflight = event
 
     @_take.register
     def _(self, event: events.StageQueued, time: float) -> None:  # noqa: ARG002

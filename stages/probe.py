@@ -10,14 +10,20 @@ import anyio.lowlevel
 from pydantic import Field, JsonValue
 
 from pipeline.stage import (
+    Cause,
     CauseKind,
     Duration,
+    Examined,
+    Finding,
+    Foreseen,
     Login,
     Outputs,
+    PreflightContext,
     Secret,
     SecretRef,
     SecretText,
     Settled,
+    Severity,
     Stage,
     StageContext,
     StageErrored,
@@ -76,6 +82,25 @@ class Probe(Stage[ProbeOutputs]):
     """Lines that prove the cause."""
     fail_times: int = Field(default=0, ge=0)
     """Fail in the first attempts only, as the fields above say (infra when they say nothing); 0: in all."""
+
+    finds: str = ""
+    """What its look ahead finds wrong."""
+    finds_how: Severity = Severity.FAILS
+    """How sure that is; with the cause `infra` it is raised as an outage."""
+    look: Duration = NONE
+    """How long the look takes."""
+
+    async def foresee(self, ctx: PreflightContext) -> Foreseen:  # noqa: ARG002
+        """The text that it was told to give."""
+        return Foreseen(ProbeOutputs(value=self.output, attempt=1), made=frozenset({"attempt"}))
+
+    async def preflight(self, ctx: PreflightContext) -> Examined:  # noqa: ARG002
+        """Look as long as told, and find what was told."""
+        await anyio.sleep(self.look.total_seconds())
+        if self.finds and self.cause is CauseKind.INFRA:
+            raise StageErrored(self.finds)
+        found = [Finding(self.finds_how, Cause(self.cause, self.finds, self.evidence))] if self.finds else []
+        return Examined(found, ["a probe"])
 
     async def run(self, ctx: StageContext) -> ProbeOutputs:
         """Log, sleep, make the effects, then end as told."""
