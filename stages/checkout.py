@@ -1,12 +1,27 @@
 """`uses: checkout`: the sources of a run, one commit for all of its stages."""
 
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Annotated, ClassVar
 
 from pydantic import Field, JsonValue, field_validator
 
+from pipeline.files import Folder
 from pipeline.repository import same_repository
-from pipeline.stage import CauseKind, Exported, Outputs, SecretRef, Stage, StageContext, StageFailed
+from pipeline.stage import (
+    CauseKind,
+    Examined,
+    Exported,
+    Files,
+    Foreseen,
+    Outputs,
+    PreflightContext,
+    SecretRef,
+    Stage,
+    StageContext,
+    StageFailed,
+    Surroundings,
+)
 from stages.clients.git import local
 from stages.clients.git.address import Address, parse_url
 from stages.clients.git.remote import Found, Remote
@@ -36,6 +51,7 @@ class Checkout(Stage[CheckoutOutputs]):
 
     contained: ClassVar[bool] = True
     secrets_optional: ClassVar[bool] = True
+    prepares: ClassVar[bool] = True
 
     url: str = ""
     """http(s), ssh or file, without a login in it. Empty: the repository that the pipeline's file is in."""
@@ -65,13 +81,36 @@ class Checkout(Stage[CheckoutOutputs]):
             raise ValueError("it must be a folder in the workspace")
         return into
 
+    async def foresee(self, ctx: PreflightContext) -> Foreseen:
+        """The commit, and its files out of a copy of the repository."""
+        if source := ctx.env.get("PIPE_SOURCE_DIR"):
+            place = Path(source)
+            outputs = await _of_working_tree(ctx, place)
+            return Foreseen(outputs, files=partial(_folder, place), folder=self.into)
+        address = await self._address(ctx)
+        remote = self._remote(ctx, address)
+        found = await self._find(ctx, remote, address)
+        outputs = CheckoutOutputs(commit=found.commit, branch=found.branch, tag=found.tag)
+        return Foreseen(outputs, frozenset({"subject"}), partial(remote.files, found), self.into)
+
+    async def preflight(self, ctx: PreflightContext) -> Examined:
+        """Looking up a branch has proven the login; a bare commit has to be asked for."""
+        if ctx.env.get("PIPE_SOURCE_DIR"):
+            return Examined()
+        address = await self._address(ctx)
+        remote = self._remote(ctx, address)
+        found = await self._find(ctx, remote, address)
+        if not found.ref:
+            await remote.files(found)
+        return Examined(checked=[f"{found.ref or self.ref or 'HEAD'} is {found.commit}"])
+
     async def run(self, ctx: StageContext) -> CheckoutOutputs:
         """Copy a working tree if the user asked for one, else look up the commit and bring it here."""
         folder = await ctx.call(_within, ctx.root, ctx.workspace / self.into)
         if source := ctx.env.get("PIPE_SOURCE_DIR"):
             return await _copied(ctx, Path(source), folder)
         address = await self._address(ctx)
-        remote = Remote(ctx, address, self.secret, strange=bool(ctx.env.get("PIPE_SOURCE_STRANGE")))
+        remote = self._remote(ctx, address)
         found = await self._find(ctx, remote, address)
         ctx.log(f"{address}: {found.ref or self.ref or 'HEAD'} is {found.commit}")
         await remote.bring(found, folder, depth=self.depth, submodules=self.submodules)
@@ -91,7 +130,7 @@ class Checkout(Stage[CheckoutOutputs]):
             return f"the checkout in {self.into} is gone from the workspace"
         return "" if head.commit == outputs.commit else f"{self.into} stands at {head.commit}, not at {outputs.commit}"
 
-    async def _address(self, ctx: StageContext) -> Address:
+    async def _address(self, ctx: Surroundings) -> Address:
         elsewhere = ctx.env.get("PIPE_SOURCE_FROM", "") if self._takes_event(ctx) else ""
         url = elsewhere or self.url or await _own_source(ctx)
         try:
@@ -99,7 +138,10 @@ class Checkout(Stage[CheckoutOutputs]):
         except ValueError as error:
             raise StageFailed(f"url: {error}", kind=CauseKind.CONFIG) from None
 
-    async def _find(self, ctx: StageContext, remote: Remote, address: Address) -> Found:
+    def _remote(self, ctx: Surroundings, address: Address) -> Remote:
+        return Remote(ctx, address, self.secret, strange=bool(ctx.env.get("PIPE_SOURCE_STRANGE")))
+
+    async def _find(self, ctx: Surroundings, remote: Remote, address: Address) -> Found:
         ours = self._takes_event(ctx)
         ref = ctx.env["PIPE_SOURCE_COMMIT"] if ours else self.ref
         leads_to_it = ctx.env.get("PIPE_SOURCE_HEAD", "") if ours else ""
@@ -109,7 +151,7 @@ class Checkout(Stage[CheckoutOutputs]):
 
         return Found.of(await ctx.once(f"git {address.url} {ref or 'HEAD'}", find))
 
-    def _takes_event(self, ctx: StageContext) -> bool:
+    def _takes_event(self, ctx: Surroundings) -> bool:
         """Whether what started the run is meant: then its very commit is taken, not the newest by now."""
         commit = ctx.env.get("PIPE_SOURCE_COMMIT", "")
         if not commit or (self.url and not same_repository(self.url, ctx.env.get("PIPE_SOURCE", ""))):
@@ -117,7 +159,7 @@ class Checkout(Stage[CheckoutOutputs]):
         return self.ref in ("", ctx.env.get("PIPE_SOURCE_REF", ""), commit)
 
 
-async def _own_source(ctx: StageContext) -> str:
+async def _own_source(ctx: Surroundings) -> str:
     source = ctx.env.get("PIPE_SOURCE", "")
     if not source or "://" in source or ctx.env.get("PIPE_SOURCE_COMMIT"):
         return source or _refuse("there is no `url:`, and this run has no source of its own")
@@ -137,11 +179,20 @@ def _refuse(message: str) -> str:
 
 
 async def _copied(ctx: StageContext, source: Path, folder: Path) -> CheckoutOutputs:
+    outputs = await _of_working_tree(ctx, source)
+    count = await ctx.call(local.copy_tree, source, folder, ctx.root)
+    ctx.log(f"copied {count} files of the working tree {source}")
+    return outputs
+
+
+async def _folder(source: Path) -> Files:
+    return Folder(source, source)
+
+
+async def _of_working_tree(ctx: Surroundings, source: Path) -> CheckoutOutputs:
     if not await ctx.call(source.is_dir):
         raise StageFailed(f"--source {source}: there is no such folder", kind=CauseKind.CONFIG)
-    count = await ctx.call(local.copy_tree, source, folder, ctx.root)
     head = await ctx.call(local.head, source)
-    ctx.log(f"copied {count} files of the working tree {source}")
     if head is None:
         return CheckoutOutputs(commit="dirty", dirty=True)
     return CheckoutOutputs(commit=f"{head.commit}-dirty", branch=head.branch, dirty=True, subject=head.subject)

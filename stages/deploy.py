@@ -7,31 +7,41 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field, JsonValue
 
+from pipeline.files import Folder
 from pipeline.stage import (
     FROM_PLAN,
+    Cause,
     Duration,
+    Examined,
+    Finding,
     Glob,
     Login,
     Outputs,
+    PreflightContext,
     ReleasePart,
     SecretName,
     SecretRef,
     Settled,
+    Severity,
     Stage,
     StageContext,
     StageErrored,
     StageFailed,
+    Surroundings,
+    rewriters,
+    writers,
 )
 from stages.clients.kubernetes.access import connect
 from stages.clients.kubernetes.api import Cluster
 from stages.clients.kubernetes.apply import annotate, assign_namespaces, check, make_namespaces, write, written
 from stages.clients.kubernetes.config import mark_config
 from stages.clients.kubernetes.deploying import Deploying, deploying
-from stages.clients.kubernetes.files import find_manifests
+from stages.clients.kubernetes.files import choose_manifests
 from stages.clients.kubernetes.images import replace_images
 from stages.clients.kubernetes.manifests import Manifest, read_manifests
 from stages.clients.kubernetes.objects import Object, Ref, dig
 from stages.clients.kubernetes.order import CRD, batches
+from stages.clients.kubernetes.preflight import Intended, examine
 from stages.clients.kubernetes.pull_secret import ensure_pull_secrets
 from stages.clients.kubernetes.refusals import answered_no
 from stages.clients.kubernetes.scalars import Variables
@@ -80,6 +90,36 @@ class Deploy(Stage[DeployOutputs]):
     pool: ClassVar[tuple[str, int] | None] = ("deploy", 50)
     heavy: ClassVar[tuple[str, ...]] = ("stages.clients.kubernetes.sdk",)
 
+    async def preflight(self, ctx: PreflightContext) -> Examined:
+        """Ask the cluster what it would say, with the manifests as they are in the sources."""
+        files = await ctx.files()
+        try:
+            texts = await ctx.call(choose_manifests, self.manifests, files)
+        except StageFailed as failure:
+            return Examined([_doubted(failure.cause, writers(ctx))])
+        try:
+            manifests = await ctx.call(self._manifests, ctx, texts)
+        except StageFailed as failure:
+            return Examined([_doubted(failure.cause, rewriters(ctx))])
+        makers = [name for name, kind in ctx.earlier.items() if kind.scripted or issubclass(kind, Deploy)]
+        intended = Intended(
+            manifests,
+            self.images,
+            keeps_pull_secrets=bool(self.pull_secret),
+            account=f"{self.secret} {self.context}",
+            makers=", ".join(makers),
+            editors=rewriters(ctx),
+        )
+        async with await connect(ctx, self.secret, self.context) as cluster:
+            try:
+                await assign_namespaces(cluster, manifests, self.namespace)
+            except StageFailed as failure:
+                return Examined([_doubted(failure.cause, intended.makers or intended.editors)])
+            try:
+                return await examine(ctx, cluster, intended)
+            except ApiError as error:
+                raise answered_no(error, cluster.transport.credentials) from error
+
     async def run(self, ctx: StageContext) -> DeployOutputs:
         """Read and check everything, then write, then wait."""
         manifests = await ctx.call(self._read, ctx)
@@ -103,14 +143,16 @@ class Deploy(Stage[DeployOutputs]):
 
     def _read(self, ctx: StageContext) -> list[Manifest]:
         """What the files say, variables and images in place; nothing outside is touched or asked."""
-        texts = find_manifests(self.manifests, ctx.workspace, ctx.root)
+        return self._manifests(ctx, choose_manifests(self.manifests, Folder(ctx.workspace, ctx.root)))
+
+    def _manifests(self, ctx: Surroundings, texts: Mapping[str, str]) -> list[Manifest]:
         manifests = read_manifests(texts, self._variables(ctx))
         replace_images([manifest.object for manifest in manifests], self.images)
         annotate(manifests, ctx.run.id, self.annotations)
         mark_config([manifest.object for manifest in manifests], self.namespace)
         return manifests
 
-    def _variables(self, ctx: StageContext) -> Variables:
+    def _variables(self, ctx: Surroundings) -> Variables:
         if isinstance(self.substitute, bool):
             return Variables(ctx.manifest_env, None if self.substitute else frozenset())
         return Variables(ctx.manifest_env, frozenset(self.substitute))
@@ -140,6 +182,13 @@ class Deploy(Stage[DeployOutputs]):
             await wait_until_done(ctx, cluster, definitions, self.wait.total_seconds())
         ctx.log(f"{len(applied)} objects applied to {cluster.server}")
         return applied
+
+
+def _doubted(cause: Cause, makers: str) -> Finding:
+    """Wrong as things stand, unless a stage before changes them."""
+    if makers:
+        return Finding(Severity.MAY_FAIL, cause, hint=f"well if {makers} makes it")
+    return Finding(Severity.FAILS, cause)
 
 
 async def _outputs(cluster: Cluster, manifests: list[Manifest]) -> DeployOutputs:

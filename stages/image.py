@@ -1,14 +1,32 @@
 """`uses: image`: build an image with a docker engine."""
 
+import posixpath
 from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
 from pydantic import Field, field_validator
 
-from pipeline.stage import CauseKind, Login, Outputs, SecretName, Stage, StageContext, StageErrored, StageFailed
-from stages.clients.docker import Build, BuildRequest, Engine, prune
-from stages.clients.oci import Reference, check_repository, check_tag
+from pipeline.stage import (
+    Cause,
+    CauseKind,
+    Examined,
+    Finding,
+    Foreseen,
+    Login,
+    Outputs,
+    PreflightContext,
+    SecretName,
+    Severity,
+    Stage,
+    StageContext,
+    StageErrored,
+    StageFailed,
+    Surroundings,
+    writers,
+)
+from stages.clients.docker import Build, BuildRequest, Engine, dockerfile, prune
+from stages.clients.oci import HUB, NO_DIGEST, Reference, Registry, check_repository, check_tag, parse_reference
 
 __all__ = ["Image", "ImageOutputs"]
 
@@ -72,6 +90,68 @@ class Image(Stage[ImageOutputs]):
             check_tag(tag)
         return tag
 
+    async def foresee(self, ctx: PreflightContext) -> Foreseen:  # noqa: ARG002
+        """The name; the id is made by the build."""
+        reference = self._reference()
+        outputs = ImageOutputs(ref=str(reference), id=NO_DIGEST, repository=self.image, tag=self.tag)
+        return Foreseen(outputs, frozenset({"id"}))
+
+    async def preflight(self, ctx: PreflightContext) -> Examined:
+        """See that the engine answers, the Dockerfile is in the sources, and its base images can be had."""
+        engine = self._engine(ctx, self._reference())
+        await ctx.shared(f"docker {engine.host}", partial(ctx.call, engine.version))
+        name = posixpath.normpath(f"{self.context}/{self.file}")
+        try:
+            text = await ctx.call((await ctx.files()).read, name)
+        except FileNotFoundError:
+            return Examined([self._without(name, writers(ctx))], [f"docker at {engine.host} answers"])
+        bases = dockerfile.bases(text.decode(errors="replace"), self.args, self.target)
+        found = [await self._look_for(ctx, engine, base, name) for base in bases]
+        return Examined([each for each in found if each], [f"docker at {engine.host} answers", f"{name} is there"])
+
+    def _without(self, name: str, makers: str) -> Finding:
+        cause = Cause(CauseKind.CONFIG, f"there is no {name} in the sources")
+        if makers:
+            return Finding(Severity.UNKNOWN, cause, hint=f"well if {makers} makes it")
+        return Finding(Severity.FAILS, cause, hint="name the folder in `context:` and the Dockerfile in `file:`")
+
+    async def _look_for(self, ctx: PreflightContext, engine: Engine, base: str, place: str) -> Finding | None:
+        """What is wrong with a base image: neither the engine nor its registry has it.
+
+        It is the engine that will fetch it, perhaps by a mirror or a way that we have not: an outage between us and the
+        registry tells nothing, and neither does what docker.io has not.
+        """
+        try:
+            reference = parse_reference(base)
+        except ValueError as error:
+            return Finding(Severity.FAILS, Cause(CauseKind.CONFIG, str(error)), place=place)
+        source = f"the registry {reference.registry}"
+        key = f"base {engine.host} {base} {self.pull} {self.secret}"
+        try:
+            if await ctx.shared(key, partial(self._had, ctx, engine, reference)):
+                return None
+        except StageErrored as error:
+            return Finding(Severity.UNKNOWN, error.cause, place=place, about=base)
+        except StageFailed as failure:
+            return Finding(Severity.MAY_FAIL, failure.cause, place=place, about=base, source=source)
+        makers = [name for name, kind in ctx.earlier.items() if issubclass(kind, Image) or kind.scripted]
+        sure = not makers and reference.registry != HUB
+        cause = Cause(CauseKind.CONFIG, "the base image is neither in the engine nor in its registry")
+        hint = f"well if {makers[0]} makes it" if makers else "correct the name, or push that image"
+        severity = Severity.FAILS if sure else Severity.MAY_FAIL
+        return Finding(severity, cause, place=place, about=base, source=source, hint=hint)
+
+    async def _had(self, ctx: PreflightContext, engine: Engine, base: Reference) -> bool:
+        name = f"{base.repository}@{base.digest}" if base.digest else f"{base.repository}:{base.tag or 'latest'}"
+        if not self.pull and await ctx.call(engine.image, name) is not None:
+            return True
+        login = (engine.logins or {}).get(base.registry)
+        if engine.logins is None:
+            login = await ctx.call(engine.stored_login, base.registry)
+        insecure = (await ctx.call(engine.insecure)).allows(base.registry)
+        registry = Registry(base.registry, login, insecure=insecure, secret=self.secret)
+        return await registry.digest(base.path, base.digest or base.tag or "latest") is not None
+
     async def run(self, ctx: StageContext) -> ImageOutputs:
         """Build, then let old images go."""
         reference = self._reference()
@@ -108,7 +188,7 @@ class Image(Stage[ImageOutputs]):
             raise StageFailed(str(error), kind=CauseKind.CONFIG) from None
         return Reference(self.image, self.tag)
 
-    def _engine(self, ctx: StageContext, reference: Reference) -> Engine:
+    def _engine(self, ctx: Surroundings, reference: Reference) -> Engine:
         if not self.secret:
             return Engine(ctx.env)
         login = ctx.secret(self.secret)

@@ -13,15 +13,18 @@ from pydantic import BeforeValidator, JsonValue, field_validator
 
 from pipeline.stage import (
     CauseKind,
+    Examined,
     Login,
     NoOutputs,
+    PreflightContext,
     SecretName,
     Settled,
     Stage,
     StageContext,
     StageFailed,
+    Surroundings,
 )
-from stages.clients.mail import Delivery, Server, parse_server
+from stages.clients.mail import Delivery, Greeting, Server, parse_server
 
 __all__ = ["Mail"]
 
@@ -59,6 +62,13 @@ class Mail(Stage[NoOutputs]):
             raise ValueError("there is no recipient")
         return to
 
+    async def preflight(self, ctx: PreflightContext) -> Examined:
+        """See that the server answers and takes the login; nothing is sent."""
+        server, login = self._server(ctx), ctx.secret(self.secret) if self.secret else None
+        delivery = Delivery(server, login if isinstance(login, Login) else None)
+        await ctx.call(Greeting(delivery))
+        return Examined(checked=[f"the mail server {server} answers"])
+
     async def run(self, ctx: StageContext) -> NoOutputs:
         """Send it, once a run even if the stage is tried again."""
         server, login = self._server(ctx), ctx.secret(self.secret) if self.secret else None
@@ -78,7 +88,7 @@ class Mail(Stage[NoOutputs]):
         """Nobody can ask a mail server; a second mail with the same Message-ID does little harm."""
         return Settled("unknown", message=f"nobody can say whether '{key}' took place; it is sent again")
 
-    def _server(self, ctx: StageContext) -> Server:
+    def _server(self, ctx: Surroundings) -> Server:
         text = self.server or ctx.env.get("PIPE_SMTP", "")
         if not text:
             raise StageFailed("no mail server is known: give `server:` or set PIPE_SMTP", kind=CauseKind.CONFIG)

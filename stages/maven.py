@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -10,7 +11,17 @@ from typing import Annotated, ClassVar
 import anyio
 from pydantic import BeforeValidator
 
-from pipeline.stage import CauseKind, NoOutputs, Stage, StageContext, StageFailed
+from pipeline.files import has
+from pipeline.stage import (
+    CauseKind,
+    Examined,
+    NoOutputs,
+    PreflightContext,
+    Stage,
+    StageContext,
+    StageFailed,
+    no_program,
+)
 from stages.clients.maven import Log, lease
 from stages.clients.output import Lines
 
@@ -36,6 +47,18 @@ class Maven(Stage[NoOutputs]):
     """A settings.xml in the workspace, instead of the user's own."""
     jdk: str = ""
     """The folder of a JDK, for JAVA_HOME. Empty: the one of the environment."""
+
+    async def preflight(self, ctx: PreflightContext) -> Examined:
+        """See that Maven and Java are there."""
+        path, home = ctx.env.get("PATH"), self.jdk or ctx.env.get("JAVA_HOME", "")
+        java = f"{home}/bin/java" if home.startswith("/") else "java"
+        missing = [name for name in ("mvn", java) if not await ctx.call(shutil.which, name, path=path)]
+        if "mvn" in missing and await ctx.call(has, await ctx.files(), "mvnw"):
+            missing.remove("mvn")
+        if self.jdk and not self.jdk.startswith("/"):
+            missing = [name for name in missing if name != java]
+        found = [no_program(ctx, name) for name in missing]
+        return Examined(found, [] if found else ["Maven and Java are there"])
 
     async def run(self, ctx: StageContext) -> NoOutputs:
         """Run `./mvnw` where the workspace has one, else `mvn`."""

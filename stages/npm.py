@@ -1,5 +1,6 @@
 """`uses: npm`: install the packages of a front end and run one of its scripts."""
 
+import shutil
 from collections import deque
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -7,8 +8,23 @@ from typing import ClassVar, Literal
 from pydantic import field_validator
 
 from pipeline.errors import nearest
-from pipeline.stage import CauseKind, NoOutputs, Stage, StageContext, StageFailed
-from stages.clients.npm import MARKER, Package, Store, install_trouble, read_package, told
+from pipeline.files import has
+from pipeline.stage import (
+    Cause,
+    CauseKind,
+    Examined,
+    Finding,
+    NoOutputs,
+    PreflightContext,
+    Severity,
+    Stage,
+    StageContext,
+    StageFailed,
+    no_program,
+    rewriters,
+    writers,
+)
+from stages.clients.npm import LOCKS, MARKER, Package, Store, install_trouble, parse_package, read_package, told
 from stages.clients.output import Lines
 
 __all__ = ["Npm"]
@@ -44,6 +60,24 @@ class Npm(Stage[NoOutputs]):
         if text.startswith("-"):
             raise ValueError("it must not begin with a dash")
         return text
+
+    async def preflight(self, ctx: PreflightContext) -> Examined:
+        """See that npm and Node.js are there, and package.json has the script."""
+        path = ctx.env.get("PATH")
+        found = [no_program(ctx, name) for name in ("npm", "node") if not await ctx.call(shutil.which, name, path=path)]
+        files = await ctx.files()
+        try:
+            package = parse_package(await ctx.call(files.read, "package.json"), files.where)
+        except FileNotFoundError:
+            found.append(_doubted(f"there is no package.json in {files.where}", "set `dir:`", writers(ctx)))
+        else:
+            if self.target and self.target not in (package.get("scripts") or {}):
+                message = f"package.json has no script '{self.target}'"
+                found.append(_doubted(message, nearest(self.target, package.get("scripts") or {}), rewriters(ctx)))
+            if self.install == "ci" and not any([await ctx.call(has, files, name) for name in LOCKS]):
+                message = "`npm ci` needs a package-lock.json, and there is none"
+                found.append(_doubted(message, "commit it, or say `install: auto`", writers(ctx)))
+        return Examined(found, [] if found else ["npm, Node.js and package.json are there"])
 
     async def run(self, ctx: StageContext) -> NoOutputs:
         """Install, then run the script."""
@@ -126,3 +160,11 @@ class Npm(Stage[NoOutputs]):
         ended = await ctx.exec(["npm", *words], env=env, output=sink, check=False)
         lines.end()
         return ended.exit_code, told(kept)
+
+
+def _doubted(message: str, hint: str, makers: str) -> Finding:
+    """Wrong as the sources are, unless a stage before changes them."""
+    cause = Cause(CauseKind.CONFIG, message)
+    if makers:
+        return Finding(Severity.UNKNOWN, cause, hint=f"well if {makers} makes it")
+    return Finding(Severity.FAILS, cause, hint=hint)

@@ -9,18 +9,22 @@ from pydantic import JsonValue, field_validator
 
 from pipeline.stage import (
     CauseKind,
+    Examined,
+    Foreseen,
     Login,
     Outputs,
+    PreflightContext,
     SecretName,
     Settled,
     Stage,
     StageContext,
     StageErrored,
     StageFailed,
+    Surroundings,
 )
 from stages.clients.docker import Engine
 from stages.clients.docker import Push as EnginePush
-from stages.clients.oci import Reference, Registry, check_tag, parse_reference
+from stages.clients.oci import NO_DIGEST, Reference, Registry, check_tag, parse_reference
 
 __all__ = ["Push", "PushOutputs"]
 
@@ -67,10 +71,24 @@ class Push(Stage[PushOutputs]):
             check_tag(tag)
         return tag
 
+    async def foresee(self, ctx: PreflightContext) -> Foreseen:  # noqa: ARG002
+        """Everything but the digest."""
+        target = self._target()
+        full = Reference(target.repository, target.tag, NO_DIGEST)
+        outputs = PushOutputs(ref=str(target), digest=NO_DIGEST, digest_ref=str(full))
+        return Foreseen(outputs, frozenset({"digest", "digest_ref"}))
+
+    async def preflight(self, ctx: PreflightContext) -> Examined:
+        """See that the login may push to the repository, and what its tag names now."""
+        target = self._target()
+        registry = await self._registry(ctx, self._engine(ctx, target), target)
+        await registry.check_push(target.path)
+        there = await registry.digest(target.path, target.tag)
+        return Examined(checked=[f"may push to {target.repository}"], touches={str(target): there or "absent"})
+
     async def run(self, ctx: StageContext) -> PushOutputs:
         """See that the registry takes the login, push, and read the digest back."""
-        source = self._source()
-        target = Reference(source.repository, self.tag or source.tag or "latest")
+        source, target = self._source(), self._target()
         engine = self._engine(ctx, target)
         image = await _local(ctx, engine, source)
         registry = await self._registry(ctx, engine, target)
@@ -110,13 +128,17 @@ class Push(Stage[PushOutputs]):
         except ValueError as error:
             raise StageFailed(f"image: {error}", kind=CauseKind.CONFIG) from None
 
-    def _engine(self, ctx: StageContext, target: Reference) -> Engine:
+    def _target(self) -> Reference:
+        source = self._source()
+        return Reference(source.repository, self.tag or source.tag or "latest")
+
+    def _engine(self, ctx: Surroundings, target: Reference) -> Engine:
         if not self.secret:
             return Engine(ctx.env)
         login = ctx.secret(self.secret)
         return Engine(ctx.env, {target.registry: login} if isinstance(login, Login) else {})
 
-    async def _registry(self, ctx: StageContext, engine: Engine, target: Reference) -> Registry:
+    async def _registry(self, ctx: Surroundings, engine: Engine, target: Reference) -> Registry:
         name = target.registry
         login = engine.logins.get(name) if engine.logins is not None else await ctx.call(engine.stored_login, name)
         insecure = await ctx.call(engine.insecure)

@@ -24,6 +24,7 @@ class Shell(Stage[NoOutputs]):
     computes: ClassVar[bool] = True
     contained: ClassVar[bool] = True
     starts_processes: ClassVar[bool] = True
+    scripted: ClassVar[bool] = True
 
     script: Script = ""
     """Text for the shell, which stops at the first command that fails. `run: TEXT` sets it."""

@@ -12,7 +12,7 @@ from pipeline.stage import CauseKind, Login, StageErrored, StageFailed
 if TYPE_CHECKING:  # a start of pipe need not wait for it
     import smtplib
 
-__all__ = ["Delivery", "Server", "parse_server"]
+__all__ = ["Delivery", "Greeting", "Server", "parse_server"]
 
 LIMIT = 20.0
 
@@ -64,12 +64,22 @@ class Delivery:
             StageFailed: the server refuses the login, the sender or every recipient.
             StageErrored: it does not answer, or has no time for us now.
         """
+        with self._explained(), self._connected() as client:
+            refused = client.send_message(message)
+        return {address: _said({address: answer}) for address, answer in refused.items()}
+
+    def greet(self) -> None:
+        """Come as far as a message would be told; raises as a delivery does."""
+        with self._explained(), self._connected():
+            pass
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
         import smtplib
 
         where = f"the mail server {self._server}"
         try:
-            with self._connected() as client:
-                refused = client.send_message(message)
+            yield
         except smtplib.SMTPRecipientsRefused as error:
             raise StageFailed(f"{where} refuses every recipient: {_said(error.recipients)}") from error
         except smtplib.SMTPAuthenticationError as error:
@@ -80,7 +90,6 @@ class Delivery:
             raise (StageErrored(said) if error.smtp_code < 500 else StageFailed(said)) from error
         except (OSError, smtplib.SMTPException) as error:
             raise StageErrored(f"{where} does not answer: {error}") from error
-        return {address: _said({address: answer}) for address, answer in refused.items()}
 
     @contextlib.contextmanager
     def _connected(self) -> Iterator["smtplib.SMTP"]:
@@ -109,6 +118,18 @@ class Delivery:
                 f"the mail server {self._server} would get the password in clear: say `tls: none` if that is meant"
             )
             raise StageFailed(message, kind=CauseKind.CONFIG)
+
+
+class Greeting:
+    """A delivery of nothing; call it in a thread."""
+
+    def __init__(self, delivery: Delivery) -> None:
+        self._delivery = delivery
+        self.stop = delivery.stop
+
+    def __call__(self) -> None:
+        """See `Delivery.greet`."""
+        self._delivery.greet()
 
 
 def _said(answers: Mapping[str, tuple[int, bytes]]) -> str:

@@ -16,7 +16,7 @@ from typing import IO, Any
 
 from pipeline.stage import CauseKind, StageErrored, StageFailed
 
-__all__ = ["Package", "Store", "install_trouble", "read_package", "told"]
+__all__ = ["LOCKS", "Package", "Store", "install_trouble", "parse_package", "read_package", "told"]
 
 MARKER = ".pipe-key"
 KEPT = 4
@@ -60,13 +60,24 @@ def read_package(folder: Path) -> Package:
         StageFailed: there is no package.json, or it cannot be read.
     """
     try:
-        content = json.loads((folder / "package.json").read_text())
+        content = parse_package((folder / "package.json").read_bytes(), str(folder))
     except FileNotFoundError:
         raise StageFailed(f"there is no package.json in {folder}: set `dir:`", kind=CauseKind.CONFIG) from None
-    except ValueError as error:
-        raise StageFailed(f"{folder / 'package.json'} is no JSON: {error}") from None
     lock = next((folder / name for name in LOCKS if (folder / name).exists()), None)
-    return Package(folder, content if isinstance(content, dict) else {}, lock)
+    return Package(folder, content, lock)
+
+
+def parse_package(text: bytes, folder: str) -> Mapping[str, Any]:
+    """What a package.json says.
+
+    Raises:
+        StageFailed: it is no JSON.
+    """
+    try:
+        content = json.loads(text)
+    except ValueError as error:
+        raise StageFailed(f"{folder}/package.json is no JSON: {error}") from None
+    return content if isinstance(content, dict) else {}
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Names of images, and what a registry says about them (OCI distribution, by HTTP)."""
 
+import json
 import re
 from base64 import b64encode
 from collections.abc import AsyncIterator, Mapping
@@ -17,9 +18,9 @@ from pipeline.stage import CauseKind, Login, StageErrored, StageFailed
 if TYPE_CHECKING:  # importing it takes longer than a start of pipe may
     from ssl import SSLContext
 
-    from aiohttp import ClientResponse, ClientSession
+    from aiohttp import ClientSession
 
-__all__ = ["HUB", "Insecure", "Reference", "Registry", "check_repository", "check_tag", "parse_reference"]
+__all__ = ["HUB", "NO_DIGEST", "Insecure", "Reference", "Registry", "check_repository", "check_tag", "parse_reference"]
 
 HUB = "docker.io"
 HUB_SERVER = "registry-1.docker.io"
@@ -32,6 +33,9 @@ PART = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*")
 TAG = re.compile(r"\w[\w.-]{0,127}", re.ASCII)
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 CHALLENGE = re.compile(r'(\w+)="([^"]*)"')
+
+NO_DIGEST = f"sha256:{'0' * 64}"
+"""Stands for a digest that is not known yet; nothing has it."""
 
 MANIFESTS = (
     "application/vnd.docker.distribution.manifest.v2+json",
@@ -146,6 +150,15 @@ class Insecure:
 Trust: TypeAlias = "SSLContext | bool"
 
 
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """A registry's answer, read."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
 class Registry:
     """One registry, spoken to with one login or none."""
 
@@ -169,6 +182,28 @@ class Registry:
             answer = await self._get(session, "GET", "/v2/", f"repository:{path}:pull,push")
             if answer.status not in {200, 404}:
                 raise self._unexpected(answer.status, "the login")
+
+    async def check_push(self, path: str) -> None:
+        """See that the login may write to a repository, without writing: what is offered can never be stored.
+
+        It is a manifest that is none, under a digest that is not its own. A registry decides first whether one may
+        write at all, and then refuses it (OCI distribution, "pushing manifests").
+
+        Raises:
+            StageFailed: it may not, or there is no such repository and none is made.
+            StageErrored: the registry does not answer, or not as registries do.
+        """
+        async with self._session() as session:
+            target = f"/v2/{path}/manifests/{NO_DIGEST}"
+            answer = await self._get(session, "PUT", target, f"repository:{path}:pull,push", right=f"push to {path}")
+            codes = _codes(answer.body)
+            if answer.status == 404 and "NAME_UNKNOWN" in codes:
+                message = f"the registry {self.name} has no repository {path}, and makes none by a push"
+                raise StageFailed(message, kind=CauseKind.CONFIG)
+            if answer.status == 405:
+                raise StageFailed(f"the registry {self.name} takes no pushes: it is read-only", kind=CauseKind.CONFIG)
+            if answer.status == 429 or answer.status >= 500:
+                raise self._unexpected(answer.status, f"the right to push to {path}")
 
     async def digest(self, path: str, reference: str) -> str | None:
         """The digest of the manifest that a tag or digest names; None when the registry has no such thing.
@@ -202,7 +237,8 @@ class Registry:
                 reason = str(error) or f"nothing heard for {CONNECT_LIMIT:g} s"
                 raise StageErrored(f"the registry {self.name} does not answer: {reason}") from error
 
-    async def _get(self, session: "ClientSession", method: str, path: str, scope: str) -> "ClientResponse":
+    async def _get(self, session: "ClientSession", method: str, path: str, scope: str, right: str = "") -> "_Answer":
+        """An answer, with the login if one is asked for. `right`: what is refused when it is not the login."""
         base = await self._find_base(session)
         headers = {"Authorization": f"Bearer {self._tokens[scope]}"} if scope in self._tokens else {}
         answer = await self._ask(session, method, base + path, headers)
@@ -216,15 +252,17 @@ class Registry:
         elif self._login:
             answer = await self._ask(session, method, base + path, self._basic())
         if answer.status in {401, 403}:
-            raise self._refused(answer.status)
+            known = right and (answer.status == 403 or scope in self._tokens)
+            raise self._denied(answer.status, right) if known else self._refused(answer.status)
         return answer
 
     async def _ask(
         self, session: "ClientSession", method: str, url: str, headers: Mapping[str, str] | None = None
-    ) -> "ClientResponse":
-        async with session.request(method, url, headers=headers, ssl=self._trust) as answer:
-            await answer.read()
-            return answer
+    ) -> "_Answer":
+        body = b"{}" if method == "PUT" else None
+        sent = {**(headers or {}), **({"Content-Type": MANIFESTS[2]} if body else {})}
+        async with session.request(method, url, headers=sent, data=body, ssl=self._trust) as answer:
+            return _Answer(answer.status, answer.headers, await answer.read())
 
     async def _token(self, session: "ClientSession", challenge: Mapping[str, str], scope: str) -> str:
         realm = challenge.get("realm", "")
@@ -276,5 +314,21 @@ class Registry:
         named = f" of the secret '{self._secret}'" if self._secret else ""
         return StageFailed(f"the registry {self.name} refused the login '{self._login.username}'{named} ({status})")
 
+    def _denied(self, status: int, right: str) -> StageFailed:
+        who = f"the login '{self._login.username}'" if self._login else "who has no login"
+        named = f" of the secret '{self._secret}'" if self._secret else ""
+        return StageFailed(
+            f"{who}{named} may not {right} in the registry {self.name} ({status})", kind=CauseKind.CONFIG
+        )
+
     def _unexpected(self, status: int, what: str) -> StageErrored:
         return StageErrored(f"the registry {self.name} answered {status} when asked for {what}")
+
+
+def _codes(body: bytes) -> set[str]:
+    """The error codes in a registry's answer (OCI distribution, "error codes")."""
+    try:
+        errors = json.loads(body).get("errors") or ()
+        return {str(error.get("code", "")) for error in errors}
+    except (ValueError, AttributeError, TypeError):
+        return set()

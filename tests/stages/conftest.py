@@ -12,7 +12,7 @@ import pytest
 from blockbuster import blockbuster_ctx
 
 import sandbox
-from pipeline.stage import Login, StageContext
+from pipeline.stage import Login, PreflightContext, StageContext
 from sandbox import Sandbox
 from tests.support.context import FakeContext
 
@@ -31,6 +31,11 @@ def ctx(tmp_path: Path) -> FakeContext:
 
 def _satisfies(ctx: FakeContext) -> StageContext:
     """Only mypy reads this: the fake is what the contract says."""
+    return ctx
+
+
+def _looks_ahead(ctx: FakeContext) -> PreflightContext:
+    """And for a look ahead."""
     return ctx
 
 

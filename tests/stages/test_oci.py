@@ -88,6 +88,7 @@ class Fake:
     def __init__(self) -> None:
         self.answer: Callable[[str, str], Answer] = lambda path, login: (200, {}, b"")
         self.asked: list[tuple[str, str, str]] = []
+        self.bodies: list[bytes] = []
         fake = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -101,6 +102,10 @@ class Fake:
                 self.end_headers()
                 if self.command != "HEAD":
                     self.wfile.write(body)
+
+            def do_PUT(self) -> None:
+                fake.bodies.append(self.rfile.read(int(self.headers["Content-Length"])))
+                self.do_GET()
 
             do_HEAD = do_GET  # noqa: N815
 
@@ -213,3 +218,87 @@ async def test_a_registry_that_is_down_is_told() -> None:
     registry = Registry("127.0.0.1:1", None, insecure=True)
     with pytest.raises(StageErrored, match=r"the registry 127\.0\.0\.1:1 does not answer: .*127\.0\.0\.1"):
         await registry.check_login("team/app")
+
+
+# -- the right to push -----------------------------------------------------------------------------
+
+REFUSED: Answer = (400, {}, b'{"errors": [{"code": "MANIFEST_INVALID"}]}')
+UNKNOWN: Answer = (404, {}, b'{"errors": [{"code": "NAME_UNKNOWN"}]}')
+
+
+def with_tokens(fake: Fake, may: str) -> Callable[[str, str], Answer]:
+    """A registry that gives everybody a token, and takes it for the rights that it names."""
+
+    def answer(path: str, login: str) -> Answer:
+        if path.startswith("/token"):
+            ok = login == basic("joe", "right") and "scope=repository:team/app:pull,push" in path
+            return (200, {}, json.dumps({"token": may}).encode()) if ok else (401, {}, b"")
+        if login == "Bearer pull,push":
+            return REFUSED
+        challenge = f'Bearer realm="http://{fake.name}/token",service="s",error="insufficient_scope"'
+        return 401, {"WWW-Authenticate": challenge}, b""
+
+    return answer
+
+
+def with_basic(path: str, login: str) -> Answer:
+    if login == basic("joe", "right"):
+        return REFUSED
+    if login == basic("ann", "reader"):
+        return 403, {}, b'{"errors": [{"code": "DENIED"}]}'
+    return 401, {"WWW-Authenticate": 'Basic realm="x"'}, b""
+
+
+@pytest.mark.network
+async def test_who_may_push_is_told_by_what_is_said_to_a_manifest_that_is_none(fake: Fake) -> None:
+    fake.answer = with_tokens(fake, "pull,push")
+    await fake.registry(Login("joe", "right")).check_push("team/app")
+    fake.answer = with_basic
+    await fake.registry(Login("joe", "right")).check_push("team/app")
+    writes = [path for method, path, _ in fake.asked if method not in ("GET", "HEAD")]
+    assert set(writes) == {f"/v2/team/app/manifests/sha256:{'0' * 64}"}
+    assert set(fake.bodies) == {b"{}"}
+
+
+@pytest.mark.network
+async def test_a_login_without_the_right_to_push_is_told_with_the_repository(fake: Fake) -> None:
+    fake.answer = with_tokens(fake, "pull")
+    message = rf"^the login 'joe' of the secret 'reg' may not push to team/app in the registry {fake.name} \(401\)$"
+    with pytest.raises(StageFailed, match=message):
+        await fake.registry(Login("joe", "right")).check_push("team/app")
+    fake.answer = with_basic
+    with pytest.raises(StageFailed, match=r"the login 'ann' .* may not push to team/app .* \(403\)"):
+        await fake.registry(Login("ann", "reader")).check_push("team/app")
+
+
+@pytest.mark.network
+async def test_a_wrong_password_is_not_called_a_missing_right(fake: Fake) -> None:
+    for answer in (with_tokens(fake, "pull,push"), with_basic):
+        fake.answer = answer
+        with pytest.raises(StageFailed, match="refused the login 'joe'"):
+            await fake.registry(Login("joe", "wrong")).check_push("team/app")
+
+
+@pytest.mark.network
+@pytest.mark.parametrize(
+    ("answer", "error", "said"),
+    [
+        (UNKNOWN, StageFailed, "has no repository team/app, and makes none by a push"),
+        ((405, {}, b""), StageFailed, "takes no pushes: it is read-only"),
+        ((503, {}, b""), StageErrored, "answered 503 when asked for the right to push to team/app"),
+        ((429, {}, b""), StageErrored, "answered 429"),
+    ],
+)
+async def test_a_registry_that_takes_no_push_is_told(
+    fake: Fake, answer: Answer, error: type[Exception], said: str
+) -> None:
+    fake.answer = lambda path, login: answer
+    with pytest.raises(error, match=said):
+        await fake.registry().check_push("team/app")
+
+
+@pytest.mark.network
+@pytest.mark.parametrize("answer", [REFUSED, (404, {}, b"<html>"), (415, {}, b"[]"), (400, {}, b'{"errors": [1]}')])
+async def test_however_a_registry_refuses_what_it_was_offered_one_may_push(fake: Fake, answer: Answer) -> None:
+    fake.answer = lambda path, login: answer
+    await fake.registry().check_push("team/app")

@@ -10,13 +10,25 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Literal, ParamSpec, TypeVar
+from typing import IO, Any, Literal, ParamSpec, TypeVar
 
 import anyio
 import anyio.to_thread
 from pydantic import JsonValue
 
-from pipeline.stage import CauseKind, Completed, Effect, Glob, RunInfo, Secret, StageFailed
+from pipeline.files import Folder
+from pipeline.stage import (
+    CauseKind,
+    Completed,
+    Effect,
+    Files,
+    Glob,
+    Outputs,
+    RunInfo,
+    Secret,
+    Stage,
+    StageFailed,
+)
 
 __all__ = ["FakeContext", "FakeEffect", "Run"]
 
@@ -58,7 +70,7 @@ def _environment() -> dict[str, str]:
 
 @dataclass
 class FakeContext:
-    """Satisfies `pipeline.stage.StageContext`; what the kind did is in the other attributes.
+    """Satisfies `StageContext` and `PreflightContext` of `pipeline.stage`; what the kind did is in the other attributes.
 
     `FakeContext(tmp_path)` makes `tmp_path/work` and `tmp_path/cache`. Give `facts` or `proven` what an
     earlier stage or attempt left behind. Logs are not masked.
@@ -72,6 +84,9 @@ class FakeContext:
     manifest_env: Mapping[str, str] = field(default_factory=dict)
     facts: dict[str, JsonValue] = field(default_factory=dict)
     proven: Mapping[str, Mapping[str, JsonValue]] = field(default_factory=dict)
+
+    earlier: Mapping[str, type[Stage[Outputs]]] = field(default_factory=dict)
+    found: dict[str, Any] = field(default_factory=dict)
 
     logged: bytearray = field(default_factory=bytearray)
     progressed: list[tuple[str, float | None]] = field(default_factory=list)
@@ -167,6 +182,16 @@ class FakeContext:
         if key not in self.facts:
             self.facts[key] = await find()
         return self.facts[key]
+
+    async def files(self) -> Files:
+        """What lies in the workspace, as if a checkout were going to bring it."""
+        return Folder(self.workspace, self.root)
+
+    async def shared(self, key: str, find: Callable[[], Awaitable[T]]) -> T:
+        if key not in self.found:
+            self.found[key] = await find()
+        found: T = self.found[key]
+        return found
 
     async def tool(self, name: str, ask: Callable[[], Awaitable[str]]) -> None:
         self.facts[f"tool {name}"] = await ask()

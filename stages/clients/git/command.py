@@ -8,7 +8,7 @@ from pathlib import Path
 from pipeline.stage import Login, Secret, SecretFile, SecretText
 from stages.clients.git.address import Address
 
-__all__ = ["askpass", "environment", "git", "without"]
+__all__ = ["ENVIRONMENT", "askpass", "environment", "git", "without"]
 
 TOKEN_USER = "oauth2"  # noqa: S105 - hosts take any user name beside a token, GitLab documents this one
 

@@ -1,25 +1,31 @@
 """Network work with one remote repository: which commit a name means, and how it comes into a folder."""
 
+import fcntl
+import hashlib
 import re
 import shutil
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from types import MappingProxyType
+from typing import IO
 
 import anyio
 from pydantic import JsonValue
 
-from pipeline.stage import CauseKind, StageContext, StageErrored, StageFailed
+from pipeline.stage import CauseKind, StageErrored, StageFailed, Surroundings
 from stages.clients.git.address import Address, check_ref, is_commit
 from stages.clients.git.command import askpass, environment, git, without
+from stages.clients.git.tree import CommitFiles, has_commit, prepare_mirror
 from stages.clients.git.trouble import trouble
 from stages.clients.output import Lines
 
 __all__ = ["Found", "Remote"]
 
+LOCK_PAUSE = 0.05
 LOOKUP_LIMIT = 20.0
 """Seconds in which a host must have listed its branches; git itself would wait minutes for a silent one."""
 
@@ -65,7 +71,7 @@ class Found:
 class Remote:
     """One repository somewhere, with the login to it."""
 
-    def __init__(self, ctx: StageContext, address: Address, secret: str = "", *, strange: bool = False) -> None:
+    def __init__(self, ctx: Surroundings, address: Address, secret: str = "", *, strange: bool = False) -> None:
         """`strange`: what it holds may be a stranger's, whose submodules lead to places that anybody may read."""
         self._ctx = ctx
         self._strange = strange
@@ -159,6 +165,22 @@ class Remote:
             if code:
                 raise trouble("submodule", self._address, lines, self._secret)
 
+    async def files(self, found: Found) -> CommitFiles:
+        """The files of a commit, out of a bare copy that outlives runs; only what it has not yet is fetched.
+
+        Raises as `bring` does.
+        """
+        name = hashlib.sha256(self._address.url.encode()).hexdigest()[:16]
+        mirror = self._ctx.cache / "mirrors" / name
+        async with locked(self._ctx, mirror.with_suffix(".lock")):
+            if not await self._ctx.call(prepare_mirror, mirror):
+                await self._local("init", ["init", "--quiet", "--bare", "--template=", "--", "."], mirror)
+            if not await self._ctx.call(has_commit, mirror, found.commit):
+                await self._fetch(found, mirror, depth=1)
+                if not await self._ctx.call(has_commit, mirror, found.commit):
+                    raise self._no_commit(found)
+        return CommitFiles(mirror, found.commit, str(self._address))
+
     async def _fetch(self, found: Found, folder: Path, depth: int) -> None:
         everything = ["+refs/heads/*:refs/remotes/origin/*", "+refs/tags/*:refs/tags/*"]
         limit = [f"--depth={depth}"] if depth else []
@@ -177,14 +199,17 @@ class Remote:
         options = ["--quiet", "--detach", *(["--force"] if state != SHARED else [])]
         code, lines = await self._git(["checkout", *options, found.commit, "--"], self._shown, folder)
         if code and any("unable to read tree" in line or "not a tree" in line for line in lines):
-            message = f"git checkout {self._address}: there is no commit {found.commit}; was its branch rewritten?"
-            raise StageFailed(message, kind=CauseKind.CONFIG, evidence=lines)
+            raise self._no_commit(found, lines)
         if code:
             raise StageFailed(f"git checkout {self._address}: {_last(lines)}", evidence=lines)
         if state == SHARED:
             await self._ctx.call((folder / ".git" / MARKER).write_text, LAID)
         if state == ALONE:
             await self._local("clean", ["clean", "--quiet", "-ffdx"], folder)
+
+    def _no_commit(self, found: Found, lines: Sequence[str] = ()) -> StageFailed:
+        message = f"git checkout {self._address}: there is no commit {found.commit}; was its branch rewritten?"
+        return StageFailed(message, kind=CauseKind.CONFIG, evidence=lines)
 
     async def _local(self, phase: str, words: Sequence[str], folder: Path) -> None:
         code, lines = await self._git(words, self._shown, folder)
@@ -229,9 +254,8 @@ class Remote:
 
         lines = Lines(sort)
         argv = [*without(self._ctx.env), *git(folder), *words]
-        where = folder or self._ctx.root
         ended = await self._ctx.exec(
-            argv, env={**self._environment, **besides}, cwd=where, output=lines.feed, check=False
+            argv, env={**self._environment, **besides}, cwd=folder, output=lines.feed, check=False
         )
         lines.end()
         return ended.exit_code, list(kept)
@@ -247,6 +271,29 @@ class Remote:
         secret = self._ctx.secret(self._secret) if self._secret else None
         program = await self._ctx.call(askpass, self._ctx.cache)
         return environment(self._address, secret, program)
+
+
+@asynccontextmanager
+async def locked(ctx: Surroundings, path: Path) -> AsyncIterator[None]:
+    """Hold a lock between processes; whoever holds it loses it by dying."""
+    file = await ctx.call(_open_lock, path)
+    with file:
+        while not await ctx.call(_take_lock, file):  # noqa: ASYNC110 - another process has it
+            await anyio.sleep(LOCK_PAUSE)
+        yield
+
+
+def _open_lock(path: Path) -> IO[bytes]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.open("ab")
+
+
+def _take_lock(file: IO[bytes]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _prepare(folder: Path) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from pipeline.stage import CauseKind, SecretFile, StageContext, StageFailed
+from pipeline.stage import CauseKind, SecretFile, StageFailed, Surroundings
 from stages.clients.kubernetes.api import Cluster
 from stages.clients.kubernetes.transport import Transport
 
@@ -37,7 +37,7 @@ class _Source:
     label: str
 
 
-async def connect(ctx: StageContext, secret: str, context: str) -> Cluster:
+async def connect(ctx: Surroundings, secret: str, context: str) -> Cluster:
     """A client for the cluster that the stage names. Nothing is sent yet.
 
     Args:
@@ -60,7 +60,7 @@ def cluster_at(path: Path, label: str, context: str = "") -> Cluster:
     return _cluster(_Source(path, label), context)
 
 
-def _source(ctx: StageContext, secret: str) -> _Source:
+def _source(ctx: Surroundings, secret: str) -> _Source:
     if secret:
         value = ctx.secret(secret)
         if not isinstance(value, SecretFile):

@@ -165,11 +165,17 @@ class Cluster:
         warnings = [_WARNING.match(line) for line in answer.headers.getall("Warning", ())]
         return Applied(json.loads(answer.data), tuple(match[1] for match in warnings if match))
 
-    async def create(self, thing: Object) -> Object:
+    async def create(self, thing: Object, *, dry_run: bool = False) -> Object:
         """Make an object that must not exist yet; ApiError 409 if it does."""
-        ref = identity(thing)
+        version, kind, metadata = thing["apiVersion"], thing["kind"], thing["metadata"]
+        ref = Ref(version, kind, metadata.get("namespace") or "", metadata.get("name") or "")
         path = await self._path(Ref(ref.api_version, ref.kind, ref.namespace, ""))
-        return await self._json(Request("POST", path, f"create {ref}", (_MANAGED,), thing))
+        query = (_MANAGED, *([("dryRun", "All")] if dry_run else []))
+        return await self._json(Request("POST", path, f"create {ref}", query, thing))
+
+    async def ask(self, request: Request) -> Object:
+        """The answer to a question that no object of the cluster is."""
+        return await self._json(request)
 
     async def replace(self, thing: Object) -> Object:
         """Put an object in the place of the version that its `resourceVersion` names; else ApiError 409."""

@@ -23,10 +23,13 @@ __all__ = [
     "annotate",
     "assign_namespaces",
     "check",
+    "described_namespace",
+    "has_namespace",
     "intent",
     "make_namespace",
     "make_namespaces",
     "proof",
+    "unmet",
     "write",
     "written",
 ]
@@ -131,14 +134,13 @@ async def make_namespaces(ctx: StageContext, cluster: Cluster, manifests: Sequen
     Raises:
         StageFailed: (config) we may not, or one is just being deleted.
     """
-    described = {each.ref.name: each for each in manifests if each.ref.kind == "Namespace"}
     for name in sorted({each.ref.namespace for each in manifests} - {""}):
-        await make_namespace(ctx, cluster, name, described.get(name))
+        await make_namespace(ctx, cluster, name, described_namespace(name, manifests, ctx.run.id))
 
 
 async def make_namespace(ctx: StageContext, cluster: Cluster, name: str, described: Manifest | None = None) -> None:
     """Make one namespace if it is missing; raises as `make_namespaces`."""
-    if await _has_namespace(cluster, name):
+    if await has_namespace(cluster, name):
         return
     manifest = described or Manifest(_namespace(name, ctx.run.id), "made by pipe", 0)
     await check(cluster, [manifest])
@@ -146,7 +148,14 @@ async def make_namespace(ctx: StageContext, cluster: Cluster, name: str, describ
     await write(ctx, cluster, f"namespace {name}", [manifest])
 
 
-async def _has_namespace(cluster: Cluster, name: str) -> bool:
+def described_namespace(name: str, manifests: Sequence[Manifest], run: str) -> Manifest:
+    """A namespace as one of the manifests describes it, else as we make it."""
+    described = (each for each in manifests if each.ref.kind == "Namespace" and each.ref.name == name)
+    return next(described, None) or Manifest(_namespace(name, run), "made by pipe", 0)
+
+
+async def has_namespace(cluster: Cluster, name: str) -> bool:
+    """Whether a namespace is there; StageFailed (config) if it is just being deleted."""
     try:
         found = await cluster.get(Ref("v1", "Namespace", "", name))
     except ApiError as error:
@@ -186,7 +195,7 @@ async def check(cluster: Cluster, manifests: Sequence[Manifest]) -> Checked:
         if await cluster.resource(ref.api_version, ref.kind) is None:
             return f"{ref} is not checkable: its definition is part of this deploy"
         answer = await _apply(cluster, manifest, dry_run=True)
-        if isinstance(answer, ApiError) and (need := _unmet(answer, manifests)):
+        if isinstance(answer, ApiError) and (need := unmet(answer, manifests)):
             return f"{ref} is not checkable: it needs {need}, which is part of this deploy"
         return answer
 
@@ -197,7 +206,7 @@ async def check(cluster: Cluster, manifests: Sequence[Manifest]) -> Checked:
     return Checked(seen, [result for result in results if isinstance(result, str)])
 
 
-def _unmet(error: ApiError, manifests: Sequence[Manifest]) -> Ref | None:
+def unmet(error: ApiError, manifests: Sequence[Manifest]) -> Ref | None:
     """The object of the same deploy that a refusal misses."""
     refs = (manifest.ref for manifest in manifests)
     return next((ref for ref in refs if f'"{ref.name}" not found' in error.message), None)

@@ -1,21 +1,21 @@
 """Which files the globs of `manifests:` name."""
 
-import os
-from collections.abc import Iterator, Sequence
-from pathlib import Path, PurePosixPath
+import errno
+from collections.abc import Sequence
+from pathlib import PurePosixPath
 
 from pipeline.globs import takes
-from pipeline.stage import CauseKind, StageFailed
+from pipeline.stage import CauseKind, Files, StageFailed
 
-__all__ = ["find_manifests"]
+__all__ = ["choose_manifests"]
 
 _SUFFIXES = (".yaml", ".yml", ".json")
 _WILD = frozenset("*?[")
 _MAX_BYTES = 16 * 1024 * 1024
 
 
-def find_manifests(patterns: Sequence[str], base: Path, root: Path) -> dict[str, str]:
-    """The text of every manifest that the patterns name, by its path from `base`, sorted.
+def choose_manifests(patterns: Sequence[str], files: Files) -> dict[str, str]:
+    """The text of every manifest that the patterns name, by its path, sorted.
 
     `*`, `?`, `[…]` match within a part of the path, `**` across, `!` in front takes away, the last match
     wins; of what wildcards find only `.yaml`, `.yml` and `.json` are manifests, as for `kubectl -f`.
@@ -27,19 +27,20 @@ def find_manifests(patterns: Sequence[str], base: Path, root: Path) -> dict[str,
         _refuse_outside(pattern)
     starts = {_literal(each) for each in patterns if not each.startswith("!")}
     try:
-        found = {path for start in starts for path in _files(base, start) if takes(patterns, path)}
+        found = {path for start in starts for path in files.names(start) if takes(patterns, path)}
     except ValueError as error:
         raise StageFailed(str(error), kind=CauseKind.CONFIG) from error
     chosen = sorted(path for path in found if path.endswith(_SUFFIXES) or path in patterns)
     if not chosen:
-        hint = _hint(patterns, base, found)
-        said = f"no manifest in {base} matches {' '.join(patterns) or 'an empty list'}{hint}"
+        hint = _hint(patterns, files, found)
+        said = f"no manifest in {files.where} matches {' '.join(patterns) or 'an empty list'}{hint}"
         raise StageFailed(said, kind=CauseKind.CONFIG)
-    return {path: _read(base / path, path, root) for path in chosen}
+    return {path: _read(files, path) for path in chosen}
 
 
-def _hint(patterns: Sequence[str], base: Path, found: set[str]) -> str:
-    folders = [each for each in patterns if (base / each.removeprefix("!")).is_dir()]
+def _hint(patterns: Sequence[str], files: Files, found: set[str]) -> str:
+    literal = [each.removeprefix("!") for each in patterns if not _WILD & set(each)]
+    folders = [each for each in literal if any(name != each for name in files.names(each))]
     if folders:
         return f"; {folders[0]} is a folder, its files are {folders[0].rstrip('/')}/**"
     others = ", ".join(sorted(found)[:5])
@@ -62,22 +63,15 @@ def _literal(pattern: str) -> str:
     return "/".join(parts)
 
 
-def _files(base: Path, start: str) -> Iterator[str]:
-    if (base / start).is_file():
-        yield start
-    for folder, _, names in os.walk(base / start):
-        for name in names:
-            yield (Path(folder) / name).relative_to(base).as_posix()
-
-
-def _read(path: Path, name: str, root: Path) -> str:
+def _read(files: Files, name: str) -> str:
     try:
-        if not path.resolve().is_relative_to(root.resolve()):
-            raise StageFailed(f"{name} is a link that leaves the workspace", kind=CauseKind.CONFIG)
-        if path.stat().st_size > _MAX_BYTES:
+        content = files.read(name)
+        if len(content) > _MAX_BYTES:
             raise StageFailed(f"{name} is larger than 16 MiB", kind=CauseKind.CONFIG)
-        return path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
+        return content.decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
         raise StageFailed(f"{name} is no UTF-8 text (byte {error.start})", kind=CauseKind.CONFIG) from error
     except OSError as error:
+        if error.errno == errno.EXDEV:
+            raise StageFailed(f"{name} is a link that leaves the workspace", kind=CauseKind.CONFIG) from error
         raise StageFailed(f"{name} cannot be read: {error.strerror}", kind=CauseKind.CONFIG) from error

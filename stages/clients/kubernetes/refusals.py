@@ -3,13 +3,14 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from pipeline.stage import CauseKind, StageErrored, StageFailed
+from pipeline.stage import Cause, CauseKind, Finding, Severity, StageErrored, StageFailed
 from stages.clients.kubernetes.manifests import Manifest
 from stages.clients.kubernetes.transport import ApiError
 
-__all__ = ["answered_no", "explain"]
+__all__ = ["answered_no", "explain", "of_the_object", "refusals"]
 
 _CONFLICT = "FieldManagerConflict"
+_NO_SUCH_TYPE = "failed to create typed patch object"
 _IMMUTABLE = ("immutable", "updates to statefulset spec", "spec is immutable after creation")
 _WAYS = {
     "owned": (
@@ -48,6 +49,21 @@ def explain(refused: Sequence[tuple[Manifest, ApiError]]) -> StageFailed | Stage
     return StageFailed(message, kind=CauseKind.CONFIG, evidence=[*_table(rows), *ways])
 
 
+def refusals(manifest: Manifest, error: ApiError) -> list[Finding]:
+    """The same before anything is written: a finding for each thing that the cluster says to an object."""
+    kind = CauseKind.INFRA if _passes(error) else CauseKind.CONFIG
+    return [
+        Finding(
+            Severity.FAILS,
+            Cause(kind, f"{row.field} {row.why}".strip()),
+            place=manifest.place,
+            about=str(manifest.ref),
+            hint=_WAYS.get(row.sort, "").removeprefix("Ways out: "),
+        )
+        for row in _rows(manifest, error)
+    ]
+
+
 def answered_no(error: ApiError, credentials: str) -> StageFailed | StageErrored:
     """The failure (config) for any other request: an unknown account (401), a missing right (403), or the like."""
     if _passes(error):
@@ -61,9 +77,14 @@ def answered_no(error: ApiError, credentials: str) -> StageFailed | StageErrored
     return StageFailed(message, kind=CauseKind.CONFIG, evidence=[_WAYS["forbidden"]] if error.status == 403 else [])
 
 
+def of_the_object(error: ApiError) -> bool:
+    """Whether the answer is about what the object itself says; values of a wrong type are an internal error (500)."""
+    return error.status in (400, 422) or (error.status == 500 and error.message.startswith(_NO_SUCH_TYPE))
+
+
 def _passes(error: ApiError) -> bool:
     """Whether the answer says more about the moment than about the request."""
-    return error.status >= 500 or error.status == 429
+    return (error.status >= 500 or error.status == 429) and not of_the_object(error)
 
 
 def _rows(manifest: Manifest, error: ApiError) -> Iterator[_Row]:

@@ -4,10 +4,15 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.files import Folder
 from pipeline.stage import StageFailed
-from stages.clients.kubernetes.files import find_manifests
+from stages.clients.kubernetes.files import choose_manifests
 
 FILES = ("web/deploy/app.yml", "web/deploy/sub/more.yaml", "web/deploy/README.md", "web/x.json", "db/deploy/db.yml")
+
+
+def _find(patterns: list[str], base: Path, root: Path) -> dict[str, str]:
+    return choose_manifests(patterns, Folder(base, root))
 
 
 @pytest.fixture
@@ -40,7 +45,7 @@ def base(tmp_path: Path) -> Path:
 def test_patterns_start_at_the_folder_and_the_last_match_wins(
     base: Path, patterns: list[str], found: list[str]
 ) -> None:
-    assert find_manifests(patterns, base, base) == {name: name for name in found}
+    assert _find(patterns, base, base) == {name: name for name in found}
 
 
 @pytest.mark.parametrize(
@@ -57,7 +62,7 @@ def test_patterns_start_at_the_folder_and_the_last_match_wins(
 )
 def test_a_set_that_finds_nothing_or_leaves_the_folder_is_an_error(base: Path, patterns: list[str], said: str) -> None:
     with pytest.raises(StageFailed) as caught:
-        find_manifests(patterns, base, base)
+        _find(patterns, base, base)
     assert said in str(caught.value)
 
 
@@ -65,15 +70,15 @@ def test_a_link_out_of_the_workspace_is_refused(base: Path) -> None:
     (base.parent / "outside.yml").write_text("x")
     (base / "link.yml").symlink_to(base.parent / "outside.yml")
     with pytest.raises(StageFailed, match="leaves the workspace"):
-        find_manifests(["link.yml"], base, base)
+        _find(["link.yml"], base, base)
 
 
 def test_a_file_that_is_no_text_is_refused(base: Path) -> None:
     (base / "binary.yml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(StageFailed, match=r"binary\.yml is no UTF-8 text"):
-        find_manifests(["binary.yml"], base, base)
+        _find(["binary.yml"], base, base)
 
 
 def test_a_byte_order_mark_and_windows_lines_do_not_matter(base: Path) -> None:
     (base / "windows.yml").write_bytes(b"\xef\xbb\xbfa: 1\r\nb: 2\r\n")
-    assert find_manifests(["windows.yml"], base, base) == {"windows.yml": "a: 1\nb: 2\n"}
+    assert _find(["windows.yml"], base, base) == {"windows.yml": "a: 1\nb: 2\n"}
