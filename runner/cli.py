@@ -35,6 +35,7 @@ params_option = click.option(
 jobs_option = click.option(
     "-j", "--jobs", type=click.IntRange(min=1), help="How many stages compute at once (default: cores)."
 )
+preflight_option = click.option("--no-preflight", "blind", is_flag=True, help="Do not look ahead first.")
 output_option = click.option(
     "-o",
     "--output",
@@ -54,13 +55,15 @@ server_option = click.option(
 
 
 @pipe.command()
-@file_argument
+@click.argument("file", type=click.Path(), default="")
 @pipelines_argument
 @params_option
 @server_option
 @click.option("--ref", default="", help="With --server: a branch, tag or commit (default: the main branch).")
 @click.option("-f", "--follow", is_flag=True, help="With --server: show it until it ends; its exit code is ours.")
 @jobs_option
+@click.option("--plan", "saved", type=click.Path(), default="", metavar="P", help="Run what `pipe plan --save P` kept.")
+@preflight_option
 @click.option("--fail-fast", is_flag=True, help="When a stage fails, cancel all others of its pipeline.")
 @click.option("--source", default="", metavar="DIR", help="Build a copy of this working tree instead of a checkout.")
 @click.option("--allow-dirty", is_flag=True, help="Let a run with --source deploy.")
@@ -75,6 +78,8 @@ server_option = click.option(
 @click.pass_obj
 def run(guardian: Guardian | None, /, *, file: str, server: str, ref: str, follow: bool, **words: Any) -> int:
     """Run the pipelines of FILE, or those named, side by side. With --server FILE is the name of a project there."""
+    if server and not file:
+        raise click.UsageError("name a project of the server")
     if server:
         return _start(file, server, ref=ref, follow=follow, **words)
     if ref or follow:
@@ -82,6 +87,8 @@ def run(guardian: Guardian | None, /, *, file: str, server: str, ref: str, follo
     from runner.commands.run import Options
     from runner.commands.run import run as run_command
 
+    if bool(file) == bool(words["saved"]) or (words["saved"] and (words["params"] or words["source"])):
+        raise click.UsageError("give a FILE, or --plan P alone: a plan that was approved takes no parameters")
     return run_command(Options(file, guardian=guardian, **words))
 
 
@@ -94,7 +101,8 @@ def _start(project: str, server: str, **words: Any) -> int:
     names = {field.name for field in fields(Options)}
     given = [name for name, value in words.items() if name not in names and value not in (None, False, "", "batched")]
     if given:
-        options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        called = {"saved": "plan", "blind": "no-preflight"}
+        options = ", ".join(f"--{called.get(name, name).replace('_', '-')}" for name in given)
         raise click.UsageError(f"{options}: of runs on this machine alone, not with --server")
     return start(Options(server, project, **{name: value for name, value in words.items() if name in names}))
 
@@ -102,6 +110,7 @@ def _start(project: str, server: str, **words: Any) -> int:
 @pipe.command()
 @click.argument("run", default="")
 @jobs_option
+@preflight_option
 @output_option
 @click.pass_obj
 def resume(guardian: Guardian | None, /, **words: Any) -> int:
@@ -117,6 +126,7 @@ def resume(guardian: Guardian | None, /, **words: Any) -> int:
 @click.option("--from", "stages", multiple=True, metavar="STAGE", help="Only this stage or leaf, and what needs it.")
 @click.option("--failed", is_flag=True, help="Only what did not succeed, and what needs it.")
 @jobs_option
+@preflight_option
 @output_option
 @click.pass_obj
 def rerun(guardian: Guardian | None, /, *, stages: tuple[str, ...], failed: bool, **words: Any) -> int:
@@ -133,12 +143,20 @@ def rerun(guardian: Guardian | None, /, *, stages: tuple[str, ...], failed: bool
 @file_argument
 @pipelines_argument
 @params_option
-@click.option("--json", "as_json", is_flag=True, help="Print the plan itself.")
-def plan(file: str, pipelines: tuple[str, ...], params: tuple[str, ...], *, as_json: bool) -> int:
-    """Show what would run or be skipped, and why. Needs no network and starts nothing."""
+@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
+@click.option("--live", is_flag=True, help="Ask git, registries and clusters what would fail. Changes nothing there.")
+@click.option(
+    "--save", default="", type=click.Path(), metavar="P", help="Look ahead, and keep the plan for `run --plan`."
+)
+def plan(file: str, pipelines: tuple[str, ...], params: tuple[str, ...], **words: Any) -> int:
+    """Show what would run or be skipped, and why. Needs no network, unless --live, and starts nothing."""
+    if words.pop("live") or words["save"]:
+        from runner.commands.live import show as show_live
+
+        return show_live(file, pipelines, params, **words)
     from runner.commands.plan import show
 
-    return show(file, pipelines, params, as_json=as_json)
+    return show(file, pipelines, params, as_json=words["as_json"])
 
 
 @pipe.command()

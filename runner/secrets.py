@@ -11,7 +11,7 @@ from pipeline.errors import PipeError
 from pipeline.plan import Leaf, Plan, SecretSource
 from pipeline.stage import Login, Secret, SecretFile, SecretText
 
-__all__ = ["Secrets", "find_secrets"]
+__all__ = ["Secrets", "find_secrets", "search_secrets"]
 
 _KEY_MATERIAL = re.compile(
     r"[A-Za-z0-9+/=_-]{24,}"
@@ -62,6 +62,16 @@ def find_secrets(plan: Plan, environ: Mapping[str, str], store: Path, *, last_on
         PipeError: some are missing, each on one line with the places that were tried and the stages that
             want it; or `secrets.env` may be read by others.
     """
+    found, missing = search_secrets(plan, environ, store, last_only=last_only)
+    if missing:
+        raise PipeError("\n".join(missing))
+    return found
+
+
+def search_secrets(
+    plan: Plan, environ: Mapping[str, str], store: Path, *, last_only: bool = False
+) -> tuple[Secrets, tuple[str, ...]]:
+    """The secrets that are there, and a line on each that is not; raises PipeError if a source cannot be read."""
     wanted = _wanted((*plan.leaves, *plan.finally_))
     needed = _wanted(plan.finally_) if last_only else wanted
     file = store / "secrets.env"
@@ -79,9 +89,7 @@ def find_secrets(plan: Plan, environ: Mapping[str, str], store: Path, *, last_on
             missing.append(_missing(name, names, file, needed[name]))
         elif found is not None:
             values[name] = _value(name, source, [found[n] for n in names])
-    if missing:
-        raise PipeError("\n".join(missing))
-    return Secrets(values, frozenset(variables))
+    return Secrets(values, frozenset(variables)), tuple(missing)
 
 
 def _wanted(leaves: Iterable[Leaf]) -> dict[str, list[str]]:

@@ -18,7 +18,7 @@ from runner.hosts import detect
 from runner.schedule import End, Schedule
 from runner.store import Store
 
-__all__ = ["check", "show"]
+__all__ = ["check", "show", "tree"]
 
 
 def show(file: str, pipelines: Sequence[str], params: Sequence[str], *, as_json: bool) -> int:
@@ -32,7 +32,7 @@ def show(file: str, pipelines: Sequence[str], params: Sequence[str], *, as_json:
         if as_json:
             click.echo(plan.model_dump_json(by_alias=True, exclude_defaults=True))
         else:
-            click.echo("\n".join(_tree(plan)))
+            click.echo("\n".join(tree(plan, never(plan))))
     return 0
 
 
@@ -54,18 +54,30 @@ def check(files: Sequence[str]) -> int:
     return 0
 
 
-def _tree(plan: Plan) -> Iterator[str]:
+def tree(plan: Plan, skipped: Mapping[str, str], *, verdicts: bool = False) -> Iterator[str]:
+    """A plan for people. `skipped`: leaves that will not run, and why; `verdicts`: say of the others that they run."""
     yield f"{plan.pipeline}  {plan.file}"
     for name, value in plan.params.items():
         yield f"  {name} = {_value(value)}"
     yield ""
-    never = {**_never(plan.leaves), **_never(plan.finally_)}
-    lines = [*_stages(plan.leaves, never), *(["finally"] if plan.finally_ else []), *_stages(plan.finally_, never)]
+    said = {
+        leaf.name: f"skipped: {skipped[leaf.name]}" for leaf in (*plan.leaves, *plan.finally_) if leaf.name in skipped
+    }
+    lines = [
+        *_stages(plan.leaves, said, verdicts=verdicts),
+        *(["finally"] if plan.finally_ else []),
+        *_stages(plan.finally_, said, verdicts=verdicts),
+    ]
     widths = [max((cell_len(cells[i]) for cells in lines if isinstance(cells, tuple)), default=0) for i in range(2)]
     for line in lines:
         yield line if isinstance(line, str) else _aligned(line, widths)
     yield ""
-    yield _count((*plan.leaves, *plan.finally_), len(never))
+    yield _count((*plan.leaves, *plan.finally_), len(said))
+
+
+def never(plan: Plan) -> dict[str, str]:
+    """The leaves that are skipped whatever happens, each with the reason."""
+    return {**_never(plan.leaves), **_never(plan.finally_)}
 
 
 def _value(value: JsonValue) -> str:
@@ -115,22 +127,20 @@ def _aligned(cells: Sequence[str], widths: list[int]) -> str:
     return "  ".join([*padded, *cells[len(widths) :]]).rstrip()
 
 
-def _stages(leaves: Sequence[Leaf], never: Mapping[str, str]) -> Iterator[tuple[str, ...]]:
+def _stages(leaves: Sequence[Leaf], said: Mapping[str, str], *, verdicts: bool) -> Iterator[tuple[str, ...]]:
+    def word(leaf: Leaf, rest: str = "") -> str:
+        condition = said.get(leaf.name) or (f"when: {leaf.when}" if leaf.when else rest)
+        return f"run{', ' + condition if condition else ''}" if verdicts and leaf.name not in said else condition
+
     for stage, group in groupby(leaves, key=lambda leaf: leaf.stage):
         members = list(group)
         first = members[0]
         if not first.key:
-            yield f"  {stage}", first.title, first.uses, _condition(first, never) or _needs(first.needs)
+            yield f"  {stage}", first.title, first.uses, word(first, _needs(first.needs))
             continue
         yield f"  {stage}", f"{len(members)} leaves", first.uses, _needs(first.needs)
         for leaf in members:
-            yield f"    {leaf.name}", leaf.title, _condition(leaf, never)
-
-
-def _condition(leaf: Leaf, never: Mapping[str, str]) -> str:
-    if leaf.name in never:
-        return f"skipped: {never[leaf.name]}"
-    return f"when: {leaf.when}" if leaf.when else ""
+            yield f"    {leaf.name}", leaf.title, word(leaf)
 
 
 def _needs(needs: Sequence[Need]) -> str:

@@ -48,6 +48,8 @@ class Options:
     jobs: int | None = None
     output: str = "auto"
     cancelled_by: str = ""
+    blind: bool = False
+    """Do not look ahead first."""
     guardian: Guardian | None = None
 
 
@@ -67,7 +69,7 @@ def resume(options: Options) -> int:
     except PipeError:
         folder.ownership.release(epoch)
         raise
-    asked = Request(jobs=options.jobs or 0, again=again, cancelled_by=options.cancelled_by)
+    asked = Request(jobs=options.jobs or 0, again=again, cancelled_by=options.cancelled_by, preflight=not options.blind)
     ready = replace(ready, request=_as_begun(state, asked))
     return drive([ready], host, options.output, options.guardian)
 
@@ -80,6 +82,7 @@ def _as_begun(state: RunState, asked: Request) -> Request:
         fail_fast=asked.fail_fast or begun.fail_fast,
         jobs=asked.jobs or begun.jobs,
         strict=asked.strict or begun.strict,
+        preflight=asked.preflight and begun.preflight,
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from pydantic import JsonValue
 from ulid_transform import ulid_now
 
 from pipeline.errors import PipeError
@@ -13,6 +14,7 @@ from pipeline.plan import Plan, RunIdentity
 from runner.commands.drive import Ready, drive
 from runner.commands.load import Call, open_call
 from runner.commands.resume import go_on, resumable
+from runner.commands.source import source_of
 from runner.engine import Request
 from runner.folder import RunFolder
 from runner.guardian import Guardian
@@ -39,6 +41,10 @@ class Options:
     allow_dirty: bool = False
     durability: str = "batched"
     resume: bool = False
+    blind: bool = False
+    """Do not look ahead first."""
+    saved: str = ""
+    """The file of a plan that was approved, instead of a pipeline's."""
     output: str = "auto"
     guardian: Guardian | None = None
 
@@ -50,13 +56,16 @@ def run(options: Options) -> int:
         PipeError: the file or the call is wrong; nothing was started.
     """
     host = detect(dict(os.environ))
-    call = open_call(options.file, options.pipelines, options.params, host)
     store = Store(host.environ, Path.cwd())
+    call, facts = _call(options, host, store)
     ongoing = _ongoing(call, store) if options.resume else {}
     call = replace(call, pipelines=tuple(name for name in call.pipelines if name not in ongoing))
-    asked = Request(options.fail_fast, options.jobs or 0, options.durability == "strict")
+    asked = Request(options.fail_fast, options.jobs or 0, options.durability == "strict", preflight=not options.blind)
     prepared = [go_on(folder, host, store, asked) for folder in ongoing.values()]
-    prepared += [replace(item, request=asked) for item in _prepare(call, store, host, options)]
+    prepared += [
+        replace(item, request=replace(asked, facts=facts.get(item.plan.pipeline, {})))
+        for item in _prepare(call, store, host, options)
+    ]
     # what one of them has as a secret is no variable of another's processes
     hidden = frozenset[str]().union(*(item.secrets.variables for item in prepared))
     prepared = [replace(item, secrets=replace(item.secrets, variables=hidden)) for item in prepared]
@@ -64,6 +73,15 @@ def run(options: Options) -> int:
 
 
 # -- before anything starts ------------------------------------------------------------------------
+
+
+def _call(options: Options, host: Host, store: Store) -> tuple[Call, Mapping[str, Mapping[str, JsonValue]]]:
+    """What is to be run, and by pipeline what of it is known already."""
+    if options.saved:
+        from runner.commands.saved import approved
+
+        return approved(Path(options.saved), host, store)
+    return open_call(options.file, options.pipelines, options.params, host), {}
 
 
 def _ongoing(call: Call, store: Store) -> dict[str, RunFolder]:
@@ -96,7 +114,7 @@ def _prepare(call: Call, store: Store, host: Host, options: Options) -> list[Rea
             problems.append(error)
     if problems:
         raise PipeError("\n".join(dict.fromkeys(map(str, problems))))
-    source = _source(call.path, options.source, host)
+    source = source_of(call.path, options.source, host)
     taken = [_take(call, store, plan, secrets, source) for plan, secrets in found]
     if removed := sweep(store, keep):
         sys.stderr.write(f"pipe: little room in {store.path}: removed the workspace(s) of {', '.join(removed)}\n")
@@ -145,12 +163,3 @@ def _tell_of_the_last(store: Store, pipeline: str) -> None:
     name, left = f"{pipeline}#{plan.run.number}", clear(newest, plan)
     ended = f", and {left} process(es) that it had left are ended now" if left else ""
     sys.stderr.write(f"pipe: the engine of {name} died{ended}; `pipe resume '{name}'` goes on with it\n")
-
-
-def _source(file: Path, folder: str, host: Host) -> Mapping[str, str]:
-    named = {"PIPE_SOURCE": str(file.absolute().parent)}
-    if host.name == "server":
-        named = host.source()
-    if folder:
-        named["PIPE_SOURCE_DIR"] = str(Path(folder).absolute())
-    return named

@@ -12,6 +12,7 @@ from pipeline.plan import Plan
 from runner import events
 from runner.commands.where import where
 from runner.events import Record
+from runner.findings import lines, read
 from runner.sinks.tree import clock, rows
 from runner.sinks.view import RunView, plain_text
 from runner.state import RunState, fold
@@ -61,6 +62,9 @@ def _facts(view: RunView, now: float) -> Iterator[str]:
     yield f"  started {began}, {view.plan.trigger.kind}, pipe {state.begun.version}, run.id {view.plan.run.id}"
     for name, value in view.plan.params.items():
         yield f"  {name} = {plain_text(value if isinstance(value, str) else json.dumps(value))}"
+    if state.preflight:
+        yield f"  preflight in {state.preflight.seconds:.1f} s: {state.preflight.checked} thing(s) are well"
+        yield from (f"    {plain_text(line)}" for line in lines(map(read, state.preflight.findings)))
     path = _longest(view.plan, state, now)
     if len(path) > 1:
         took = {name: state.leaves[name].seconds(now) for name in path}
@@ -90,6 +94,13 @@ def _attempts(records: Iterable[Record]) -> Iterator[str]:
                 yield from (f"  {stage} run again: {plain_text(reason)}" for stage, reason in leaves.items())
 
 
+def _preflight(state: RunState) -> JsonValue:
+    if state.preflight is None:
+        return None
+    findings = [dict(finding) for finding in state.preflight.findings]
+    return {"seconds": state.preflight.seconds, "checked": state.preflight.checked, "findings": [*findings]}
+
+
 def _as_json(plan: Plan, state: RunState, how: Status) -> JsonValue:
     return {
         "run": f"{plan.pipeline}#{plan.run.number}",
@@ -101,6 +112,7 @@ def _as_json(plan: Plan, state: RunState, how: Status) -> JsonValue:
         "params": dict(plan.params),
         "facts": dict(state.facts),
         "warnings": list(state.warnings),
+        "preflight": _preflight(state),
         "critical_path": list(_longest(plan, state, _now(state, how))),
         "leaves": {
             name: {

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TextIO
 
-from pipeline.stage import Outcome
+from pipeline.stage import Outcome, Severity
 from runner import events
 from runner.events import Record
 from runner.sinks.sink import Renderer
@@ -48,6 +48,9 @@ class Plain(Renderer):
         if isinstance(record.event, events.RunReopened):
             for leaf, reason in record.event.leaves.items():
                 self._say(f"{self._prefix(view, leaf)}runs again: {reason}")
+        if isinstance(record.event, events.RunPreflighted):
+            for line in doubts(record.event):
+                self._say(line)
         if line := _told(view, record.event):
             stage = getattr(record.event, "stage", "")
             self._say((self._prefix(view, stage) if stage else "") + line)
@@ -100,6 +103,14 @@ class Plain(Renderer):
 
     def _say(self, line: str) -> None:
         self._out.write(plain_text(line) + "\n")
+
+
+def doubts(event: events.RunPreflighted) -> Iterator[str]:
+    """What may fail or could not be checked; what will fail is told where a leaf ends for it."""
+    from runner.findings import lines, read  # few runs have any
+
+    found = map(read, event.findings)
+    yield from lines(told for told in found if told.finding.severity is not Severity.FAILS)
 
 
 def _told(view: RunView, event: events.Event) -> str:

@@ -27,7 +27,7 @@ class World:
 
     def env(self, **more: str) -> dict[str, str]:
         """What a user of the sandbox has in the environment."""
-        return host(**environment(self.sandbox.env), **more)
+        return host(**{**environment(self.sandbox.env), **more})
 
     def kubectl(self, *words: str) -> str:
         argv = ["kubectl", f"--kubeconfig={self.sandbox.kubeconfig}", *words]

@@ -86,7 +86,7 @@ def test_one_service_that_crashes_is_red_with_its_log_and_the_other_nine_are_dep
     assert available == set(SERVICES) - {"service-d"}
 
 
-def test_an_unset_variable_in_one_manifest_changes_no_object_of_that_service(
+def test_an_unset_variable_in_one_manifest_is_told_before_anything_is_built(
     corner_shop: Shop, world: World, namespace: str
 ) -> None:
     corner_shop.service("service-b", command="echo $NOWHERE")
@@ -95,7 +95,8 @@ def test_an_unset_variable_in_one_manifest_changes_no_object_of_that_service(
     message = corner_shop.finished()["deploy[service-b]"]["cause"]["message"]
     assert "NOWHERE" in message
     assert "service-b/deploy.yml:" in message
-    assert [item["metadata"]["name"] for item in world.objects(namespace, "deployments")] == ["service-a"]
+    assert set(corner_shop.outcomes("image")) == {"cancelled"}
+    assert namespace not in world.kubectl("get", "namespaces")
 
 
 @pytest.mark.parametrize("twice", [False, True])
