@@ -1,13 +1,17 @@
 """No request but a delivery may have a body of more than a mebibyte, whoever sends it."""
 
+import anyio
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from runner.server.problems import refusal
 
-__all__ = ["Bounded"]
+__all__ = ["Bounded", "drain"]
 
 LARGEST = 1 << 20
+DRAINED = 64 << 20
+"""Bytes of a refused body that are still taken, so that its sender hears why."""
+DRAINED_FOR = 5.0
 _REFUSAL = refusal(413, "the body is larger than 1 MiB")
 
 
@@ -28,7 +32,7 @@ class Bounded:
             return
         told = Headers(scope=scope).get("content-length", "0")
         if told.isdecimal() and int(told) > LARGEST:
-            await _REFUSAL(scope, receive, send)
+            await _refuse(scope, receive, send)
             return
         taken = 0
 
@@ -43,4 +47,23 @@ class Bounded:
         try:
             await self._app(scope, counted, send)
         except _TooLarge:
-            await _REFUSAL(scope, receive, send)
+            await _refuse(scope, receive, send)
+
+
+async def _refuse(scope: Scope, receive: Receive, send: Send) -> None:
+    await drain(receive)
+    await _REFUSAL(scope, receive, send)
+
+
+async def drain(receive: Receive) -> None:
+    """Take what is still being sent, and keep none of it.
+
+    A connection that is closed with bytes unread is reset, and the sender never sees the answer (RFC 9112, 9.6).
+    """
+    taken = 0
+    with anyio.move_on_after(DRAINED_FOR):
+        while taken < DRAINED:
+            message = await receive()
+            if not message.get("more_body"):
+                return
+            taken += len(message["body"])

@@ -11,7 +11,7 @@ from pipeline import __version__
 from runner.server import inbox
 from runner.server.api import api
 from runner.server.api_admin import api as api_admin
-from runner.server.bounds import Bounded
+from runner.server.bounds import Bounded, drain
 from runner.server.callers import SignedIn, visitor
 from runner.server.doors import UNKNOWN, Doors, Here
 from runner.server.headers import Guarded
@@ -109,6 +109,8 @@ async def _body(request: Request) -> bytes:
     async for block in request.stream():
         found += block
         if len(found) > inbox.LARGEST:
+            found.clear()
+            await drain(request.receive)
             raise HTTPException(413, f"the body is larger than {inbox.LARGEST >> 20} MiB")
     return bytes(found)
 

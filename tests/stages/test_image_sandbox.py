@@ -116,7 +116,7 @@ async def test_what_pipe_adds_to_a_context_is_not_copied(real: FakeContext, name
     await image(name).run(real)
     assert "\nDockerfile|" in real.text
     real.logged.clear()
-    real.run = replace(real.run, id=f"{real.run.id[:-1]}9")
+    real.run = replace(real.run, id=real.run.id[::-1])
     await image(name).run(real)
     assert real.text.count("Using cache") == 2
 
@@ -234,7 +234,7 @@ async def test_images_of_older_runs_go_unless_somebody_uses_them(real: FakeConte
         assert removed == 2
     finally:
         docker.remove_container(container)
-    real.run = replace(real.run, id=f"{real.run.id[:-1]}9")
+    real.run = replace(real.run, id=real.run.id[::-1])
     await image(name, tag="r9", keep=1).run(real)
     assert [found["RepoTags"] for found in docker.images(name)] == [[f"{name}:r9"]]
 
