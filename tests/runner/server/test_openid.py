@@ -148,6 +148,24 @@ def test_a_name_that_somebody_has_is_not_taken_over_but_connected_by_its_owner(
 
 
 @pytest.mark.slow
+def test_an_account_is_connected_only_in_the_session_that_asked_for_it(
+    server: Server, issuer: str, client: httpx2.Client
+) -> None:
+    for name in ("ann", "bob"):
+        pipe(server.folder, "people", "add", name)
+        new_password(server, name)
+    client.post("/login", data={"name": "ann", "password": PASSWORD})
+    onward = client.post("/account/openid", data={"csrf": csrf(client.get("/account"))})
+    link = re.search(r'<a href="([^"]+)">On to Acme', onward.text)
+    assert link
+    client.post("/logout", data={"csrf": csrf(client.get("/account"))})
+    client.post("/login", data={"name": "bob", "password": PASSWORD})
+    page = through(client, client.get(html.unescape(link[1])), "ann")
+    assert (page.status_code, "not signed in any more" in page.text) == (403, True)
+    assert sqlite(server, "select identity from people") == [(None,), (None,)]
+
+
+@pytest.mark.slow
 def test_an_answer_is_good_for_the_browser_that_asked_and_once(
     server: Server, issuer: str, client: httpx2.Client
 ) -> None:
