@@ -174,6 +174,11 @@ class Group:
             reason = f"{parent} limits nothing below it: it has no {controller.limit} to give"
         raise NoGroup(reason)
 
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """Where a process goes in, by writing to `cgroup.procs`."""
+        return tuple(self._folders)
+
     def wrap(self, argv: Sequence[str]) -> list[str]:
         """The same program, started inside the group."""
         enter = "; ".join(f'echo 0 > "{folder}/cgroup.procs"' for folder in self._folders)

@@ -52,6 +52,9 @@ server_option = click.option(
     metavar="URL",
     help="Of the team server there (default: PIPE_SERVER); `pipe login URL` first.",
 )
+secrets_option = click.option(
+    "--secrets-fd", type=int, default=-1, hidden=True, help="A descriptor by which the server hands secrets over."
+)
 
 
 @pipe.command()
@@ -74,6 +77,7 @@ server_option = click.option(
     help="When power may fail: lose at most 50 ms without effects, or wait for the disk at every step.",
 )
 @click.option("--resume", is_flag=True, help="Of pipelines whose newest run died, go on with that one.")
+@secrets_option
 @output_option
 @click.pass_obj
 def run(guardian: Guardian | None, /, *, file: str, server: str, ref: str, follow: bool, **words: Any) -> int:
@@ -111,6 +115,7 @@ def _start(project: str, server: str, **words: Any) -> int:
 @click.argument("run", default="")
 @jobs_option
 @preflight_option
+@secrets_option
 @output_option
 @click.pass_obj
 def resume(guardian: Guardian | None, /, **words: Any) -> int:
@@ -318,10 +323,76 @@ state_option = click.option(
 @click.option("--runs", "slots", type=click.IntRange(min=1), default=4, show_default=True, help="How many at once.")
 @click.option("--pass", "passed_on", multiple=True, metavar="NAME", help="A variable that runs are to see too.")
 @click.option("--poll", "poll_every", type=click.IntRange(min=1), default=60, show_default=True, help="Seconds.")
-def serve(*, state: Path, **words: Any) -> int:
+@click.option(
+    "--uids",
+    default="",
+    metavar="FIRST-LAST|USER|none",
+    help="Whom runs are started as, each project as a user of its own (default: 200000-200999 where that works).",
+)
+@click.option("--group", "groups", multiple=True, metavar="NAME", help="A further group of these users.")
+@click.option("--run-memory", "memory", default="", metavar="SIZE", help="The memory of a run: 512Mi, 8Gi.")
+@click.option(
+    "--run-processes",
+    "processes",
+    type=click.IntRange(min=64),
+    default=4096,
+    show_default=True,
+    metavar="N",
+    help="The processes of a project, where it is a user of its own.",
+)
+@click.option("--nice", type=click.IntRange(0, 19), default=0, help="How far runs stand back for other programs.")
+def serve(*, state: Path, memory: str, processes: int, nice: int, **words: Any) -> int:
     """Serve a team: what forges tell starts runs. Everybody can follow them by the API."""
     server = _server()
-    code: int = server.serve_folder(server.Options(state, **words))
+    bounds = server.Bounds(_bytes(memory), processes, nice)
+    code: int = server.serve_folder(server.Options(state, bounds=bounds, **words))
+    return code
+
+
+def _bytes(size: str) -> int | None:
+    from pydantic import ValidationError
+
+    from pipeline.spec import Resources
+
+    try:
+        return Resources(memory=size or None).memory
+    except ValidationError as error:
+        raise PipeError(f"--run-memory: {error.errors()[0]['ctx']['error']}") from None
+
+
+@pipe.group()
+def secrets() -> None:
+    """Keep the secrets of projects: runs are given those that their pipelines declare."""
+
+
+@secrets.command("set")
+@click.argument("project")
+@click.argument("name")
+@state_option
+@click.option("--kind", type=click.Choice(["text", "login", "file", "ssh"]), default="text", show_default=True)
+@click.option("--username", default="", help="Of a login.")
+def set_secret(project: str, name: str, *, state: Path, kind: str, username: str) -> int:
+    """Keep a secret. It is read from stdin, or asked for, and never shown again."""
+    code: int = _server().set_secret(state, project, name, kind, username)
+    return code
+
+
+@secrets.command("list")
+@click.argument("project")
+@state_option
+def list_secrets(project: str, *, state: Path) -> int:
+    """List the names and kinds of a project's secrets."""
+    code: int = _server().list_secrets(state, project)
+    return code
+
+
+@secrets.command("remove")
+@click.argument("project")
+@click.argument("name")
+@state_option
+def remove_secret(project: str, name: str, *, state: Path) -> int:
+    """Forget a secret."""
+    code: int = _server().remove_secret(state, project, name)
     return code
 
 
@@ -347,8 +418,8 @@ def add_project(*, state: Path, hook_url: str, **words: Any) -> int:
     PIPE_GIT_PASSWORD is its password or token for git, PIPE_FORGE_TOKEN the token for the forge's API.
     """
     server = _server()
-    secrets = {"password": os.environ.get("PIPE_GIT_PASSWORD", ""), "token": os.environ.get("PIPE_FORGE_TOKEN", "")}
-    code: int = server.add_project(state, server.Project(**words, **secrets), hook_url)
+    keys = {"password": os.environ.get("PIPE_GIT_PASSWORD", ""), "token": os.environ.get("PIPE_FORGE_TOKEN", "")}
+    code: int = server.add_project(state, server.Project(**words, **keys), hook_url)
     return code
 
 

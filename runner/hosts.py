@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from pipeline.plan import Trigger
+from runner.handover import Received
 
 __all__ = ["Host", "detect"]
 
@@ -20,6 +21,8 @@ class Host:
     run: str = ""
     """The run's id, if the host gave one."""
     trigger: Trigger = field(default_factory=Trigger)
+    given: Received | None = None
+    """The secrets that it handed over; None: they come from variables and files."""
 
     def source(self) -> dict[str, str]:
         """What `checkout` takes for the run's own source on our server: a repository and the very commit in it."""
@@ -49,16 +52,17 @@ class Host:
         }
 
 
-def detect(environ: Mapping[str, str]) -> Host:
-    """Which host this is, by the variables that it sets."""
+def detect(environ: Mapping[str, str], given: Received | None = None) -> Host:
+    """Which host this is, by the variables that it sets; `given` are the secrets that it handed over."""
     if told := environ.get("PIPE_SERVER_TRIGGER"):
         number = int(environ.get("PIPE_SERVER_NUMBER", "0")) or None
-        return Host("server", environ, number, environ.get("PIPE_SERVER_RUN", ""), Trigger.model_validate_json(told))
+        trigger = Trigger.model_validate_json(told)
+        return Host("server", environ, number, environ.get("PIPE_SERVER_RUN", ""), trigger, given)
     if environ.get("JENKINS_URL") and environ.get("BUILD_NUMBER", "").isdigit():
         trigger = Trigger(
             branch=environ.get("BRANCH_NAME", ""),
             tag=environ.get("TAG_NAME", ""),
             commit=environ.get("GIT_COMMIT", ""),
         )
-        return Host("jenkins", environ, int(environ["BUILD_NUMBER"]), trigger=trigger)
-    return Host("terminal", environ)
+        return Host("jenkins", environ, int(environ["BUILD_NUMBER"]), trigger=trigger, given=given)
+    return Host("terminal", environ, given=given)

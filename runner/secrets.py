@@ -10,8 +10,9 @@ from pathlib import Path
 from pipeline.errors import PipeError
 from pipeline.plan import Leaf, Plan, SecretSource
 from pipeline.stage import Login, Secret, SecretFile, SecretText
+from runner.handover import Received
 
-__all__ = ["Secrets", "find_secrets", "search_secrets"]
+__all__ = ["Secrets", "find_secrets", "look_up", "read_file", "search_secrets", "variables"]
 
 _KEY_MATERIAL = re.compile(
     r"[A-Za-z0-9+/=_-]{24,}"
@@ -22,6 +23,8 @@ _KEY_MATERIAL = re.compile(
 
 Masking its every line would mask `apiVersion: v1` in all logs.
 """
+
+_ON_SERVER = "the server keeps none of that name for the project, see `pipe secrets set`"
 
 _PARTS = {"text": ("",), "login": ("_USERNAME", "_PASSWORD"), "file": ("_FILE",), "ssh": ("_FILE",)}
 
@@ -53,43 +56,56 @@ class Secrets:
                     yield from (match[1] or match[0] for match in _KEY_MATERIAL.finditer(text))
 
 
-def find_secrets(plan: Plan, environ: Mapping[str, str], store: Path, *, last_only: bool = False) -> Secrets:
+def find_secrets(
+    plan: Plan, environ: Mapping[str, str], store: Path, given: Received | None = None, *, last_only: bool = False
+) -> Secrets:
     """Find every secret that a leaf of the plan wants: host variables first, then `secrets.env` in the store.
 
+    `given`: the server has handed secrets over; they come from nowhere else then.
     `last_only`: nothing but `finally` will run, so only what that wants must be there.
 
     Raises:
         PipeError: some are missing, each on one line with the places that were tried and the stages that
             want it; or `secrets.env` may be read by others.
     """
-    found, missing = search_secrets(plan, environ, store, last_only=last_only)
+    found, missing = search_secrets(plan, environ, store, given, last_only=last_only)
     if missing:
         raise PipeError("\n".join(missing))
     return found
 
 
 def search_secrets(
-    plan: Plan, environ: Mapping[str, str], store: Path, *, last_only: bool = False
+    plan: Plan, environ: Mapping[str, str], store: Path, given: Received | None = None, *, last_only: bool = False
 ) -> tuple[Secrets, tuple[str, ...]]:
     """The secrets that are there, and a line on each that is not; raises PipeError if a source cannot be read."""
     wanted = _wanted((*plan.leaves, *plan.finally_))
     needed = _wanted(plan.finally_) if last_only else wanted
     file = store / "secrets.env"
-    places = (environ, _read(file))
+    places = () if given else (environ, read_file(file))
     values: dict[str, Secret] = {}
-    variables: set[str] = set()
     missing: list[str] = []
-    for name, source in plan.secrets.items():
-        names = _variables(name, source)
-        variables.update(names)
-        if name not in wanted:
-            continue
-        found = next((place for place in places if all(place.get(n) for n in names)), None)
-        if found is None and name in needed:
-            missing.append(_missing(name, names, file, needed[name]))
-        elif found is not None:
-            values[name] = _value(name, source, [found[n] for n in names])
-    return Secrets(values, frozenset(variables)), tuple(missing)
+    for name in (name for name in plan.secrets if name in wanted):
+        source = plan.secrets[name]
+        found = given.secret(name, source.kind) if given else look_up(name, source, places)
+        if found is not None:
+            values[name] = found
+        elif name in needed:
+            tried = f"neither {' and '.join(variables(name, source))} in the environment nor in {file}"
+            want = f"wanted by {', '.join(needed[name])}"
+            missing.append(f"secret '{name}' was not found: {_ON_SERVER if given else tried} ({want})")
+    hidden = frozenset(each for name, source in plan.secrets.items() for each in variables(name, source))
+    return Secrets(values, hidden), tuple(missing)
+
+
+def look_up(name: str, source: SecretSource, places: Iterable[Mapping[str, str]]) -> Secret | None:
+    """A declared secret from the first place that has all of its variables; None if none has.
+
+    Raises:
+        PipeError: it is a file that cannot be read.
+    """
+    names = variables(name, source)
+    found = next((place for place in places if all(place.get(n) for n in names)), None)
+    return _value(name, source, [found[n] for n in names]) if found else None
 
 
 def _wanted(leaves: Iterable[Leaf]) -> dict[str, list[str]]:
@@ -102,16 +118,12 @@ def _wanted(leaves: Iterable[Leaf]) -> dict[str, list[str]]:
     return wanted
 
 
-def _variables(name: str, source: SecretSource) -> tuple[str, ...]:
+def variables(name: str, source: SecretSource) -> tuple[str, ...]:
+    """The host variables that a declared secret comes from."""
     if source.env:
         return source.env
     stem = "PIPE_SECRET_" + re.sub(r"[^A-Za-z0-9]", "_", name).upper()
     return tuple(stem + part for part in _PARTS[source.kind])
-
-
-def _missing(name: str, names: tuple[str, ...], file: Path, stages: list[str]) -> str:
-    want = f"wanted by {', '.join(stages)}"
-    return f"secret '{name}' was not found: neither {' and '.join(names)} in the environment nor in {file} ({want})"
 
 
 def _value(name: str, source: SecretSource, texts: list[str]) -> Secret:
@@ -125,14 +137,32 @@ def _value(name: str, source: SecretSource, texts: list[str]) -> Secret:
     return SecretFile(path)
 
 
-def _read(file: Path) -> dict[str, str]:
-    """`NAME=value` lines; the value is everything after the `=`, one pair of quotes around it is taken off."""
-    if not file.exists():
+def read_file(file: Path, *, ours_alone: bool = False) -> dict[str, str]:
+    """`NAME=value` lines; the value is everything after the `=`, one pair of quotes around it is taken off.
+
+    `ours_alone`: others may write beside the file, so it has to be our own and no link.
+
+    Raises:
+        PipeError: a line is wrong, or others can have made it or can read it.
+    """
+    try:
+        descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC | (os.O_NOFOLLOW | os.O_NONBLOCK if ours_alone else 0))
+    except FileNotFoundError:
         return {}
-    if file.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-        raise PipeError(f"{file} may be read by others: run `chmod 600 {file}`")
+    except OSError as error:
+        raise PipeError(f"{file}: {error.strerror}") from error
+    with os.fdopen(descriptor) as lines:
+        about = os.fstat(descriptor)
+        if about.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+            raise PipeError(f"{file} may be read by others: run `chmod 600 {file}`")
+        if ours_alone and (about.st_uid != os.geteuid() or not stat.S_ISREG(about.st_mode)):
+            raise PipeError(f"{file} is not the server's own: somebody else has made it")
+        return _parsed(lines.read(), file)
+
+
+def _parsed(text: str, file: Path) -> dict[str, str]:
     values: dict[str, str] = {}
-    for number, line in enumerate(file.read_text().splitlines(), 1):
+    for number, line in enumerate(text.splitlines(), 1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         name, equals, value = line.partition("=")

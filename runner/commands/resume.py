@@ -13,6 +13,7 @@ from runner.commands.drive import Ready, drive
 from runner.engine import Request
 from runner.folder import RunFolder
 from runner.guardian import Guardian
+from runner.handover import receive
 from runner.hosts import Host, detect
 from runner.leftovers import clear
 from runner.ownership import Taken
@@ -50,6 +51,7 @@ class Options:
     cancelled_by: str = ""
     blind: bool = False
     """Do not look ahead first."""
+    secrets_fd: int = -1
     guardian: Guardian | None = None
 
 
@@ -59,7 +61,8 @@ def resume(options: Options) -> int:
     Raises:
         PipeError: there is no such run, somebody has it, or there is nothing left to do.
     """
-    host = detect(dict(os.environ))
+    given = receive(options.secrets_fd, options.guardian.private if options.guardian else "")
+    host = detect(dict(os.environ), given)
     store = Store(host.environ, Path.cwd())
     folder = _meant(options, store)
     epoch = _claim(folder)
@@ -148,7 +151,7 @@ def _reopened(
     """A run that is ours now, and what had become of it."""
     plan, state = read_run(folder)
     home = _home(folder, plan, store)
-    secrets = find_secrets(plan, host.environ, home, last_only=last_only)
+    secrets = find_secrets(plan, host.environ, home, host.given, last_only=last_only)
     if left := clear(folder, plan):
         sys.stderr.write(f"pipe: ended {left} process(es) that the dead engine had left\n")
     _tell_of_changes(plan, state)

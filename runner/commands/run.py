@@ -18,6 +18,7 @@ from runner.commands.source import source_of
 from runner.engine import Request
 from runner.folder import RunFolder
 from runner.guardian import Guardian
+from runner.handover import receive
 from runner.hosts import Host, detect
 from runner.leftovers import clear
 from runner.plans import read_plan
@@ -46,6 +47,7 @@ class Options:
     saved: str = ""
     """The file of a plan that was approved, instead of a pipeline's."""
     output: str = "auto"
+    secrets_fd: int = -1
     guardian: Guardian | None = None
 
 
@@ -55,7 +57,8 @@ def run(options: Options) -> int:
     Raises:
         PipeError: the file or the call is wrong; nothing was started.
     """
-    host = detect(dict(os.environ))
+    given = receive(options.secrets_fd, options.guardian.private if options.guardian else "")
+    host = detect(dict(os.environ), given)
     store = Store(host.environ, Path.cwd())
     call, facts = _call(options, host, store)
     ongoing = _ongoing(call, store) if options.resume else {}
@@ -109,7 +112,7 @@ def _prepare(call: Call, store: Store, host: Host, options: Options) -> list[Rea
         try:
             plan = call.plan(name, _identity(store, call.host, name, call.host.number or store.next_number(name)))
             _check_source(plan, options)
-            found.append((plan, find_secrets(plan, host.environ, store.path)))
+            found.append((plan, find_secrets(plan, host.environ, store.path, host.given)))
         except PipeError as error:
             problems.append(error)
     if problems:

@@ -1,6 +1,7 @@
-"""`pipe serve`, `pipe projects` and `pipe deliveries`: the team server, from the machine that it runs on."""
+"""`pipe serve`, `projects`, `secrets` and `deliveries`: the team server, from the machine that it runs on."""
 
 import os
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,15 +11,18 @@ from sqlalchemy import select
 
 from pipeline.errors import PipeError, nearest
 from pipeline.plan import Trigger
-from runner.server import administration, projects
+from pipeline.stage import SecretKind
+from runner.server import administration, projects, secrets
 from runner.server.audit import machine
-from runner.server.database import deliveries
+from runner.server.children import Bounds
+from runner.server.database import Database, deliveries
 from runner.server.forks import named, waiting
 from runner.server.projects import Project
 from runner.server.serve import Options, open_folder, serve
 from runner.sinks.view import plain_text
 
 __all__ = [
+    "Bounds",
     "Options",
     "Project",
     "add_project",
@@ -26,8 +30,11 @@ __all__ = [
     "change_project",
     "list_deliveries",
     "list_projects",
+    "list_secrets",
     "remove_project",
+    "remove_secret",
     "serve_folder",
+    "set_secret",
     "show_badge",
 ]
 
@@ -77,6 +84,51 @@ def list_projects(folder: Path) -> int:
     return 0
 
 
+def set_secret(folder: Path, project: str, name: str, kind: SecretKind, username: str) -> int:
+    """Keep a secret of a project; it comes from stdin, or somebody types it."""
+    _, database, seal = open_folder(folder, os.environ, make=False)
+    secret = secrets.secret_of(kind, _typed(name, kind), username)
+    database.write_now(lambda c: administration.set_secret(c, machine(), seal, project, name, secret))
+    return 0
+
+
+def _typed(name: str, kind: SecretKind) -> bytes:
+    if not sys.stdin.isatty():
+        return sys.stdin.buffer.read(secrets.LARGEST + 1)
+    if kind in ("file", "ssh"):
+        raise PipeError("give the file by stdin: `pipe secrets set … < FILE`")
+    typed: str = click.prompt(name, hide_input=True, confirmation_prompt=True, err=True)
+    return typed.encode()
+
+
+def list_secrets(folder: Path, project: str) -> int:
+    """Print which secrets a project has."""
+    _, database, _ = open_folder(folder, os.environ, make=False)
+    _known_project(database, project)
+    for each in database.read_now(lambda connection: secrets.known(connection, project)):
+        when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(each.changed))
+        click.echo(f"{each.name}  {each.kind}  {when}")
+    return 0
+
+
+def remove_secret(folder: Path, project: str, name: str) -> int:
+    """Forget a secret of a project."""
+    _, database, _ = open_folder(folder, os.environ, make=False)
+    _known_project(database, project)
+    if not database.write_now(lambda c: administration.remove_secret(c, machine(), project, name)):
+        there = [each.name for each in database.read_now(lambda connection: secrets.known(connection, project))]
+        raise PipeError(f"there is no secret '{name}'; {nearest(name, there)}")
+    return 0
+
+
+def _known_project(database: Database, name: str) -> list[str]:
+    """The names of all projects, among which that one has to be."""
+    there = database.read_now(projects.known)
+    if name not in there:
+        raise PipeError(f"there is no project '{name}'; {nearest(name, there)}")
+    return there
+
+
 def list_deliveries(folder: Path, project: str, most: int) -> int:
     """Print the newest deliveries: what they were, and what became of them."""
     _, database, _ = open_folder(folder, os.environ, make=False)
@@ -92,9 +144,7 @@ def list_deliveries(folder: Path, project: str, most: int) -> int:
 def change_project(folder: Path, name: str, trusted: Sequence[str] | None, followers: Sequence[str] | None) -> int:
     """Say who may do more than others in a project, and print what holds now."""
     _, database, seal = open_folder(folder, os.environ, make=False)
-    names = database.read_now(projects.known)
-    if name not in names:
-        raise PipeError(f"there is no project '{name}'; {nearest(name, names)}")
+    names = _known_project(database, name)
     if strange := [each for each in followers or () if each not in (*names, "*")]:
         raise PipeError("\n".join(f"there is no project '{each}'; {nearest(each, names)}" for each in strange))
     database.write_now(

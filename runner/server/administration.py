@@ -5,7 +5,8 @@ from collections.abc import Iterable, Sequence
 from sqlalchemy import Connection, select
 
 from pipeline.errors import PipeError
-from runner.server import forks, links, people, projects, sessions, tokens
+from runner.handover import Handed
+from runner.server import forks, links, people, projects, secrets, sessions, tokens
 from runner.server.audit import Actor, note
 from runner.server.database import runs
 from runner.server.projects import Project
@@ -28,7 +29,9 @@ __all__ = [
     "make_token",
     "remove_person",
     "remove_project",
+    "remove_secret",
     "revoke_token",
+    "set_secret",
     "set_up",
 ]
 
@@ -213,6 +216,24 @@ def change_project(
         words = "; ".join(f"{what}: {', '.join(names) or 'none'}" for what, names in told.items() if names is not None)
         if words:
             note(connection, actor, "change project", name, project=name, detail=words)
+
+
+def set_secret(connection: Connection, actor: Actor, seal: Seal, project: str, name: str, secret: Handed) -> None:
+    """Keep a secret of a project in the place of the former one.
+
+    Raises:
+        PipeError: the name is none, or there is no such project.
+    """
+    secrets.put(connection, seal, project, name, secret)
+    note(connection, actor, "set secret", name, project=project, detail=secret.kind)
+
+
+def remove_secret(connection: Connection, actor: Actor, project: str, name: str) -> bool:
+    """Forget a secret of a project; false if there is none."""
+    gone = secrets.remove(connection, project, name)
+    if gone:
+        note(connection, actor, "remove secret", name, project=project)
+    return gone
 
 
 def approve(connection: Connection, actor: Actor, run: str) -> str:

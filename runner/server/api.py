@@ -27,8 +27,9 @@ from runner.server.reading import deliveries_of, find_run, folder_of, run_for, r
 from runner.server.repositories import RepositoryError
 from runner.server.rights import Verb
 from runner.server.shown import Delivery, DeliveryId, Leaf, Pipeline, ProjectName, Run, RunId, Start, Which
+from runner.server.users import as_run
 from runner.state import fold
-from runner.telling import find
+from runner.telling import Position, find
 
 __all__ = ["api"]
 
@@ -106,6 +107,8 @@ async def list_leaves(id_: str, doors: Here, caller: SignedIn) -> list[Leaf]:
 
 def _leaves(folder: RunFolder) -> list[Leaf]:
     now = time.time()
+    with as_run(folder):
+        state = fold(folder.records())
     return [
         Leaf(
             name=leaf.name,
@@ -114,7 +117,7 @@ def _leaves(folder: RunFolder) -> list[Leaf]:
             seconds=round(leaf.seconds(now), 3),
             cause=leaf.cause.message if leaf.cause else "",
         )
-        for leaf in fold(folder.records()).leaves.values()
+        for leaf in state.leaves.values()
     ]
 
 
@@ -123,10 +126,15 @@ async def get_plan(id_: str, doors: Here, caller: SignedIn) -> Response:
     """What the run executes, as `pipe plan --json` shows it. 404: it has not begun."""
     folder = folder_of(doors, await run_for(doors, id_, caller, Verb.VIEW))
     try:
-        plan = await anyio.to_thread.run_sync(folder.plan.read_bytes)
+        plan = await anyio.to_thread.run_sync(_plan, folder)
     except FileNotFoundError:
         raise NOT_BEGUN from None
     return Response(plan, media_type="application/json")
+
+
+def _plan(folder: RunFolder) -> bytes:
+    with as_run(folder):
+        return folder.plan.read_bytes()
 
 
 @api.get("/runs/{id_}/events", operation_id="follow_run", response_class=_EventStream, responses=_NO_PLACE)
@@ -148,7 +156,7 @@ async def follow_run(
     """
     folder = folder_of(doors, await run_for(doors, id_, caller, Verb.VIEW))
     try:
-        after = await anyio.to_thread.run_sync(partial(find, folder, last_event_id, logs=logs))
+        after = await anyio.to_thread.run_sync(partial(_place, folder, last_event_id, logs=logs))
     except ValueError as error:
         raise HTTPException(400, str(error)) from error
 
@@ -158,6 +166,11 @@ async def follow_run(
                 yield page
 
     return StreamingResponse(stream(), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+
+
+def _place(folder: RunFolder, words: str, *, logs: bool) -> Position:
+    with as_run(folder):
+        return find(folder, words, logs=logs)
 
 
 @api.get("/runs/{id_}/logs/{leaf:path}", operation_id="get_log", response_class=_Text)
@@ -189,7 +202,8 @@ async def get_log(
 
 def _last_attempt(folder: RunFolder, leaf: str) -> int:
     """The number of the last attempt at a leaf; 0 when there was none."""
-    known = fold(folder.records()).leaves.get(leaf)
+    with as_run(folder):
+        known = fold(folder.records()).leaves.get(leaf)
     return known.attempt if known else 0
 
 
@@ -254,11 +268,21 @@ async def cancel_run(id_: str, doors: Here, caller: SignedIn) -> RunId:
         return RunId(run=id_, number=run.number)
     if run.state == "ended":
         raise HTTPException(409, f"the run is {run.outcome}")
-    if not await anyio.Path(folder_of(doors, run).path).is_dir():
+    if not await anyio.to_thread.run_sync(_there, folder_of(doors, run)):
         raise HTTPException(503, "the run is just starting", {"Retry-After": "1"})
     await doors.database.write(told)
-    await anyio.to_thread.run_sync(Orders(folder_of(doors, run).path).give, Cancel(caller.name))
+    await anyio.to_thread.run_sync(_order, folder_of(doors, run), Cancel(caller.name))
     return RunId(run=id_, number=run.number)
+
+
+def _there(folder: RunFolder) -> bool:
+    with as_run(folder):
+        return folder.path.is_dir()
+
+
+def _order(folder: RunFolder, order: Cancel) -> None:
+    with as_run(folder):
+        Orders(folder.path).give(order)
 
 
 @api.post("/runs/{id_}/approve", operation_id="approve_run")

@@ -9,12 +9,13 @@ from fastapi import APIRouter, Depends, HTTPException, Query
 from sqlalchemy import Connection
 
 from pipeline.errors import PipeError
-from runner.server import administration, audit, people, tokens
+from runner.server import administration, audit, people, secrets, tokens
 from runner.server.callers import Caller, SignedIn, signed_in
 from runner.server.doors import UNKNOWN, Doors, Here
 from runner.server.problems import PROBLEMS
 from runner.server.projects import Project
 from runner.server.rights import Grant, Verb
+from runner.server.secrets import Known
 from runner.server.shown import (
     ApiToken,
     AuditLine,
@@ -23,6 +24,7 @@ from runner.server.shown import (
     Me,
     NewPerson,
     NewProject,
+    NewSecret,
     NewToken,
     Person,
     Role,
@@ -137,6 +139,40 @@ async def remove_project(project: str, doors: Here, caller: SignedIn) -> None:
     """Forget a repository; its runs stay on disk."""
     caller.need(Verb.MANAGE_PROJECTS, project)
     if not await doors.database.write(lambda c: administration.remove_project(c, caller.actor, project)):
+        raise UNKNOWN
+
+
+@api.get("/projects/{project}/secrets", operation_id="list_secrets")
+async def list_secrets(project: str, doors: Here, caller: SignedIn) -> list[Known]:
+    """The secrets of a project: their names and kinds, never what they are."""
+    await _managed(doors, project, caller)
+    return await doors.database.read(partial(secrets.known, project=project))
+
+
+@api.put("/projects/{project}/secrets/{name}", status_code=204, operation_id="set_secret")
+async def set_secret(project: str, name: str, given: NewSecret, doors: Here, caller: SignedIn) -> None:
+    """Keep a secret, in the place of the former one. 422: what is wrong with it."""
+    await _managed(doors, project, caller)
+
+    def keep(connection: Connection) -> None:
+        secret = secrets.secret_of(given.kind, given.content(), given.username)
+        administration.set_secret(connection, caller.actor, doors.registry.seal, project, name, secret)
+
+    await _change(doors, keep)
+
+
+@api.delete("/projects/{project}/secrets/{name}", status_code=204, operation_id="remove_secret")
+async def remove_secret(project: str, name: str, doors: Here, caller: SignedIn) -> None:
+    """Forget a secret."""
+    await _managed(doors, project, caller)
+    if not await doors.database.write(lambda c: administration.remove_secret(c, caller.actor, project, name)):
+        raise UNKNOWN
+
+
+async def _managed(doors: Doors, project: str, caller: Caller) -> None:
+    """Go on only if the caller may change the settings of a project that is there."""
+    caller.need(Verb.MANAGE_PROJECTS, project)
+    if await doors.registry.project(project) is None:
         raise UNKNOWN
 
 

@@ -39,11 +39,13 @@ __all__ = [
     "projects",
     "refs",
     "runs",
+    "secrets",
     "sessions",
     "statuses",
     "targets",
     "times",
     "tokens",
+    "uids",
 ]
 
 T = TypeVar("T")
@@ -69,6 +71,25 @@ projects = Table(
     Column("public_badge", Boolean, nullable=False, default=False),
 )
 """A repository whose deliveries start runs: hook secret, login for git, and token for the forge's API are sealed."""
+
+secrets = Table(
+    "secrets",
+    _metadata,
+    Column("project", Text, primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("sealed", LargeBinary, nullable=False),
+    Column("changed", Float, nullable=False),
+)
+"""What the pipelines of a project are given by name; the value is sealed."""
+
+uids = Table(
+    "uids",
+    _metadata,
+    Column("project", Text, primary_key=True),
+    Column("uid", Integer, nullable=False, unique=True),
+)
+"""As which user of this machine the runs of a project are started; it stays with the name, for files are his."""
 
 deliveries = Table(
     "deliveries",

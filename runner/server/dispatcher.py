@@ -1,13 +1,9 @@
 """Starting runs as processes of their own, fairly between projects, and finding those again that outlived a server."""
 
-import json
-import os
 import shutil
-import subprocess
-import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -19,17 +15,17 @@ import anyio.to_thread
 from sqlalchemy import Connection, Row, and_, select, update
 
 from pipeline.errors import PipeError
-from pipeline.plan import Trigger
 from pipeline.untrusted import NOT_IN_FORKS
 from runner.folder import RunFolder
 from runner.plans import read_plan
+from runner.server.children import Children
 from runner.server.database import runs
 from runner.server.ends import Ended, finish, tell
 from runner.server.feedback import RUNNING
-from runner.server.layout import Layout
 from runner.server.projects import Project
 from runner.server.registry import Registry
 from runner.server.repositories import RepositoryError
+from runner.server.users import as_run
 from runner.state import fold
 from runner.status import status
 
@@ -38,37 +34,23 @@ __all__ = ["Dispatcher"]
 LOOK_EVERY = 0.5
 MOST_REVIVALS = 3
 """How often a run whose engine died is gone on with before somebody has to look."""
-_LAUNCH = [sys.executable, "-c", "from runner.launch import main; main()"]
-PASSED_ON = (
-    "PATH",
-    "HOME",
-    "LANG",
-    "TZ",
-    "TMPDIR",
-    "JAVA_HOME",
-    "DOCKER_HOST",
-    "http_proxy",
-    "https_proxy",
-    "no_proxy",
-    *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "GIT_SSL_CAINFO", "PIPE_CACHE"),
-    *("PIPE_KEEP", "PIPE_KEEP_DAYS", "PIPE_KEEP_FREE"),
-)
-"""Variables of the server that its runs see; `--pass` adds others."""
 
 
 class Dispatcher:
     """Gives every run that waits its turn; `wake` makes it look at once."""
 
-    def __init__(self, registry: Registry, layout: Layout, slots: int, passed_on: Sequence[str] = ()) -> None:
+    def __init__(self, registry: Registry, children: Children, slots: int) -> None:
         self._registry = registry
         self._database = registry.database
-        self._layout = layout
+        self._layout = registry.layout
+        self._children = children
         self._slots = slots
-        self._passed_on = (*PASSED_ON, *passed_on)
         self._watched: set[str] = set()
         self._waiting: set[str] = set()
         """Of those the ones that wait for their turn in a group: they take no place."""
         self._news = anyio.Event()
+        self._turns: dict[str, int] = {}
+        """Project → the turn in which a run of it was started last."""
         self.ended: Callable[[], None] = lambda: None
         """Called when a run has ended."""
 
@@ -84,7 +66,8 @@ class Dispatcher:
                 for row in await self._database.read(_under_way):
                     self._watch(row, tasks)
                 free = self._slots - len(self._watched - self._waiting)
-                for row in await self._database.read(partial(_next, free=free)):
+                for row in await self._database.read(partial(_next, free=free, turns=self._turns)):
+                    self._turns[row.project] = max(self._turns.values(), default=0) + 1
                     if project := await self._registry.project(row.project):
                         self._watch(await self._started(row, project), tasks)
                 with anyio.move_on_after(LOOK_EVERY * 30):
@@ -100,7 +83,7 @@ class Dispatcher:
     async def _started(self, row: "Row[tuple[object, ...]]", project: Project) -> "Row[tuple[object, ...]]":
         """Start a run, and return its row as it is then; one that cannot be started ends, and nothing else does."""
         try:
-            pid = await self._start(row, project)
+            pid = await self._children.begin(row, project)
         except RepositoryError:
             return row  # it waits; looked at again in a moment
         except Exception as error:  # noqa: BLE001 - one run must not end the server
@@ -109,47 +92,6 @@ class Dispatcher:
         else:
             await self._database.write(partial(_note_start, id_=row.id, pid=pid))
         return await self._database.read(lambda c: c.execute(select(runs).where(runs.c.id == row.id)).one())
-
-    async def _start(self, row: "Row[tuple[object, ...]]", project: Project) -> int:
-        """Lay the file out as it was at the commit where it is read, and start `pipe run` on it; the pid."""
-        text = await self._registry.repository(project).text(row.file_commit, project.file)
-        if text is None:
-            raise FileNotFoundError(f"there is no {project.file} at {row.file_commit}")
-        file = self._layout.file(project.name, row.file_commit, project.file)
-        await anyio.to_thread.run_sync(_write, file, text)
-        given = [f"{row.pipeline}.{name}={value}" for name, value in json.loads(row.params).items()]
-        params = [word for each in given for word in ("-p", each)]
-        words = ["run", str(file), row.pipeline, *params, "-o", "plain"]
-        return await anyio.to_thread.run_sync(self._launch, row, project.url, words)
-
-    def _launch(self, row: "Row[tuple[object, ...]]", repo: str, words: Sequence[str]) -> int:
-        """Start a process that outlives us: a session of its own, its output in a file."""
-        trigger = Trigger.model_validate_json(row.trigger)
-        environ = {name: os.environ[name] for name in self._passed_on if name in os.environ}
-        if not trigger.trusted:
-            # what a stranger's run leaves in a cache is for other strangers alone
-            environ["PIPE_CACHE"] = str(self._layout.strangers_cache(row.project))
-            environ |= {"PIPE_SERVER_FROM": row.fetched_from, "PIPE_SERVER_HEAD": row.ref}
-        environ |= {
-            "PIPE_STORE": str(self._layout.store(row.project)),
-            "PIPE_SERVER_RUN": row.id,
-            "PIPE_SERVER_NUMBER": str(row.number),
-            "PIPE_SERVER_TRIGGER": trigger.model_copy(update={"repo": repo}).model_dump_json(),
-        }
-        place = self._layout.scratch(row.project, row.id)
-        place.mkdir(parents=True, exist_ok=True)
-        with self._layout.console(row.project, row.id).open("ab") as console:
-            child = subprocess.Popen(
-                [*_LAUNCH, *words],
-                cwd=place,
-                env=environ,
-                stdin=subprocess.DEVNULL,
-                stdout=console,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        _CHILDREN.append(child)
-        return child.pid
 
     # -- watching ----------------------------------------------------------------------------------
 
@@ -164,6 +106,7 @@ class Dispatcher:
             await self._database.write(partial(finish, id_=row.id, ended=ended))
         scratch = self._layout.scratch(row.project, row.id)
         await anyio.to_thread.run_sync(partial(shutil.rmtree, scratch, ignore_errors=True))
+        await anyio.to_thread.run_sync(self._children.clear, row.id)
         self._watched.discard(row.id)
         self._waiting.discard(row.id)
         self.ended()
@@ -171,6 +114,7 @@ class Dispatcher:
 
     async def _step(self, run: "_Watched") -> Ended | None:
         """Look at a run once; how it ended, if it has."""
+        self._children.reap()
         found = await anyio.to_thread.run_sync(_look, run.folder, run.row.id, run.pid)
         if isinstance(found, Ended):
             return found
@@ -192,9 +136,16 @@ class Dispatcher:
         if run.revived == MOST_REVIVALS:
             again = f"`pipe resume {run.folder.path}` goes on with it"
             return Ended("errored", f"its engine died {run.revived + 1} times; {again}")
+        project = await self._registry.project(run.row.project)
+        if project is None:
+            return Ended("errored", "its engine died, and its project is not known any more")
+        try:
+            run.pid = await self._children.go_on(run.row, project, run.folder.path)
+        except RepositoryError:
+            return None  # what its file declares cannot be read now; looked at again in a moment
+        except Exception as error:  # noqa: BLE001 - one run must not end the server
+            return Ended("errored", f"it could not be gone on with: {type(error).__name__}: {error}"[:2000])
         run.revived += 1
-        words = ["resume", str(run.folder.path), "-o", "plain"]
-        run.pid = await anyio.to_thread.run_sync(self._launch, run.row, "", words)
         await self._database.write(partial(_revived, id_=run.row.id, times=run.revived, pid=run.pid))
         await anyio.sleep(run.revived)
         return None
@@ -222,37 +173,28 @@ _RUNS, _DIED, _NEVER, _WAITS = "runs", "died", "never began", "waits for "
 
 def _look(folder: RunFolder, run: str, pid: int) -> Ended | str:
     """How a run is, by its folder and its process; a folder with the number of the run may be another one's."""
-    _reap()
-    try:
-        ours = read_plan(folder).run.id == run
-        if ours and _alive(folder):
-            return _waits_for(folder) or _RUNS
-        end = folder.ended() if ours else None
-        if end is not None:
-            return Ended(end.outcome.value, status(folder, "", fold(folder.records())).note or _left_out(folder))
-        if _starting(run, pid):
-            return _RUNS
-        if ours:
-            fold(folder.records())
-    except ValueError as error:
-        return Ended("errored", f"its journal is spoiled: {error}")
-    except PipeError:
-        return _RUNS if _starting(run, pid) else _NEVER
-    return _DIED if ours else _NEVER
+    started = _starting(run, pid)  # before its folder: a process that is gone by now writes nothing more there
+    with as_run(folder):
+        try:
+            ours = read_plan(folder).run.id == run
+            if ours and _alive(folder):
+                return _waits_for(folder) or _RUNS
+            end = folder.ended() if ours else None
+            if end is not None:
+                return Ended(end.outcome.value, status(folder, "", fold(folder.records())).note or _left_out(folder))
+            if ours:
+                fold(folder.records())
+        except ValueError as error:
+            return Ended("errored", f"its journal is spoiled: {error}")
+        except PipeError:
+            return _RUNS if started else _NEVER
+    return _RUNS if started else _DIED if ours else _NEVER
 
 
 def _left_out(folder: RunFolder) -> str:
     """What a green run has not done because nobody vouched for its commit; empty when it has done everything."""
     left = list(dict.fromkeys(leaf.stage for leaf in read_plan(folder).leaves if leaf.withheld))
     return f"without {', '.join(left)}: {NOT_IN_FORKS}" if left else ""
-
-
-_CHILDREN: list["subprocess.Popen[bytes]"] = []
-
-
-def _reap() -> None:
-    """Take the exit codes of our own children; what became of their runs is in their folders."""
-    _CHILDREN[:] = [child for child in _CHILDREN if child.poll() is None]
 
 
 def _waits_for(folder: RunFolder) -> str:
@@ -279,13 +221,6 @@ def _alive(folder: RunFolder) -> bool:
     return bool(owner and owner.alive())
 
 
-def _write(path: Path, text: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    part.write_bytes(text)
-    part.replace(path)
-
-
 # -- the queue -------------------------------------------------------------------------------------
 
 
@@ -293,15 +228,18 @@ def _under_way(connection: Connection) -> "Sequence[Row[tuple[object, ...]]]":
     return connection.execute(select(runs).where(runs.c.state == "running")).all()
 
 
-def _next(connection: Connection, free: int) -> "Sequence[Row[tuple[object, ...]]]":
-    """The runs to start: of each project the oldest, projects with the fewest under way first."""
+def _next(connection: Connection, free: int, turns: Mapping[str, int]) -> "Sequence[Row[tuple[object, ...]]]":
+    """The runs to start: of each project the oldest, projects with the fewest under way first.
+
+    Of several such projects the one whose turn is longest ago; `turns` says when each had its last one.
+    """
     if free <= 0:
         return []
     busy = Counter(row.project for row in _under_way(connection))
     waiting = list(connection.execute(select(runs).where(runs.c.state == "queued").order_by(runs.c.created)))
     chosen: list[Row[tuple[object, ...]]] = []
     while waiting and len(chosen) < free:
-        row = min(waiting, key=lambda each: (busy[each.project], each.created))
+        row = min(waiting, key=lambda each: (busy[each.project], turns.get(each.project, 0), each.created))
         waiting.remove(row)
         busy[row.project] += 1
         chosen.append(row)

@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
+from typing import BinaryIO
 
 import anyio
 import anyio.to_thread
@@ -13,6 +15,7 @@ import anyio.to_thread
 from runner.events import Record, encode
 from runner.folder import RunFolder
 from runner.server.shown import Run
+from runner.server.users import as_run
 from runner.telling import ROOM, Piece, Position, find, tell
 
 __all__ = ["Followers"]
@@ -46,10 +49,16 @@ def _frame(item: Record | Piece, position: Position) -> bytes:
     return b"id: %s\nevent: log\ndata: %s\n\n" % (str(position).encode(), data)
 
 
+def _newest(folder: RunFolder) -> Position:
+    """Where everything has been told that there is now."""
+    with as_run(folder):
+        return find(folder, None, logs=True)
+
+
 def _read(folder: RunFolder, after: Position, until: Position | None, *, logs: bool) -> _Page:
     """What comes behind a position, as much as one page takes."""
     data, position = bytearray(), after
-    with closing(tell(folder, after, until, logs=logs)) as told:
+    with as_run(folder), closing(tell(folder, after, until, logs=logs)) as told:
         for item, position in told:
             data += _frame(item, position)
             if len(data) > ROOM:
@@ -60,7 +69,7 @@ def _read(folder: RunFolder, after: Position, until: Position | None, *, logs: b
 def _read_new(folder: RunFolder, after: Position) -> tuple[_Page, _Page]:
     """What is new, with logs and without."""
     data, bare, position = bytearray(), bytearray(), after
-    with closing(tell(folder, after, logs=True)) as told:
+    with as_run(folder), closing(tell(folder, after, logs=True)) as told:
         for item, position in told:
             data += _frame(item, position)
             if isinstance(item, Record):
@@ -101,7 +110,7 @@ class Follower:
     async def _look(self) -> None:
         run = await self._find()
         if not self._begun:
-            self.newest = await anyio.to_thread.run_sync(partial(find, self.folder, None, logs=True))
+            self.newest = await anyio.to_thread.run_sync(_newest, self.folder)
             self._begun = True
         before = self.newest
         page, bare = await anyio.to_thread.run_sync(_read_new, self.folder, before)
@@ -184,12 +193,12 @@ class Followers:
     ) -> AsyncIterator[bytes]:
         """The bytes of a log from `offset` on, a negative one from its end; with `follow` until the attempt ends."""
         began = time.monotonic()
-        path = anyio.Path(follower.folder.log(leaf, attempt))
+        path = follower.folder.log(leaf, attempt)
         if offset < 0:
-            offset = max(0, offset + ((await path.stat()).st_size if await path.exists() else 0))
+            offset = max(0, offset + await anyio.to_thread.run_sync(_size, follower.folder, path))
         while True:
             goes_on = follow and follower.under_way(leaf, attempt)
-            async for block in _blocks(path, offset):
+            async for block in _blocks(follower.folder, path, offset):
                 offset += len(block)
                 yield block
             if not goes_on or self.closed or time.monotonic() - began > LONGEST:
@@ -197,10 +206,21 @@ class Followers:
             await follower.look()
 
 
-async def _blocks(path: anyio.Path, offset: int) -> AsyncIterator[bytes]:
-    if not await path.exists():  # nothing was written to it so far
+def _size(folder: RunFolder, path: Path) -> int:
+    with as_run(folder):
+        return path.stat().st_size if path.exists() else 0
+
+
+def _opened(folder: RunFolder, path: Path) -> BinaryIO | None:
+    with as_run(folder):
+        return path.open("rb") if path.is_file() else None
+
+
+async def _blocks(folder: RunFolder, path: Path, offset: int) -> AsyncIterator[bytes]:
+    opened = await anyio.to_thread.run_sync(_opened, folder, path)
+    if opened is None:  # nothing was written to it so far
         return
-    async with await path.open("rb") as file:
+    async with anyio.wrap_file(opened) as file:
         await file.seek(offset)
         while block := await file.read(ROOM):
             yield block

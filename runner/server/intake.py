@@ -27,6 +27,7 @@ from runner.server.forks import Refused, find, needs_approval, withdraw
 from runner.server.payloads import Change, named_ref, slug
 from runner.server.projects import Project
 from runner.server.repositories import Repository, Strangers
+from runner.server.users import as_owner
 from runner.store import Store
 from stages.catalog import installed
 
@@ -330,7 +331,8 @@ class Intake:
         """The next number: beyond all that the database knows, and all that lie in the store."""
         mine = and_(runs.c.project == self._project.name, runs.c.pipeline == pipeline)
         known = connection.execute(select(func.max(runs.c.number)).where(mine)).scalar_one_or_none() or 0
-        return max(known + 1, Store({"PIPE_STORE": str(self._store)}, self._store).next_number(pipeline))
+        with as_owner(self._store):
+            return max(known + 1, Store({"PIPE_STORE": str(self._store)}, self._store).next_number(pipeline))
 
     def _queue(
         self,

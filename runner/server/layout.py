@@ -30,8 +30,16 @@ class Layout:
         """Where a run works that checks nothing out; removed when it has ended."""
         return self.place(project) / "scratch" / run
 
+    def home(self, project: str) -> Path:
+        """The home of the user that its runs are, where they are somebody else than the server."""
+        return self.place(project) / "home"
+
+    def temporary(self, project: str) -> Path:
+        """What is `/tmp` to its runs then: there, others could see what they leave."""
+        return self.place(project) / "tmp"
+
     def store(self, project: str) -> Path:
-        """The runs of a project, each in its folder; `secrets.env` beside them holds its secrets."""
+        """The runs of a project, each in its folder; `secrets.env` beside them is read by the server alone."""
         return self.place(project) / "runs"
 
     def file(self, project: str, commit: str, path: str) -> Path:

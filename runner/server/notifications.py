@@ -16,6 +16,7 @@ from runner.server.feedback import run_link
 from runner.server.messages import message_on
 from runner.server.outbox import MOST_TRIES, Entry, Outbox, after
 from runner.server.registry import Registry
+from runner.server.users import as_run
 from runner.state import RunState, fold
 
 __all__ = ["Notifier"]
@@ -55,8 +56,9 @@ class Notifier:
 def _state(folder: RunFolder, run: str) -> RunState:
     """The fold of a run's journal; nothing of one that is gone, spoiled, or another run's."""
     try:
-        state = fold(folder.records())
-    except ValueError:
+        with as_run(folder):
+            state = fold(folder.records())
+    except (ValueError, OSError):
         return RunState()
     return state if state.id == run else RunState()
 

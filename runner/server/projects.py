@@ -13,6 +13,7 @@ from sqlalchemy.exc import IntegrityError
 from pipeline.errors import PipeError, nearest
 from pipeline.stage import Login, Secret, SecretText
 from runner.server.database import notifications, projects, refs, targets, times
+from runner.server.database import secrets as kept_secrets
 from runner.server.sealing import Seal
 from runner.server.signatures import FORGES
 from stages.clients.git.address import parse_url
@@ -139,9 +140,9 @@ def change(
 
 
 def remove(connection: Connection, name: str) -> bool:
-    """Forget a project, whom it told, and what was noted of its refs and times; false if there is none."""
+    """Forget a project, its secrets, whom it told, and what was noted of its refs and times; false if there is none."""
     gone = connection.execute(delete(projects).where(projects.c.name == name)).rowcount
-    for table in (refs, times, targets, notifications):
+    for table in (refs, times, targets, notifications, kept_secrets):
         connection.execute(delete(table).where(table.c.project == name))
     return bool(gone)
 

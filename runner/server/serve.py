@@ -1,5 +1,6 @@
 """One server: it takes the folder for itself, opens the doors, and works until it is told to end."""
 
+import os
 import signal
 import socket
 import sys
@@ -13,8 +14,11 @@ import anyio
 import uvicorn
 
 from pipeline.errors import PipeError
+from pipeline.plan import Limits
+from runner.cgroups import Group, NoGroup, named
 from runner.ownership import HEARTBEAT, Ownership, Taken
 from runner.server import links, openid, people
+from runner.server.children import NO_BOUNDS, Bounds, Children
 from runner.server.database import Database
 from runner.server.desk import Desk
 from runner.server.dispatcher import Dispatcher
@@ -28,6 +32,7 @@ from runner.server.projects import find, known
 from runner.server.registry import Registry
 from runner.server.sealing import Seal
 from runner.server.tracing import Tracer
+from runner.server.users import Users, hindrance, users
 from runner.server.web import application
 
 __all__ = ["Options", "open_folder", "serve"]
@@ -50,6 +55,11 @@ class Options:
     poll_every: float = 60.0
     passed_on: tuple[str, ...] = ()
     """Further variables of this process that runs see."""
+    uids: str = ""
+    """Whom runs are started as: `200000-200999`, a user, `none` for the server's own; empty: a range if that works."""
+    groups: tuple[str, ...] = ()
+    """Further groups of those users."""
+    bounds: Bounds = NO_BOUNDS
 
     @property
     def public(self) -> str:
@@ -70,8 +80,8 @@ def open_folder(folder: Path, environ: Mapping[str, str], *, make: bool = True) 
     try:
         if not make and not layout.database.exists():
             raise PipeError(f"there is no server in {layout.folder}: give its folder by --state")
+        os.umask(0o077)  # the folder itself may be open to the users of projects
         layout.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        layout.folder.chmod(0o700)
         return layout, Database(layout.database), Seal(layout.folder, environ)
     except OSError as error:
         raise PipeError(f"cannot use {error.filename or folder}: {error.strerror}") from error
@@ -96,13 +106,46 @@ def serve(options: Options, environ: Mapping[str, str]) -> int:
             _invite(options, layout, database)
         for name in database.read_now(known):
             database.read_now(partial(find, seal=seal, name=name))
+        registry = Registry(database, seal, layout)
+        children = Children(registry, _users(options, layout), _held(options.bounds), options.passed_on)
         with _listening(options.host, options.port) as listener:
-            registry, beat = Registry(database, seal, layout), _Beat(ownership, epoch)
-            anyio.run(_serve, options, layout, registry, provider, beat, listener)
+            anyio.run(_serve, options, registry, children, provider, _Beat(ownership, epoch), listener)
     finally:
         ownership.release(epoch)
         database.close()
     return 0
+
+
+def _users(options: Options, layout: Layout) -> Users | None:
+    """Whom runs are started as; None, and said: all of them as the server's own user.
+
+    Raises:
+        PipeError: what was asked for cannot be.
+    """
+    for file in layout.folder.iterdir():
+        if file.is_file():
+            file.chmod(0o600)
+    layout.folder.chmod(0o700)
+    wanted = users(options.uids, options.groups)
+    why = hindrance(wanted, layout) if wanted else "--uids none"
+    if why and options.uids not in ("", "none"):
+        raise PipeError(f"--uids {options.uids}: {why}")
+    if why:
+        sys.stderr.write(f"pipe: projects are not isolated, their runs are the server's own user: {why}\n")
+        return None
+    if wanted and not wanted.apart:
+        sys.stderr.write(f"pipe: projects are not isolated from each other, all runs are {options.uids}\n")
+    return wanted
+
+
+def _held(bounds: Bounds) -> Bounds:
+    """The bounds of runs; raises PipeError if this host cannot hold them."""
+    if bounds.memory:
+        try:
+            Group(named("probe", "", os.getpid()), Limits(memory=bounds.memory)).close()
+        except NoGroup as reason:
+            raise PipeError(f"--run-memory cannot be held to here: {reason}") from None
+    return bounds
 
 
 def _invite(options: Options, layout: Layout, database: Database) -> None:
@@ -191,13 +234,14 @@ class _Web(uvicorn.Server):
 
 async def _serve(
     options: Options,
-    layout: Layout,
     registry: Registry,
+    children: Children,
     provider: openid.Provider | None,
     beat: _Beat,
     listener: socket.socket,
 ) -> None:
-    dispatcher = Dispatcher(registry, layout, options.slots, options.passed_on)
+    layout = registry.layout
+    dispatcher = Dispatcher(registry, children, options.slots)
     desk = Desk(registry.database, registry, dispatcher.wake, options.poll_every)
     feedback = Feedback(registry.database, registry, options.url)
     notifier = Notifier(registry, options.url)

@@ -1,12 +1,15 @@
 """What the API says, as models: the description at `/api/v1/openapi.json` comes from them."""
 
 import json
+from base64 import b64decode
 from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
+from pipeline.errors import PipeError
 from pipeline.plan import Trigger
+from pipeline.stage import SecretKind
 
 __all__ = [
     "ApiToken",
@@ -19,6 +22,7 @@ __all__ = [
     "Me",
     "NewPerson",
     "NewProject",
+    "NewSecret",
     "NewTarget",
     "NewToken",
     "Person",
@@ -143,6 +147,33 @@ class Pipeline(BaseModel):
 
     name: str
     params: list[str]
+
+
+class NewSecret(BaseModel):
+    """A secret to keep. Bytes that are no text, of a file, come as base64."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    kind: SecretKind = "text"
+    value: str = ""
+    """The text, the password, or the file."""
+    base64: str = ""
+    """Instead of `value`."""
+    username: str = ""
+    """Of a login."""
+
+    def content(self) -> bytes:
+        """What is to be kept.
+
+        Raises:
+            PipeError: both are given, or it is no base64.
+        """
+        if self.value and self.base64:
+            raise PipeError("give value or base64, not both")
+        try:
+            return b64decode(self.base64, validate=True) if self.base64 else self.value.encode()
+        except ValueError:  # lone surrogates, too
+            raise PipeError("it is no base64, or no text in UTF-8") from None
 
 
 class Leaf(BaseModel):

@@ -5,7 +5,6 @@ import sys
 import time
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 
 import anyio.to_thread
 from sqlalchemy import Connection, and_, select, update
@@ -16,6 +15,7 @@ from runner.server.database import Database, runs
 from runner.server.feedback import run_link
 from runner.server.layout import Layout
 from runner.server.outbox import Entry, Outbox, pause_after
+from runner.server.users import as_run
 
 __all__ = ["Tracer"]
 
@@ -63,8 +63,7 @@ class Tracer:
         folder = RunFolder(self.layout.store(entry.project) / entry.pipeline / str(entry.number))
         if not entry.started or not await anyio.to_thread.run_sync(folder.plan.exists):
             return ""  # it never began
-        send = partial(telemetry.export, folder, url=run_link(self.url, entry.id))
-        return await anyio.to_thread.run_sync(send)
+        return await anyio.to_thread.run_sync(_exported, folder, run_link(self.url, entry.id))
 
     def _told(self, connection: Connection, entry: Entry, note: str) -> None:
         tries = self._tries.setdefault(entry.id, _Tries())
@@ -76,3 +75,8 @@ class Tracer:
             sys.stderr.write(f"pipe: the trace of {name} is given up after {tries.count} tries: {note}\n")
         del self._tries[entry.id]
         connection.execute(update(runs).where(runs.c.id == entry.id).values(traced=True))
+
+
+def _exported(folder: RunFolder, url: str) -> str:
+    with as_run(folder):  # a thread that it starts begins with these rights, too
+        return telemetry.export(folder, url=url)

@@ -23,9 +23,10 @@ from runner.server.pages.rendering import page
 from runner.server.reading import folder_of, run_for, runs_of
 from runner.server.rights import Verb
 from runner.server.shown import Run, Which
+from runner.server.users import as_run
 from runner.sinks.tree import Row, rows
 from runner.sinks.view import KeptLogs, RunView, clean
-from runner.state import LeafState, fold
+from runner.state import LeafState, RunState, fold
 
 __all__ = ["pages"]
 
@@ -100,10 +101,10 @@ async def show_run(request: Request, id_: str, doors: Here, caller: SignedIn) ->
 
 def _look(folder: RunFolder) -> _Shown:
     try:
-        plan = read_plan(folder)
+        with as_run(folder):
+            plan, records = read_plan(folder), list(folder.records())
     except PipeError:
         return _Shown()
-    records = list(folder.records())
     state = fold(records)
     retries = [record.event for record in records if isinstance(record.event, StageRetrying)]
     blamed = [leaf for leaf in state.leaves.values() if leaf.outcome in BAD]
@@ -144,7 +145,7 @@ async def show_log(request: Request, id_: str, leaf: str, doors: Here, caller: S
     """The end of a leaf's log, as text: nothing in it can do anything to the page."""
     run = await run_for(doors, id_, caller)
     folder = folder_of(doors, run)
-    state = await anyio.to_thread.run_sync(lambda: fold(folder.records()))
+    state = await anyio.to_thread.run_sync(_state, folder)
     known = state.leaves.get(leaf)
     if known is None or not 0 <= attempt <= known.attempt:
         raise UNKNOWN
@@ -166,5 +167,11 @@ async def show_log(request: Request, id_: str, leaf: str, doors: Here, caller: S
     )
 
 
+def _state(folder: RunFolder) -> RunState:
+    with as_run(folder):
+        return fold(folder.records())
+
+
 def _lines(folder: RunFolder, leaf: str, attempt: int) -> list[str]:
-    return [clean(line.encode()) for line in tail(folder.log(leaf, attempt), LINES)]
+    with as_run(folder):
+        return [clean(line.encode()) for line in tail(folder.log(leaf, attempt), LINES)]

@@ -83,14 +83,22 @@ class Server:
     token: str = ""
     process: "subprocess.Popen[str] | None" = None
     env: dict[str, str] = field(default_factory=host)
+    program: Path = PIPE
 
-    def add(self, forge: str = "generic") -> None:
-        added = pipe(self.folder, "projects", "add", "shop", self.url, "--forge", forge)
+    def add(self, forge: str = "generic", name: str = "shop", url: str = "") -> None:
+        added = pipe(self.folder, "projects", "add", name, url or self.url, "--forge", forge)
         assert added.returncode == 0, added.stderr
         self.secret = added.stdout.split()[-1]
 
+    def call(self, path: str, **body: object) -> Any:
+        """POST to the API."""
+        named = {"Content_Type": "application/json", "authorization": f"Bearer {self.token}"}
+        status, found = self.ask(path, json.dumps(body).encode(), **named)
+        assert status < 300, found
+        return found
+
     def start(self, *words: str) -> None:
-        argv: list[str | Path] = [PIPE, "serve", "--port", str(self.port), "--poll", "3600", *words]
+        argv: list[str | Path] = [self.program, "serve", "--port", str(self.port), "--poll", "3600", *words]
         errors = (self.folder / "server.err").open("a")
         self.process = subprocess.Popen(argv, cwd=self.folder, env=self.env, stdout=-3, stderr=errors, text=True)
         errors.close()
