@@ -57,6 +57,11 @@ secrets_option = click.option(
 )
 
 
+mirror_option = click.option(
+    "--mirror", default="", metavar="URL", help="Report the run's files to this server; PIPE_SERVER_TOKEN proves it."
+)
+
+
 @pipe.command()
 @click.argument("file", type=click.Path(), default="")
 @pipelines_argument
@@ -77,6 +82,7 @@ secrets_option = click.option(
     help="When power may fail: lose at most 50 ms without effects, or wait for the disk at every step.",
 )
 @click.option("--resume", is_flag=True, help="Of pipelines whose newest run died, go on with that one.")
+@mirror_option
 @secrets_option
 @output_option
 @click.pass_obj
@@ -115,6 +121,7 @@ def _start(project: str, server: str, **words: Any) -> int:
 @click.argument("run", default="")
 @jobs_option
 @preflight_option
+@mirror_option
 @secrets_option
 @output_option
 @click.pass_obj
@@ -340,6 +347,7 @@ state_option = click.option(
     metavar="N",
     help="The processes of a project, where it is a user of its own.",
 )
+@click.option("--mirror", is_flag=True, help="Read of runs only what they report, as of those that are other users.")
 @click.option("--nice", type=click.IntRange(0, 19), default=0, help="How far runs stand back for other programs.")
 def serve(*, state: Path, memory: str, processes: int, nice: int, **words: Any) -> int:
     """Serve a team: what forges tell starts runs. Everybody can follow them by the API."""

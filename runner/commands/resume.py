@@ -20,6 +20,7 @@ from runner.ownership import Taken
 from runner.plans import read_plan, read_run
 from runner.reopen import all_leaves, failed_leaves, leaves_from
 from runner.secrets import find_secrets
+from runner.sinks.mirror import TOKEN, mirrored
 from runner.state import RunState, fold
 from runner.store import Store
 
@@ -52,6 +53,7 @@ class Options:
     blind: bool = False
     """Do not look ahead first."""
     secrets_fd: int = -1
+    mirror: str = ""
     guardian: Guardian | None = None
 
 
@@ -65,6 +67,11 @@ def resume(options: Options) -> int:
     host = detect(dict(os.environ), given)
     store = Store(host.environ, Path.cwd())
     folder = _meant(options, store)
+    with mirrored(options.mirror, host.environ.get(TOKEN, ""), [folder]):  # also of a run that has ended already
+        return _resume(options, host, store, folder)
+
+
+def _resume(options: Options, host: Host, store: Store, folder: RunFolder) -> int:
     epoch = _claim(folder)
     try:
         ready, state = _reopened(folder, epoch, host, store, last_only=bool(options.cancelled_by))

@@ -23,6 +23,7 @@ from runner.hosts import Host, detect
 from runner.leftovers import clear
 from runner.plans import read_plan
 from runner.secrets import Secrets, find_secrets
+from runner.sinks.mirror import TOKEN, mirrored
 from runner.store import Store
 from runner.sweep import policy, sweep
 
@@ -48,6 +49,7 @@ class Options:
     """The file of a plan that was approved, instead of a pipeline's."""
     output: str = "auto"
     secrets_fd: int = -1
+    mirror: str = ""
     guardian: Guardian | None = None
 
 
@@ -72,7 +74,8 @@ def run(options: Options) -> int:
     # what one of them has as a secret is no variable of another's processes
     hidden = frozenset[str]().union(*(item.secrets.variables for item in prepared))
     prepared = [replace(item, secrets=replace(item.secrets, variables=hidden)) for item in prepared]
-    return drive(prepared, host, options.output, options.guardian)
+    with mirrored(options.mirror, host.environ.get(TOKEN, ""), [item.folder for item in prepared]):
+        return drive(prepared, host, options.output, options.guardian)
 
 
 # -- before anything starts ------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from runner.server.doors import UNKNOWN, Doors, Here
 from runner.server.ends import cancel_unstarted
 from runner.server.intake import Intake
 from runner.server.problems import PROBLEMS
-from runner.server.reading import deliveries_of, find_run, folder_of, run_for, runs_of
+from runner.server.reading import deliveries_of, find_run, folder_of, run_for, runs_of, working_folder
 from runner.server.repositories import RepositoryError
 from runner.server.rights import Verb
 from runner.server.shown import Delivery, DeliveryId, Leaf, Pipeline, ProjectName, Run, RunId, Start, Which
@@ -268,10 +268,10 @@ async def cancel_run(id_: str, doors: Here, caller: SignedIn) -> RunId:
         return RunId(run=id_, number=run.number)
     if run.state == "ended":
         raise HTTPException(409, f"the run is {run.outcome}")
-    if not await anyio.to_thread.run_sync(_there, folder_of(doors, run)):
+    if not await anyio.to_thread.run_sync(_there, working_folder(doors, run)):
         raise HTTPException(503, "the run is just starting", {"Retry-After": "1"})
     await doors.database.write(told)
-    await anyio.to_thread.run_sync(_order, folder_of(doors, run), Cancel(caller.name))
+    await anyio.to_thread.run_sync(_order, working_folder(doors, run), Cancel(caller.name))
     return RunId(run=id_, number=run.number)
 
 

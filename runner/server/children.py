@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -19,10 +19,12 @@ from runner.handover import Handed, offer
 from runner.secrets import variables
 from runner.server import secrets
 from runner.server.confinement import Confinement
+from runner.server.copies import grant
 from runner.server.layout import Layout
 from runner.server.projects import Project
 from runner.server.registry import Registry
 from runner.server.users import Account, Users, settle
+from runner.sinks.mirror import TOKEN
 
 __all__ = ["NO_BOUNDS", "Bounds", "Children"]
 
@@ -64,19 +66,27 @@ class _Given:
 
     secrets: Mapping[str, Handed]
     withheld: frozenset[str] = frozenset()
+    token: str = ""
+    """By which it reports itself."""
 
 
 class Children:
     """Starts processes that outlive us, each in a session of its own and with its output in a file."""
 
     def __init__(
-        self, registry: Registry, users: Users | None = None, bounds: Bounds = NO_BOUNDS, passed_on: Sequence[str] = ()
+        self,
+        registry: Registry,
+        users: Users | None = None,
+        bounds: Bounds = NO_BOUNDS,
+        passed_on: Sequence[str] = (),
+        mirror: str = "",
     ) -> None:
-        """`users` None: they are the server's own user."""
+        """`users` None: they are the server's own user. `mirror`: the URL to which they report, if they do."""
         self._registry = registry
         self._layout: Layout = registry.layout
         self._users = users
         self._bounds = bounds
+        self._mirror = mirror
         self._passed_on = (*PASSED_ON, *passed_on)
         self._running: list[subprocess.Popen[bytes]] = []
 
@@ -116,7 +126,11 @@ class Children:
         account = None
         if users := self._users:
             account = await self._registry.database.write(lambda c: users.account(c, project.name))
-        launch = partial(self._launch, row, project, words, files, given, account)
+        token = ""
+        if self._mirror:
+            token = await self._registry.database.write(partial(grant, run=row.id))
+            words = [*words, "--mirror", self._mirror]
+        launch = partial(self._launch, row, project, words, files, replace(given, token=token), account)
         return await anyio.to_thread.run_sync(launch)
 
     async def _given(self, row: "Row[tuple[object, ...]]", project: Project) -> _Given:
@@ -160,6 +174,8 @@ class Children:
             settle(self._layout, project.name, account)
         for path, text in files.items():
             _write(path, text, self._layout.place(project.name), account)
+        if given.token:
+            self._layout.copy(project.name, row.id).mkdir(mode=0o700, parents=True, exist_ok=True)
         held = self._held(row.id, account)
         descriptor = offer(given.secrets)
         try:
@@ -220,6 +236,7 @@ class Children:
             "PIPE_SERVER_RUN": row.id,
             "PIPE_SERVER_NUMBER": str(row.number),
             "PIPE_SERVER_TRIGGER": trigger.model_dump_json(),
+            **({TOKEN: given.token} if given.token else {}),
         }
 
 

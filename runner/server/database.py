@@ -34,6 +34,7 @@ __all__ = [
     "deliveries",
     "grants",
     "links",
+    "mirrors",
     "notifications",
     "people",
     "projects",
@@ -82,6 +83,14 @@ secrets = Table(
     Column("changed", Float, nullable=False),
 )
 """What the pipelines of a project are given by name; the value is sealed."""
+
+mirrors = Table(
+    "mirrors",
+    _metadata,
+    Column("run", Text, primary_key=True),
+    Column("digest", Text, nullable=False),
+)
+"""By which token a run reports its files: SHA-256, as of the tokens of people; it opens nothing else."""
 
 uids = Table(
     "uids",

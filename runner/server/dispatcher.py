@@ -97,7 +97,7 @@ class Dispatcher:
 
     async def _until_ended(self, row: "Row[tuple[object, ...]]") -> None:
         """Wait for a run's end, whoever started it."""
-        folder = RunFolder(self._layout.store(row.project) / row.pipeline / str(row.number))
+        folder = RunFolder(self._layout.work(row.project, row.pipeline, row.number))
         run, ended = _Watched(row, folder, row.pid, row.revived), None
         while row.state != "ended" and ended is None:
             ended = await self._step(run)
@@ -115,7 +115,8 @@ class Dispatcher:
     async def _step(self, run: "_Watched") -> Ended | None:
         """Look at a run once; how it ended, if it has."""
         self._children.reap()
-        found = await anyio.to_thread.run_sync(_look, run.folder, run.row.id, run.pid)
+        copy = RunFolder(self._layout.copy(run.row.project, run.row.id))
+        found = await anyio.to_thread.run_sync(_look_at_both, copy, run.folder, run.row.id, run.pid)
         if isinstance(found, Ended):
             return found
         if found != run.said:
@@ -171,13 +172,24 @@ class _Watched:
 _RUNS, _DIED, _NEVER, _WAITS = "runs", "died", "never began", "waits for "
 
 
+def _look_at_both(copy: RunFolder, folder: RunFolder, run: str, pid: int) -> Ended | str:
+    """How a run is by what it has reported, if it does; by its own folder if it does not, or died before it could."""
+    if not copy.path.is_dir():
+        return _look(folder, run, pid)
+    found = _look(copy, run, pid)
+    if found is not _NEVER:
+        return found
+    found = _look(folder, run, pid)
+    return _DIED if isinstance(found, Ended) else found  # whoever goes on with it reports it
+
+
 def _look(folder: RunFolder, run: str, pid: int) -> Ended | str:
     """How a run is, by its folder and its process; a folder with the number of the run may be another one's."""
     started = _starting(run, pid)  # before its folder: a process that is gone by now writes nothing more there
     with as_run(folder):
         try:
             ours = read_plan(folder).run.id == run
-            if ours and _alive(folder):
+            if ours and (started or _alive(folder)):
                 return _waits_for(folder) or _RUNS
             end = folder.ended() if ours else None
             if end is not None:

@@ -7,6 +7,7 @@ from typing import Annotated
 import anyio
 from fastapi import Depends, HTTPException, Request
 
+from runner.server.copies import RunCopies
 from runner.server.database import Database
 from runner.server.following import Followers
 from runner.server.layout import Layout
@@ -37,6 +38,7 @@ class Doors:
     """By whom people can sign in beside their passwords."""
     large: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(2))
     """How many large bodies are held at once."""
+    copies: RunCopies = field(default_factory=RunCopies)
     passwords: Passwords = field(default_factory=Passwords)
     followers: Followers = field(default_factory=Followers)
     """Who follows runs now."""

@@ -42,6 +42,19 @@ class Layout:
         """The runs of a project, each in its folder; `secrets.env` beside them is read by the server alone."""
         return self.place(project) / "runs"
 
+    def copy(self, project: str, run: str) -> Path:
+        """The files of a run as it reports them itself; where there is this folder, they are read from nowhere else."""
+        return self.place(project) / "copies" / run
+
+    def work(self, project: str, pipeline: str, number: int) -> Path:
+        """The folder in which a run of this machine works."""
+        return self.store(project) / pipeline / str(number)
+
+    def shown(self, project: str, pipeline: str, number: int, run: str) -> Path:
+        """Where a run is read: what it has reported, else the folder in which it works."""
+        copy = self.copy(project, run)
+        return copy if copy.is_dir() else self.work(project, pipeline, number)
+
     def file(self, project: str, commit: str, path: str) -> Path:
         """The pipeline file as it was at a commit."""
         return self.place(project) / "files" / commit / path

@@ -47,7 +47,8 @@ class Notifier:
         url = await self._registry.database.read(find)
         if url is None:
             return ""  # removed a moment ago, and the message with it
-        folder = RunFolder(self._registry.layout.store(entry.project) / entry.pipeline / str(entry.number))
+        shown = self._registry.layout.shown
+        folder = RunFolder(shown(entry.project, entry.pipeline, entry.number, entry.run))
         state = await anyio.to_thread.run_sync(_state, folder, entry.run)
         async with self._slots:
             return await send(url, message_on(entry, entry.told_of, state, run_link(self._url, entry.run)))

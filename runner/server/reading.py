@@ -9,7 +9,7 @@ from runner.server.doors import UNKNOWN, Doors
 from runner.server.rights import Verb
 from runner.server.shown import Delivery, Run, Which, run_of
 
-__all__ = ["deliveries_of", "find_run", "folder_of", "run_for", "runs_of"]
+__all__ = ["deliveries_of", "find_run", "folder_of", "run_for", "runs_of", "working_folder"]
 
 
 def deliveries_of(
@@ -58,5 +58,10 @@ async def find_run(doors: Doors, id_: str) -> Run | None:
 
 
 def folder_of(doors: Doors, run: Run) -> RunFolder:
-    """Where a run lies; it may not be there yet."""
-    return RunFolder(doors.layout.store(run.project) / run.pipeline / str(run.number))
+    """Where a run is read; it may not be there yet."""
+    return RunFolder(doors.layout.shown(run.project, run.pipeline, run.number, run.id))
+
+
+def working_folder(doors: Doors, run: Run) -> RunFolder:
+    """Where a run works and takes orders; it may not be there yet."""
+    return RunFolder(doors.layout.work(run.project, run.pipeline, run.number))

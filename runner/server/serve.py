@@ -60,6 +60,8 @@ class Options:
     groups: tuple[str, ...] = ()
     """Further groups of those users."""
     bounds: Bounds = NO_BOUNDS
+    mirror: bool = False
+    """Runs report by `--mirror` even where they are the server's own user."""
 
     @property
     def public(self) -> str:
@@ -107,7 +109,9 @@ def serve(options: Options, environ: Mapping[str, str]) -> int:
         for name in database.read_now(known):
             database.read_now(partial(find, seal=seal, name=name))
         registry = Registry(database, seal, layout)
-        children = Children(registry, _users(options, layout), _held(options.bounds), options.passed_on)
+        known_users = _users(options, layout)
+        mirror = _own_url(options) if known_users or options.mirror else ""
+        children = Children(registry, known_users, _held(options.bounds), options.passed_on, mirror)
         with _listening(options.host, options.port) as listener:
             anyio.run(_serve, options, registry, children, provider, _Beat(ownership, epoch), listener)
     finally:
@@ -136,6 +140,12 @@ def _users(options: Options, layout: Layout) -> Users | None:
     if wanted and not wanted.apart:
         sys.stderr.write(f"pipe: projects are not isolated from each other, all runs are {options.uids}\n")
     return wanted
+
+
+def _own_url(options: Options) -> str:
+    """How processes of this machine reach us."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(options.host, options.host)  # noqa: S104 - not to be bound to
+    return f"http://{f'[{host}]' if ':' in host else host}:{options.port}"
 
 
 def _held(bounds: Bounds) -> Bounds:

@@ -25,6 +25,7 @@ __all__ = [
     "NewSecret",
     "NewTarget",
     "NewToken",
+    "Offset",
     "Person",
     "Pipeline",
     "ProjectName",
@@ -174,6 +175,12 @@ class NewSecret(BaseModel):
             return b64decode(self.base64, validate=True) if self.base64 else self.value.encode()
         except ValueError:  # lone surrogates, too
             raise PipeError("it is no base64, or no text in UTF-8") from None
+
+
+class Offset(BaseModel):
+    """How many bytes of a file there are."""
+
+    offset: int
 
 
 class Leaf(BaseModel):

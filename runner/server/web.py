@@ -20,6 +20,7 @@ from runner.server.origins import address
 from runner.server.pages import account, by_openid, deliveries, projects, runs, signing_in
 from runner.server.pages.rendering import Static, load, problem
 from runner.server.problems import PROBLEMS, Described, refusal
+from runner.server.reports import reports
 from runner.server.rights import Verb
 from runner.server.shown import DeliveryId
 from runner.server.telling import badges, telling
@@ -42,7 +43,7 @@ def application(doors: Doors) -> FastAPI:
     app.add_middleware(Guarded, https=doors.url.startswith("https://"))
     app.add_exception_handler(HTTPException, _refused)
     pages = (signing_in, by_openid, account, runs, projects, deliveries)
-    for router in (_open, badges, api, api_admin, telling, *(each.pages for each in pages)):
+    for router in (_open, badges, api, api_admin, telling, reports, *(each.pages for each in pages)):
         app.include_router(router)
     app.mount("/static", Static())
     load()
