@@ -431,6 +431,22 @@ def add_project(*, state: Path, hook_url: str, **words: Any) -> int:
     return code
 
 
+_most = click.IntRange(min=0)
+
+
+@projects.command("keep")
+@click.argument("name")
+@state_option
+@click.option("--runs", type=_most, default=None, metavar="N", help="Runs of each pipeline; 0: all.")
+@click.option("--run-days", type=_most, default=None, metavar="N", help="For so many days; 0: for ever.")
+@click.option("--logs", type=_most, default=None, metavar="N", help="Runs of each pipeline that keep their logs.")
+@click.option("--log-days", type=_most, default=None, metavar="N", help="For so many days.")
+def keep_of_project(name: str, *, state: Path, runs: int, run_days: int, logs: int, log_days: int) -> int:
+    """Say what a server keeps of a project's past. The newest run of a pipeline stays, and its last green one."""
+    code: int = _server().keep_of_project(state, name, {"runs": (runs, run_days), "logs": (logs, log_days)})
+    return code
+
+
 @projects.command("remove")
 @click.argument("name")
 @state_option

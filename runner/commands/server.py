@@ -3,7 +3,7 @@
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import click
@@ -12,11 +12,12 @@ from sqlalchemy import select
 from pipeline.errors import PipeError, nearest
 from pipeline.plan import Trigger
 from pipeline.stage import SecretKind
-from runner.server import administration, projects, secrets
+from runner.server import administration, housekeeping, projects, secrets
 from runner.server.audit import machine
 from runner.server.children import Bounds
 from runner.server.database import Database, deliveries
 from runner.server.forks import named, waiting
+from runner.server.housekeeping import Keep
 from runner.server.projects import Project
 from runner.server.serve import Options, open_folder, serve
 from runner.sinks.view import plain_text
@@ -28,6 +29,7 @@ __all__ = [
     "add_project",
     "approve_run",
     "change_project",
+    "keep_of_project",
     "list_deliveries",
     "list_projects",
     "list_secrets",
@@ -71,6 +73,22 @@ def show_badge(folder: Path, name: str, *, public: bool) -> int:
         raise PipeError(f"there is no project '{name}'; {nearest(name, database.read_now(projects.known))}")
     who = "everybody sees" if public else "those who may see the project see"
     click.echo(f"{name}: {who} /badges/{name}/PIPELINE.svg?branch=BRANCH")
+    return 0
+
+
+def keep_of_project(folder: Path, name: str, changes: Mapping[housekeeping.What, tuple[int | None, int | None]]) -> int:
+    """Change what is kept of a project's past where something is given, and print it."""
+    _, database, _ = open_folder(folder, os.environ, make=False)
+    _known_project(database, name)
+    for what, usual in database.read_now(lambda connection: housekeeping.kept(connection, name)).items():
+        count, days = changes[what]
+        wanted = Keep(usual.count if count is None else count, usual.days if days is None else days)
+        if wanted != usual:
+            database.write_now(
+                lambda c, what=what, wanted=wanted: administration.keep(c, machine(), name, what, wanted)
+            )  # type: ignore[misc]
+        days_ = f"{wanted.days} days" if wanted.days else "no limit of days"
+        click.echo(f"{what}: of each pipeline {wanted.count or 'all'}, {days_}")
     return 0
 
 

@@ -6,9 +6,10 @@ from sqlalchemy import Connection, select
 
 from pipeline.errors import PipeError
 from runner.handover import Handed
-from runner.server import forks, links, people, projects, secrets, sessions, tokens
+from runner.server import forks, housekeeping, links, people, projects, secrets, sessions, tokens
 from runner.server.audit import Actor, note
 from runner.server.database import runs
+from runner.server.housekeeping import Keep, What
 from runner.server.projects import Project
 from runner.server.rights import ADMIN, MEMBER, Grant
 from runner.server.sealing import Seal
@@ -23,6 +24,7 @@ __all__ = [
     "connect",
     "enter",
     "invite",
+    "keep",
     "known_by",
     "leave",
     "leave_others",
@@ -234,6 +236,12 @@ def remove_secret(connection: Connection, actor: Actor, project: str, name: str)
     if gone:
         note(connection, actor, "remove secret", name, project=project)
     return gone
+
+
+def keep(connection: Connection, actor: Actor, project: str, what: What, wanted: Keep) -> None:
+    """Say anew how many runs of a project, or logs of them, stay and for how long."""
+    housekeeping.keep(connection, project, what, wanted)
+    note(connection, actor, f"keep {what}", project, project=project, detail=f"{wanted.count}, {wanted.days} days")
 
 
 def approve(connection: Connection, actor: Actor, run: str) -> str:

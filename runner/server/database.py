@@ -33,6 +33,7 @@ __all__ = [
     "audit",
     "deliveries",
     "grants",
+    "keeps",
     "links",
     "mirrors",
     "notifications",
@@ -91,6 +92,16 @@ mirrors = Table(
     Column("digest", Text, nullable=False),
 )
 """By which token a run reports its files: SHA-256, as of the tokens of people; it opens nothing else."""
+
+keeps = Table(
+    "keeps",
+    _metadata,
+    Column("project", Text, primary_key=True),
+    Column("what", Text, primary_key=True),  # runs, logs
+    Column("most", Integer, nullable=False),
+    Column("days", Integer, nullable=False),
+)
+"""How much of a project's past stays, where it is not the usual; 0: no limit."""
 
 uids = Table(
     "uids",

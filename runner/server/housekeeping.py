@@ -1,19 +1,38 @@
-"""What the server forgets: old deliveries, files and consoles of old runs, and what nobody approves. Runs stay."""
+"""What the server forgets: old deliveries, what nobody approves, and of runs and logs what is beyond their keep."""
 
 import shutil
 import time
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any, Literal
 
 import anyio
 import anyio.to_thread
-from sqlalchemy import Connection, delete, select
+from sqlalchemy import Connection, Row, and_, delete, insert, select
 
-from runner.server.database import Database, deliveries
+from pipeline.stage import Outcome
+from runner.folder import RunFolder
+from runner.server.database import Database, deliveries, keeps, mirrors, runs, statuses
 from runner.server.forks import expire
 from runner.server.layout import Layout
+from runner.server.users import as_owner
 
-__all__ = ["forget_deliveries", "forget_files", "keep_house"]
+__all__ = [
+    "USUAL",
+    "Keep",
+    "What",
+    "beyond",
+    "forget_deliveries",
+    "forget_files",
+    "forget_runs",
+    "keep",
+    "keep_house",
+    "kept",
+]
 
 DAY = 86400.0
 EVERY = 3600.0
@@ -21,6 +40,18 @@ DELIVERIES_KEPT = 30 * DAY
 REFUSED_KEPT = 1000
 FILES_KEPT = 7 * DAY
 CONSOLES_KEPT = 30 * DAY
+What = Literal["runs", "logs"]
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """So many of each pipeline, and so many days; 0: no limit."""
+
+    count: int
+    days: int
+
+
+USUAL: dict[What, Keep] = {"runs": Keep(500, 0), "logs": Keep(200, 0)}
 
 
 async def keep_house(database: Database, layout: Layout) -> None:
@@ -29,6 +60,7 @@ async def keep_house(database: Database, layout: Layout) -> None:
         await database.write(lambda connection: forget_deliveries(connection, time.time()))
         await database.write(lambda connection: expire(connection, time.time()))
         await anyio.to_thread.run_sync(forget_files, layout, time.time())
+        await anyio.to_thread.run_sync(forget_runs, database, layout, time.time())
         await anyio.sleep(EVERY)
 
 
@@ -52,6 +84,75 @@ def forget_files(layout: Layout, now: float) -> None:
             if _written(console) < now - CONSOLES_KEPT:
                 with suppress(OSError):
                     console.unlink()
+
+
+# -- runs ------------------------------------------------------------------------------------------
+
+
+def kept(connection: Connection, project: str) -> dict[What, Keep]:
+    """What a project keeps of its runs, and of their logs."""
+    found = connection.execute(select(keeps).where(keeps.c.project == project))
+    return USUAL | {row.what: Keep(row.most, row.days) for row in found}
+
+
+def keep(connection: Connection, project: str, what: What, wanted: Keep) -> None:
+    """Change that."""
+    connection.execute(delete(keeps).where(keeps.c.project == project, keeps.c.what == what))
+    connection.execute(insert(keeps).values(project=project, what=what, most=wanted.count, days=wanted.days))
+
+
+def beyond(ended: "Iterable[Row[*tuple[Any, ...]]]", wanted: Keep, now: float) -> "Iterator[Row[*tuple[Any, ...]]]":
+    """Of the ended runs of one pipeline, the newest first, those that need not stay.
+
+    The newest stays, for numbers go on from it, and so does the last green one, which people go back to.
+    """
+    green = False
+    for place, row in enumerate(ended):
+        last_green = not green and row.outcome == Outcome.SUCCEEDED
+        green = green or last_green
+        many = wanted.count and place >= wanted.count
+        old = wanted.days and row.ended < now - wanted.days * DAY
+        if place and not last_green and (many or old):
+            yield row
+
+
+def forget_runs(database: Database, layout: Layout, now: float) -> None:
+    """Remove the folders and logs of runs beyond what their projects keep. Blocks.
+
+    The row of such a run goes when no delivery of its event can come again and start it anew.
+    """
+    columns = (runs.c.id, runs.c.project, runs.c.pipeline, runs.c.number, runs.c.outcome, runs.c.ended)
+    wanted = select(*columns).where(runs.c.state == "ended", runs.c.started > 0).order_by(runs.c.number.desc())
+    of: dict[tuple[str, str], list[Row[*tuple[Any, ...]]]] = defaultdict(list)
+    for row in database.read_now(lambda connection: connection.execute(wanted).all()):
+        of[row.project, row.pipeline].append(row)
+    for (project, _), ended in of.items():
+        policy = database.read_now(partial(kept, project=project))
+        gone = list(beyond(ended, policy["runs"], now))
+        for row in gone:
+            _remove(layout, row, "")
+        for row in beyond(ended, policy["logs"], now):
+            _remove(layout, row, "logs")
+        old = [row.id for row in gone if row.ended < now - DELIVERIES_KEPT]
+        if old:
+            database.write_now(partial(_forget_rows, ids=old))
+
+
+def _forget_rows(connection: Connection, ids: list[str]) -> None:
+    connection.execute(delete(runs).where(and_(runs.c.id.in_(ids), runs.c.state == "ended")))
+    connection.execute(delete(statuses).where(statuses.c.run.in_(ids)))
+    connection.execute(delete(mirrors).where(mirrors.c.run.in_(ids)))
+
+
+def _remove(layout: Layout, row: "Row[*tuple[Any, ...]]", part: str) -> None:
+    """Remove a run's files, or a part of them, here and where they were reported; not under somebody's hands."""
+    folder = RunFolder(layout.work(row.project, row.pipeline, row.number))
+    with as_owner(layout.store(row.project)):  # a link in place of a folder leads no further than its owner gets
+        owner = folder.ownership.owner()
+        if owner and owner.alive():
+            return
+        shutil.rmtree(folder.path / part, ignore_errors=True)
+    shutil.rmtree(layout.copy(row.project, row.id) / part, ignore_errors=True)
 
 
 def _written(path: Path) -> float:

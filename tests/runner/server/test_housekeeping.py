@@ -4,11 +4,13 @@ import os
 import time
 from pathlib import Path
 
-from sqlalchemy import insert, select
+from sqlalchemy import Connection, insert, select
 
-from runner.server.database import Database, deliveries
-from runner.server.housekeeping import DAY, forget_deliveries, forget_files
+from runner.ownership import Ownership
+from runner.server.database import Database, deliveries, runs
+from runner.server.housekeeping import DAY, Keep, What, forget_deliveries, forget_files, forget_runs, keep
 from runner.server.layout import Layout
+from tests.support.program import pipe
 
 NOW = time.time()
 
@@ -51,3 +53,89 @@ def test_old_files_and_consoles_go_and_runs_stay(tmp_path: Path) -> None:
     forget_files(layout, NOW)
     there = [path.exists() for path in (old, new, run, layout.console("shop", "r1"), layout.console("shop", "r2"))]
     assert there == [False, True, True, False, True]
+
+
+def fill_runs(database: Database, *ended: tuple[str, float]) -> None:
+    """Runs of `demo`, the oldest first: an outcome (empty: it runs) and an age in days."""
+
+    def fill(connection: Connection) -> None:
+        for number, (outcome, age) in enumerate(ended, 1):
+            row = {"id": f"r{number}", "project": "shop", "pipeline": "demo", "number": number, "event": str(number)}
+            rest = {
+                "found_by": "call",
+                "ref": "",
+                "commit": "",
+                "file_commit": "",
+                "trigger": "{}",
+                "params": "{}",
+                "outcome": outcome,
+            }
+            state = {
+                "state": "ended" if outcome else "running",
+                "created": 0.0,
+                "started": 1.0,
+                "ended": NOW - age * DAY,
+            }
+            connection.execute(insert(runs).values(**row, **rest, **state))
+
+    database.write_now(fill)
+
+
+def left(tmp_path: Path, what: What, wanted: Keep, *ended: tuple[str, float]) -> tuple[list[int], list[int], list[int]]:
+    """The numbers of the runs that still have a folder, that have logs, and that are in the database."""
+    database, layout = Database(tmp_path / "server.db"), Layout(tmp_path)
+    fill_runs(database, *ended)
+    for number in range(1, len(ended) + 1):
+        for folder in (layout.work("shop", "demo", number), layout.copy("shop", f"r{number}")):
+            (folder / "logs").mkdir(parents=True)
+    database.write_now(lambda c: keep(c, "shop", what, wanted))
+    forget_runs(database, layout, NOW)
+    everything = range(1, len(ended) + 1)
+    folders = [n for n in everything if layout.work("shop", "demo", n).exists()]
+    assert folders == [n for n in everything if layout.copy("shop", f"r{n}").exists()]
+    logs = [n for n in everything if (layout.work("shop", "demo", n) / "logs").exists()]
+    rows = database.read_now(lambda c: list(c.execute(select(runs.c.number).order_by(runs.c.number)).scalars()))
+    database.close()
+    return folders, logs, rows
+
+
+GOOD, BAD = "succeeded", "failed"
+
+
+def test_the_last_runs_stay_and_the_last_green_one_and_one_that_runs(tmp_path: Path) -> None:
+    past = [("", 9), (GOOD, 8), (GOOD, 7), (BAD, 6), (BAD, 5), (BAD, 4)]
+    assert left(tmp_path, "runs", Keep(2, 0), *past)[0] == [1, 3, 5, 6]
+
+
+def test_runs_of_the_last_days_stay_and_the_newest_however_old(tmp_path: Path) -> None:
+    assert left(tmp_path, "runs", Keep(0, 3), (GOOD, 8), (BAD, 5), (BAD, 4))[0] == [1, 3]
+
+
+def test_logs_go_before_their_runs_do(tmp_path: Path) -> None:
+    folders, logs, rows = left(tmp_path, "logs", Keep(1, 0), (GOOD, 3), (GOOD, 2), (BAD, 1))
+    assert (folders, logs, rows) == ([1, 2, 3], [2, 3], [1, 2, 3])
+
+
+def test_a_run_is_known_for_as_long_as_its_delivery_may_come_again(tmp_path: Path) -> None:
+    folders, _, rows = left(tmp_path, "runs", Keep(1, 0), (BAD, 31), (BAD, 29), (GOOD, 1))
+    assert (folders, rows) == ([3], [2, 3])
+
+
+def test_a_run_that_somebody_works_in_stays(tmp_path: Path) -> None:
+    database, layout = Database(tmp_path / "server.db"), Layout(tmp_path)
+    fill_runs(database, (BAD, 3), (GOOD, 2), (GOOD, 1))
+    for number in (1, 2, 3):
+        layout.work("shop", "demo", number).mkdir(parents=True)
+    Ownership(layout.work("shop", "demo", 1)).claim()
+    database.write_now(lambda c: keep(c, "shop", "runs", Keep(1, 0)))
+    forget_runs(database, layout, NOW)
+    assert [layout.work("shop", "demo", n).exists() for n in (1, 2, 3)] == [True, False, True]
+    database.close()
+
+
+def test_a_project_says_what_it_keeps(tmp_path: Path) -> None:
+    assert pipe(tmp_path, "projects", "add", "shop", "https://git.example/shop.git").returncode == 0
+    assert "runs: of each pipeline 500, no limit of days" in pipe(tmp_path, "projects", "keep", "shop").stdout
+    pipe(tmp_path, "projects", "keep", "shop", "--runs", "20", "--log-days", "7")
+    said = pipe(tmp_path, "projects", "keep", "shop").stdout.splitlines()
+    assert said == ["runs: of each pipeline 20, no limit of days", "logs: of each pipeline 200, 7 days"]
