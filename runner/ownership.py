@@ -4,6 +4,7 @@ import json
 import os
 import re
 import socket
+import stat
 import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -122,7 +123,10 @@ class Ownership:
         path = Path(self._file(epoch))
         heard = time.time()
         try:
-            heard = path.stat().st_mtime
+            about = path.stat()
+            heard = about.st_mtime
+            if not stat.S_ISREG(about.st_mode):  # reading a pipe might never end
+                return Owner(epoch, 0, "", "?", "?", heard=heard)
             return Owner(epoch=epoch, heard=heard, **json.loads(path.read_text()))
         except (OSError, ValueError, TypeError):
             return Owner(epoch, 0, "", "?", "?", heard=heard)

@@ -4,6 +4,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import click
@@ -84,9 +85,7 @@ def keep_of_project(folder: Path, name: str, changes: Mapping[housekeeping.What,
         count, days = changes[what]
         wanted = Keep(usual.count if count is None else count, usual.days if days is None else days)
         if wanted != usual:
-            database.write_now(
-                lambda c, what=what, wanted=wanted: administration.keep(c, machine(), name, what, wanted)
-            )  # type: ignore[misc]
+            database.write_now(partial(administration.keep, actor=machine(), project=name, what=what, wanted=wanted))
         days_ = f"{wanted.days} days" if wanted.days else "no limit of days"
         click.echo(f"{what}: of each pipeline {wanted.count or 'all'}, {days_}")
     return 0

@@ -196,9 +196,9 @@ def _look(folder: RunFolder, run: str, pid: int) -> Ended | str:
                 return Ended(end.outcome.value, status(folder, "", fold(folder.records())).note or _left_out(folder))
             if ours:
                 fold(folder.records())
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             return Ended("errored", f"its journal is spoiled: {error}")
-        except PipeError:
+        except (PipeError, OSError):  # a run may put anything there
             return _RUNS if started else _NEVER
     return _RUNS if started else _DIED if ours else _NEVER
 

@@ -147,7 +147,8 @@ def _forget_rows(connection: Connection, ids: list[str]) -> None:
 def _remove(layout: Layout, row: "Row[*tuple[Any, ...]]", part: str) -> None:
     """Remove a run's files, or a part of them, here and where they were reported; not under somebody's hands."""
     folder = RunFolder(layout.work(row.project, row.pipeline, row.number))
-    with as_owner(layout.store(row.project)):  # a link in place of a folder leads no further than its owner gets
+    # a link in place of a folder leads no further than its owner gets, and what cannot be read is nobody's
+    with as_owner(layout.store(row.project)), suppress(OSError):
         owner = folder.ownership.owner()
         if owner and owner.alive():
             return

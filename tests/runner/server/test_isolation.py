@@ -232,3 +232,13 @@ def test_files_are_reached_with_no_more_rights_than_their_owner_has(tmp_path: Pa
     with as_owner(theirs), pytest.raises(PermissionError):
         ours.read_text()
     assert ours.read_text() == "secret"
+
+
+def test_what_a_run_puts_in_its_folder_ends_no_server(team: Server, repository: Repository) -> None:
+    spoil = "cd ../../runs/demo/1; rm -rf events.* plan.json logs; ln -s /root logs; ln -s /root/x plan.json; mkdir events.1.jsonl events.2.jsonl; kill -9 $PPID"
+    repository.commit("bad", pipeline_yaml=f"name: demo\nstages: {{s: {{run: '{spoil}'}}}}\n")
+    team.start()
+    first = ended(team, start(team, "shop", "demo"))
+    repository.commit("good", pipeline_yaml="name: demo\nstages: {s: {run: 'true'}}\n")
+    other = ended(team, start(team, "rival", "demo"))
+    assert (first["outcome"], other["outcome"], other["number"]) == ("errored", "succeeded", 1)
