@@ -73,26 +73,23 @@ class Cutter:
                 threading.Thread(target=self._serve, args=(client,), daemon=True).start()
 
     def _serve(self, client: socket.socket) -> None:
-        left = self._draw.choice([50, 3_000, 200_000, 1_000_000])
-        budget = [self._draw.randrange(left)]
+        asked = self._draw.randrange(self._draw.choice([50, 3_000, 200_000, 1_000_000]))
+        answered = self._draw.choice([0, 60, 400, 4_000])  # what was asked may have been done all the same
         with closing(client), suppress(OSError), socket.create_connection(("127.0.0.1", self._port), 5) as server:
-            pumps = [
-                threading.Thread(target=self._pump, args=(*pair, budget))
-                for pair in ((client, server), (server, client))
-            ]
+            ways = ((client, server, asked), (server, client, answered))
+            pumps = [threading.Thread(target=self._pump, args=way) for way in ways]
             for pump in pumps:
                 pump.start()
             for pump in pumps:
                 pump.join()
         self.cut += 1
 
-    def _pump(self, source: socket.socket, sink: socket.socket, budget: list[int]) -> None:
+    def _pump(self, source: socket.socket, sink: socket.socket, left: int) -> None:
         with suppress(OSError):
             while data := source.recv(4096):
-                part = data[: max(0, budget[0])]
-                budget[0] -= len(data)
-                sink.sendall(part)
-                if budget[0] <= 0:
+                sink.sendall(data[:left])
+                left -= len(data)
+                if left <= 0:
                     break
         for end in (source, sink):
             with suppress(OSError):
