@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Row, and_, delete, insert, select
 
 from pipeline.stage import Outcome
 from runner.folder import RunFolder
-from runner.server.database import Database, deliveries, keeps, mirrors, runs, statuses
+from runner.server.database import Database, deliveries, keeps, mirrors, notifications, runs, statuses
 from runner.server.forks import expire
 from runner.server.layout import Layout
 from runner.server.users import as_owner
@@ -140,8 +140,8 @@ def forget_runs(database: Database, layout: Layout, now: float) -> None:
 
 def _forget_rows(connection: Connection, ids: list[str]) -> None:
     connection.execute(delete(runs).where(and_(runs.c.id.in_(ids), runs.c.state == "ended")))
-    connection.execute(delete(statuses).where(statuses.c.run.in_(ids)))
-    connection.execute(delete(mirrors).where(mirrors.c.run.in_(ids)))
+    for table in (statuses, mirrors, notifications):
+        connection.execute(delete(table).where(table.c.run.in_(ids)))
 
 
 def _remove(layout: Layout, row: "Row[*tuple[Any, ...]]", part: str) -> None:
