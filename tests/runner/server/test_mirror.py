@@ -135,7 +135,7 @@ def test_a_copy_is_the_same_byte_for_byte_however_often_connections_and_servers_
         with (run / draw.choice(names)).open("ab") as file:
             file.write(draw.randbytes(draw.randrange(120_000)))
         if number == 20:
-            reporting._ending.set()  # that process dies; another one goes on
+            reporting.stop()  # another process goes on with the run
             reporting = Mirror(url, tokens["a"], "a", RunFolder(run))
             reporting.start()
         if number == 40:
