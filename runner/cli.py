@@ -53,7 +53,7 @@ server_option = click.option(
     help="Of the team server there (default: PIPE_SERVER); `pipe login URL` first.",
 )
 secrets_option = click.option(
-    "--secrets-fd", type=int, default=-1, hidden=True, help="A descriptor by which the server hands secrets over."
+    "--secrets-fd", type=int, default=None, hidden=True, help="A descriptor by which the server hands secrets over."
 )
 
 

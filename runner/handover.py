@@ -89,13 +89,13 @@ def _kept(path: Path, content: bytes) -> Path:
     return path
 
 
-def receive(descriptor: int, private: str) -> Received | None:
-    """Read what was handed over and leave nothing behind for whoever has the descriptor too; None below 0.
+def receive(descriptor: int | None, private: str) -> Received | None:
+    """Read what was handed over and leave nothing behind for whoever has the descriptor too.
 
     Raises:
         PipeError: there is nothing of that kind.
     """
-    if descriptor < 0:
+    if descriptor is None:
         return None
     try:
         with os.fdopen(descriptor, "rb", buffering=0) as file:

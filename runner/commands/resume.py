@@ -52,7 +52,7 @@ class Options:
     cancelled_by: str = ""
     blind: bool = False
     """Do not look ahead first."""
-    secrets_fd: int = -1
+    secrets_fd: int | None = None
     mirror: str = ""
     guardian: Guardian | None = None
 

@@ -48,7 +48,7 @@ class Options:
     saved: str = ""
     """The file of a plan that was approved, instead of a pipeline's."""
     output: str = "auto"
-    secrets_fd: int = -1
+    secrets_fd: int | None = None
     mirror: str = ""
     guardian: Guardian | None = None
 
