@@ -147,7 +147,7 @@ def read_file(file: Path, *, ours_alone: bool = False) -> dict[str, str]:
     """
     try:
         descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC | (os.O_NOFOLLOW | os.O_NONBLOCK if ours_alone else 0))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
     except OSError as error:
         raise PipeError(f"{file}: {error.strerror}") from error
