@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from pipeline.errors import PipeError
 from pipeline.stage import Login, Secret, SecretFile, SecretKind, SecretText
 
-__all__ = ["Handed", "Received", "handed", "offer", "receive"]
+__all__ = ["Handed", "Received", "handed", "offer", "receive", "taken"]
 
 
 class Handed(BaseModel):
@@ -57,39 +57,45 @@ def offer(secrets: Mapping[str, Handed]) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """What a run was given. `private` is where files are put, in memory where the host has such a place."""
+    """What a run was given."""
 
     secrets: Mapping[str, Handed]
-    private: Path | None
 
     def secret(self, name: str, kind: SecretKind) -> Secret | None:
         """The secret of that name; None if there is none.
 
         Raises:
-            PipeError: it is of another kind, or there is no place for a file.
+            PipeError: it is of another kind, or this host has no place for a file.
         """
         found = self.secrets.get(name)
         if found is None:
             return None
         if found.kind != kind:
             raise PipeError(f"secret '{name}' is declared as {kind}, and the server keeps a {found.kind} of that name")
-        if kind == "text":
-            return SecretText(found.value)
-        if kind == "login":
-            return Login(found.username, found.value)
-        if self.private is None:
-            raise PipeError(f"secret '{name}': this host has no private folder for its file")
-        return SecretFile(_kept(self.private / "given" / name, base64.b64decode(found.value)))
+        return taken(found)
 
 
-def _kept(path: Path, content: bytes) -> Path:
-    path.parent.mkdir(mode=0o700, exist_ok=True)
-    path.touch(mode=0o600)
-    path.write_bytes(content)
-    return path
+def taken(secret: Handed) -> Secret:
+    """A secret as a run uses it. A file is in memory alone, and gone with this process.
+
+    Raises:
+        PipeError: this host has no such place for a file.
+    """
+    match secret.kind:
+        case "text":
+            return SecretText(secret.value)
+        case "login":
+            return Login(secret.username, secret.value)
+    if not hasattr(os, "memfd_create"):
+        raise PipeError("this host has no private place in memory for a secret of kind file (that takes Linux)")
+    descriptor = os.memfd_create("secret", os.MFD_CLOEXEC)
+    os.fchmod(descriptor, 0o600)
+    with os.fdopen(descriptor, "wb", closefd=False) as file:
+        file.write(base64.b64decode(secret.value))
+    return SecretFile(Path(f"/proc/{os.getpid()}/fd/{descriptor}"))
 
 
-def receive(descriptor: int | None, private: str) -> Received | None:
+def receive(descriptor: int | None) -> Received | None:
     """Read what was handed over and leave nothing behind for whoever has the descriptor too.
 
     Raises:
@@ -102,6 +108,6 @@ def receive(descriptor: int | None, private: str) -> Received | None:
             text = file.readall() or b""
             with suppress(OSError):  # a pipe is empty now as it is
                 os.ftruncate(descriptor, 0)
-        return Received(_ALL.validate_json(text), Path(private) if private else None)
+        return Received(_ALL.validate_json(text))
     except (OSError, ValidationError) as error:
         raise PipeError(f"--secrets-fd {descriptor}: no secrets come from there") from error

@@ -63,7 +63,7 @@ def resume(options: Options) -> int:
     Raises:
         PipeError: there is no such run, somebody has it, or there is nothing left to do.
     """
-    given = receive(options.secrets_fd, options.guardian.private if options.guardian else "")
+    given = receive(options.secrets_fd)
     host = detect(dict(os.environ), given)
     store = Store(host.environ, Path.cwd())
     folder = _meant(options, store)

@@ -59,7 +59,7 @@ def run(options: Options) -> int:
     Raises:
         PipeError: the file or the call is wrong; nothing was started.
     """
-    given = receive(options.secrets_fd, options.guardian.private if options.guardian else "")
+    given = receive(options.secrets_fd)
     host = detect(dict(os.environ), given)
     store = Store(host.environ, Path.cwd())
     call, facts = _call(options, host, store)

@@ -73,11 +73,11 @@ def test_values_lie_sealed_and_only_names_are_listed(kept: tuple[Database, Seal]
         assert b"of the shop" not in file.read_bytes()
 
 
-def test_what_is_handed_over_can_be_read_once(tmp_path: Path) -> None:
+def test_what_is_handed_over_can_be_read_once() -> None:
     sent = {"t": Handed(kind="text", value="ü" * 100_000), "k": Handed(kind="file", value="AP8=")}
     descriptor = offer(sent)
     other = os.dup(descriptor)
-    received = receive(descriptor, str(tmp_path))
+    received = receive(descriptor)
     assert received is not None
     assert received.secrets == sent
     assert os.pread(other, 1, 0) == b""
@@ -90,7 +90,7 @@ def test_what_is_handed_over_can_be_read_once(tmp_path: Path) -> None:
     assert received.secret("t", "text") == SecretText("ü" * 100_000)
     with pytest.raises(PipeError, match="declared as login, and the server keeps a text"):
         received.secret("t", "login")
-    assert Received({"l": Handed(kind="login", value="p", username="u")}, None).secret("l", "login") == Login("u", "p")
+    assert Received({"l": Handed(kind="login", value="p", username="u")}).secret("l", "login") == Login("u", "p")
 
 
 def test_a_descriptor_that_holds_no_secrets_is_told(tmp_path: Path) -> None:
