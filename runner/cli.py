@@ -370,7 +370,19 @@ def _bytes(size: str) -> int | None:
 
 @pipe.group()
 def secrets() -> None:
-    """Keep the secrets of projects: runs are given those that their pipelines declare."""
+    """Say where the secrets of a file come from; keep those of a server's projects."""
+
+
+@secrets.command("check")
+@file_argument
+@pipelines_argument
+@params_option
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a secret.")
+def check_secrets(file: str, pipelines: tuple[str, ...], params: tuple[str, ...], *, as_json: bool) -> int:
+    """Say which secrets of FILE are found here and where, never what they are. 1 if one is missing."""
+    from runner.commands.secrets import check_secrets as look
+
+    return look(file, pipelines, params, as_json=as_json)
 
 
 @secrets.command("set")
@@ -380,7 +392,7 @@ def secrets() -> None:
 @click.option("--kind", type=click.Choice(["text", "login", "file", "ssh"]), default="text", show_default=True)
 @click.option("--username", default="", help="Of a login.")
 def set_secret(project: str, name: str, *, state: Path, kind: str, username: str) -> int:
-    """Keep a secret. It is read from stdin, or asked for, and never shown again."""
+    """Keep a secret of a project. It is read from stdin, or asked for, and never shown again."""
     code: int = _server().set_secret(state, project, name, kind, username)
     return code
 
@@ -399,7 +411,7 @@ def list_secrets(project: str, *, state: Path) -> int:
 @click.argument("name")
 @state_option
 def remove_secret(project: str, name: str, *, state: Path) -> int:
-    """Forget a secret."""
+    """Forget a secret of a project."""
     code: int = _server().remove_secret(state, project, name)
     return code
 

@@ -3,16 +3,28 @@
 import os
 import re
 import stat
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from pipeline.errors import PipeError
 from pipeline.plan import Leaf, Plan, SecretSource
 from pipeline.stage import Login, Secret, SecretFile, SecretText
-from runner.handover import Received
+from runner.handover import Received, taken
+from runner.hosts import Host
+from runner.secret_stores.store import SecretStore, secret_in
 
-__all__ = ["Secrets", "find_secrets", "look_up", "read_file", "search_secrets", "variables"]
+__all__ = [
+    "Secrets",
+    "find_secrets",
+    "look_up",
+    "not_found",
+    "read_file",
+    "search_secrets",
+    "variables",
+    "wanted_secrets",
+]
 
 _KEY_MATERIAL = re.compile(
     r"[A-Za-z0-9+/=_-]{24,}"
@@ -24,8 +36,6 @@ _KEY_MATERIAL = re.compile(
 Masking its every line would mask `apiVersion: v1` in all logs.
 """
 
-_ON_SERVER = "the server keeps none of that name for the project, see `pipe secrets set`"
-
 _PARTS = {"text": ("",), "login": ("_USERNAME", "_PASSWORD"), "file": ("_FILE",), "ssh": ("_FILE",)}
 
 
@@ -36,6 +46,8 @@ class Secrets:
     values: Mapping[str, Secret]
     variables: frozenset[str]
     """Host variables that a value came from or could have come from: no process gets them."""
+    origins: Mapping[str, str] = field(default_factory=dict)
+    """Where each was found, in a few words."""
 
     def get(self, name: str) -> Secret:
         """The value of a declared secret. Raises KeyError when no leaf names it."""
@@ -56,45 +68,139 @@ class Secrets:
                     yield from (match[1] or match[0] for match in _KEY_MATERIAL.finditer(text))
 
 
-def find_secrets(
-    plan: Plan, environ: Mapping[str, str], store: Path, given: Received | None = None, *, last_only: bool = False
-) -> Secrets:
-    """Find every secret that a leaf of the plan wants: host variables first, then `secrets.env` in the store.
+def find_secrets(plan: Plan, host: Host, store: Path, *, last_only: bool = False) -> Secrets:
+    """Find every secret that a leaf of the plan wants.
 
-    `given`: the server has handed secrets over; they come from nowhere else then.
-    `last_only`: nothing but `finally` will run, so only what that wants must be there.
+    The first place that has it wins: host variables, `secrets.env` in the store, then what `PIPE_SECRETS` names.
+    What a host has handed over comes from nowhere else. `last_only`: nothing but `finally` will run, so only
+    what that wants must be there.
 
     Raises:
         PipeError: some are missing, each on one line with the places that were tried and the stages that
-            want it; or `secrets.env` may be read by others.
+            want it; a place cannot be read; or `secrets.env` may be read by others.
     """
-    found, missing = search_secrets(plan, environ, store, given, last_only=last_only)
+    found, missing = search_secrets(plan, host, store, last_only=last_only)
     if missing:
-        raise PipeError("\n".join(missing))
+        raise PipeError("\n".join(not_found(missing)))
     return found
 
 
-def search_secrets(
-    plan: Plan, environ: Mapping[str, str], store: Path, given: Received | None = None, *, last_only: bool = False
-) -> tuple[Secrets, tuple[str, ...]]:
-    """The secrets that are there, and a line on each that is not; raises PipeError if a source cannot be read."""
-    wanted = _wanted((*plan.leaves, *plan.finally_))
+def search_secrets(plan: Plan, host: Host, store: Path, *, last_only: bool = False) -> tuple[Secrets, dict[str, str]]:
+    """The secrets that are there, and by name where each of the others was looked for.
+
+    Raises:
+        PipeError: a place cannot be read, or holds something else than was declared.
+    """
+    wanted = wanted_secrets(plan)
     needed = _wanted(plan.finally_) if last_only else wanted
-    file = store / "secrets.env"
-    places = () if given else (environ, read_file(file))
+    places = _places(host, store)
     values: dict[str, Secret] = {}
-    missing: list[str] = []
+    origins: dict[str, str] = {}
+    missing: dict[str, str] = {}
     for name in (name for name in plan.secrets if name in wanted):
         source = plan.secrets[name]
-        found = given.secret(name, source.kind) if given else look_up(name, source, places)
-        if found is not None:
-            values[name] = found
-        elif name in needed:
-            tried = f"neither {' and '.join(variables(name, source))} in the environment nor in {file}"
-            want = f"wanted by {', '.join(needed[name])}"
-            missing.append(f"secret '{name}' was not found: {_ON_SERVER if given else tried} ({want})")
-    hidden = frozenset(each for name, source in plan.secrets.items() for each in variables(name, source))
-    return Secrets(values, hidden), tuple(missing)
+        for place in places:
+            if (value := place.find(name, source)) is not None:
+                values[name], origins[name] = value, place.label(name, source)
+                break
+        else:
+            if name in needed:
+                want = f"wanted by {', '.join(needed[name])}"
+                missing[name] = f"{_tried(places, name, source)} ({want})"
+    hidden = {each for name, source in plan.secrets.items() for each in variables(name, source)}
+    hidden.update(*(place.hidden for place in places))
+    return Secrets(values, frozenset(hidden), origins), missing
+
+
+def not_found(missing: Mapping[str, str]) -> Iterator[str]:
+    """A line on each secret that is missing, from its name and where it was looked for."""
+    for name, tried in missing.items():
+        yield f"secret '{name}' was not found: {tried}"
+
+
+def _tried(places: Sequence["_Place"], name: str, source: SecretSource) -> str:
+    labels = [place.label(name, source) for place in places]
+    return labels[0] if len(labels) == 1 else f"neither {' nor '.join(labels)}"
+
+
+# -- places ----------------------------------------------------------------------------------------
+
+
+class _Place(Protocol):
+    """One of the places where secrets may be."""
+
+    @property
+    def hidden(self) -> frozenset[str]:
+        """Host variables that open it."""
+
+    def label(self, name: str, source: SecretSource) -> str: ...
+
+    def find(self, name: str, source: SecretSource) -> Secret | None: ...
+
+
+def _places(host: Host, store: Path) -> list[_Place]:
+    if host.given is not None:
+        return [_Given(host.given)]
+    file = store / "secrets.env"
+    variables = [_Variables(host.environ, "the environment"), _Variables(read_file(file), str(file), in_file=True)]
+    if not host.environ.get("PIPE_SECRETS"):
+        return [*variables]
+    from runner.secret_stores.named import named_stores
+
+    return [*variables, *(_Store(each) for each in named_stores(host.environ))]
+
+
+@dataclass(frozen=True)
+class _Given:
+    """What the server handed over."""
+
+    received: Received
+    hidden = frozenset[str]()
+
+    def label(self, name: str, source: SecretSource) -> str:  # noqa: ARG002
+        return "the server keeps none of that name for the project, see `pipe secrets set`"
+
+    def find(self, name: str, source: SecretSource) -> Secret | None:
+        return self.received.secret(name, source.kind)
+
+
+@dataclass(frozen=True)
+class _Variables:
+    """Variables of the host, or lines of a file."""
+
+    values: Mapping[str, str]
+    where: str
+    in_file: bool = False
+    hidden = frozenset[str]()
+
+    def label(self, name: str, source: SecretSource) -> str:
+        return f"in {self.where}" if self.in_file else f"{' and '.join(variables(name, source))} in {self.where}"
+
+    def find(self, name: str, source: SecretSource) -> Secret | None:
+        return look_up(name, source, [self.values])
+
+
+@dataclass(frozen=True)
+class _Store:
+    """A secret store that the host names."""
+
+    store: SecretStore
+
+    @property
+    def hidden(self) -> frozenset[str]:
+        return self.store.variables
+
+    def label(self, name: str, source: SecretSource) -> str:  # noqa: ARG002
+        return f"{name} in {self.store.address}"
+
+    def find(self, name: str, source: SecretSource) -> Secret | None:
+        document = self.store.read(name)
+        if document is None:
+            return None
+        return taken(secret_in(document, source.kind, f"secret '{name}' of {self.store.address}"))
+
+
+# -- variables -------------------------------------------------------------------------------------
 
 
 def look_up(name: str, source: SecretSource, places: Iterable[Mapping[str, str]]) -> Secret | None:
@@ -106,6 +212,11 @@ def look_up(name: str, source: SecretSource, places: Iterable[Mapping[str, str]]
     names = variables(name, source)
     found = next((place for place in places if all(place.get(n) for n in names)), None)
     return _value(name, source, [found[n] for n in names]) if found else None
+
+
+def wanted_secrets(plan: Plan) -> dict[str, list[str]]:
+    """The declared secrets that stages of the plan name, each with those stages."""
+    return _wanted((*plan.leaves, *plan.finally_))
 
 
 def _wanted(leaves: Iterable[Leaf]) -> dict[str, list[str]]:

@@ -3,7 +3,7 @@
 import json
 import os
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from runner.findings import Told, as_json, blocking, lines
 from runner.hosts import detect
 from runner.mask import Masker
 from runner.preflight import Preflight, Report, Scene
-from runner.secrets import Secrets, search_secrets
+from runner.secrets import Secrets, not_found, search_secrets
 from runner.settings import cache_folder
 from runner.store import Store
 from stages.catalog import kind
@@ -35,8 +35,8 @@ class Looked:
 
     plan: Plan
     secrets: Secrets
-    missing: tuple[str, ...] = ()
-    """Secrets that are nowhere, in words."""
+    missing: Mapping[str, str] = field(default_factory=dict)
+    """Secrets that are nowhere, with the places that were tried."""
     report: Report = field(default_factory=Report)
     facts: dict[str, JsonValue] = field(default_factory=dict)
     """What was found once for all stages: the commits that branches mean."""
@@ -44,7 +44,7 @@ class Looked:
     @property
     def found(self) -> list[Told]:
         """All findings, missing secrets first."""
-        return [*(Told("", _no_secret(text)) for text in self.missing), *self.report.found]
+        return [*(Told("", _no_secret(text)) for text in not_found(self.missing)), *self.report.found]
 
     @property
     def blocked(self) -> bool:
@@ -76,7 +76,7 @@ def show(file: str, pipelines: Sequence[str], params: Sequence[str], *, as_json:
 
 def look(call: Call, store: Store, plans: Sequence[Plan]) -> list[Looked]:
     """Look ahead at all of them at once; what needs a secret that is missing is not looked at."""
-    found = [search_secrets(plan, call.host.environ, store.path) for plan in plans]
+    found = [search_secrets(plan, call.host, store.path) for plan in plans]
     looked = [Looked(plan, secrets, missing) for plan, (secrets, missing) in zip(plans, found, strict=True)]
     _load_kinds(plans)
     anyio.run(_look, call, looked)

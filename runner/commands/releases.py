@@ -110,7 +110,7 @@ def rollback(wanted: Wanted, where: Where) -> int:
         place = replace(place, target=found.target, namespace=found.namespace)
     taken, folder = store.take(PIPELINE, None)
     plan = _plan(place, number, wanted, RunIdentity(id=ulid_now(), number=taken))
-    secrets = find_secrets(plan, host.environ, store.path)
+    secrets = find_secrets(plan, host, store.path)
     folder.write_plan(plan.model_dump_json(by_alias=True, exclude_defaults=True))
     ready = Ready(plan, folder, secrets, store.path, caller=Path.cwd())
     return drive([ready], replace(host, number=None), wanted.output, wanted.guardian)

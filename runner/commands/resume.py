@@ -158,7 +158,7 @@ def _reopened(
     """A run that is ours now, and what had become of it."""
     plan, state = read_run(folder)
     home = _home(folder, plan, store)
-    secrets = find_secrets(plan, host.environ, home, host.given, last_only=last_only)
+    secrets = find_secrets(plan, host, home, last_only=last_only)
     if left := clear(folder, plan):
         sys.stderr.write(f"pipe: ended {left} process(es) that the dead engine had left\n")
     _tell_of_changes(plan, state)

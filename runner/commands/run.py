@@ -115,7 +115,7 @@ def _prepare(call: Call, store: Store, host: Host, options: Options) -> list[Rea
         try:
             plan = call.plan(name, _identity(store, call.host, name, call.host.number or store.next_number(name)))
             _check_source(plan, options)
-            found.append((plan, find_secrets(plan, host.environ, store.path, host.given)))
+            found.append((plan, find_secrets(plan, host, store.path)))
         except PipeError as error:
             problems.append(error)
     if problems:

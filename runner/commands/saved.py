@@ -14,6 +14,7 @@ from runner.commands.live import Looked, look
 from runner.commands.load import Call, open_call
 from runner.hosts import Host
 from runner.mask import Masker
+from runner.secrets import not_found
 from runner.store import Store
 
 __all__ = ["SavedPlan", "SavedPlans", "approved", "read", "save"]
@@ -139,7 +140,7 @@ def _content(plan: Plan) -> dict[str, object]:
 
 def _outside_drift(saved: SavedPlan, now: Looked) -> Iterator[str]:
     name = saved.plan.pipeline
-    yield from (f"{name}: {text}" for text in now.missing)
+    yield from (f"{name}: {text}" for text in not_found(now.missing))
     for key in sorted({*saved.facts, *now.facts}):
         was, is_ = saved.facts.get(key), now.facts.get(key)
         if was != is_:

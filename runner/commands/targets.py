@@ -8,6 +8,7 @@ from pathlib import Path
 from pipeline.errors import PipeError
 from pipeline.plan import Leaf, Plan, SecretSource
 from pipeline.stage import SecretFile
+from runner.hosts import detect
 from runner.plans import read_plan
 from runner.secrets import find_secrets
 from runner.store import Store
@@ -81,7 +82,7 @@ def _released(store: Store, target: str) -> Iterator[tuple[Plan, Leaf]]:
 
 def _secret(plan: Plan, leaf: Leaf, name: str, environ: Mapping[str, str], store: Store) -> Path:
     only = plan.model_copy(update={"leaves": (leaf,), "finally_": ()})
-    value = find_secrets(only, environ, store.path).get(name)
+    value = find_secrets(only, detect(environ), store.path).get(name)
     if not isinstance(value, SecretFile):
         raise PipeError(f"the secret '{name}' is no file, so it is no kubeconfig")
     return value.path

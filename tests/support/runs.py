@@ -136,7 +136,7 @@ def _in(
     folder: RunFolder, plan: Plan, host: Host, place: Path, *, epoch: int = 1, jobs: int = 8, fail_fast: bool = False
 ) -> Run:
     masker = Masker()
-    secrets = find_secrets(plan, host.environ, place)
+    secrets = find_secrets(plan, host, place)
     for text in secrets.texts():
         masker.add(text)
     journal = Journal(folder, masker, epoch)

@@ -20,7 +20,7 @@ from pipeline.stage import CauseKind, SecretFile, StageFailed, Surroundings
 from stages.clients.kubernetes.api import Cluster
 from stages.clients.kubernetes.transport import Transport
 
-__all__ = ["cluster_at", "connect"]
+__all__ = ["cluster_at", "cluster_of", "connect"]
 
 _VARIABLE = "PIPE_KUBECONFIG"
 _IN_CLUSTER = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
@@ -60,19 +60,41 @@ def cluster_at(path: Path, label: str, context: str = "") -> Cluster:
     return _cluster(_Source(path, label), context)
 
 
+def cluster_of(environ: Mapping[str, str]) -> Cluster:
+    """A client for the cluster that `PIPE_KUBECONFIG` names, else for that of the pod we run in; blocks.
+
+    Raises StageFailed if there is neither, or it is wrong.
+    """
+    source = _source_of_host(environ)
+    if source is None:
+        raise _nothing_names("set")
+    return _cluster(source, "")
+
+
 def _source(ctx: Surroundings, secret: str) -> _Source:
     if secret:
         value = ctx.secret(secret)
         if not isinstance(value, SecretFile):
             raise StageFailed(f"the secret '{secret}' is no file, so it is no kubeconfig", kind=CauseKind.CONFIG)
         return _Source(value.path, f"the kubeconfig of secret '{secret}'")
-    named = ctx.env.get(_VARIABLE)
+    source = _source_of_host(ctx.env)
+    if source is None:
+        raise _nothing_names("give the stage `secret:` with a kubeconfig, or set")
+    return source
+
+
+def _source_of_host(environ: Mapping[str, str]) -> _Source | None:
+    named = environ.get(_VARIABLE)
     if named:
         return _Source(Path(named).expanduser(), f"the kubeconfig that {_VARIABLE} names")
     if "KUBERNETES_SERVICE_HOST" in os.environ and _IN_CLUSTER.exists():
         return _Source(None, "the service account of this pod")
-    raise StageFailed(
-        f"no cluster is named: give the stage `secret:` with a kubeconfig, or set {_VARIABLE} to the path of one"
+    return None
+
+
+def _nothing_names(way_out: str) -> StageFailed:
+    return StageFailed(
+        f"no cluster is named: {way_out} {_VARIABLE} to the path of one"
         " (the current context of ~/.kube/config is never used by accident)",
         kind=CauseKind.CONFIG,
     )
