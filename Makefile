@@ -46,6 +46,7 @@ status: .venv/.ready  ## Say how the sandbox is
 bench: .venv/.ready  ## Measure: the engine's own cost, parallel builds, a release against a shell script
 	@$(UV) sync --frozen --system-certs --all-extras --group bench --compile-bytecode --quiet
 	$(PYTHON) -m bench.engine docs/benchmarks.md
+	$(PYTHON) -m bench.logs
 	$(PYTHON) -m bench.parallel
 	$(PYTHON) -m bench.release
 

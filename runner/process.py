@@ -1,6 +1,7 @@
 """Starting a program, carrying its output by block, and ending its whole tree."""
 
 import contextlib
+import fcntl
 import os
 import signal
 import subprocess
@@ -19,7 +20,9 @@ __all__ = ["MARK", "Ended", "NoProgramError", "end_marked", "end_tree", "execute
 MARK = "PIPE_MARK"
 """The variable by which a process says which attempt it belongs to, whatever session it moved to."""
 
-BLOCK = 65536
+BLOCK = 1 << 18
+"""Bytes that are read at once, and that a pipe holds where the system lets us make it so large."""
+
 DRAIN = 2.0
 """How long output may still come after the program has ended; a background child may keep the pipe for ever."""
 
@@ -134,6 +137,7 @@ async def _carry(child: "subprocess.Popen[bytes]", streams: list[tuple[int, Call
 
 async def _pump(descriptor: int, sink: Callable[[bytes], None]) -> None:
     os.set_blocking(descriptor, False)
+    _widen(descriptor)
     while True:
         try:
             data = os.read(descriptor, BLOCK)
@@ -144,6 +148,12 @@ async def _pump(descriptor: int, sink: Callable[[bytes], None]) -> None:
             return
         sink(data)
         await anyio.lowlevel.checkpoint()
+
+
+def _widen(pipe: int) -> None:
+    """Let a chatty program run ahead of us; most write so little that they never notice."""
+    with contextlib.suppress(OSError, AttributeError):
+        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, BLOCK)
 
 
 async def _exit_of(child: "subprocess.Popen[bytes]") -> None:

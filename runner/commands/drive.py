@@ -55,7 +55,8 @@ def drive(runs: Sequence[Ready], host: Host, output: str, guardian: Guardian | N
     try:
         return anyio.run(_run_all, engines, sink, guardian)
     finally:
-        sink.stop()
+        if not sink.stop(hurried=any(engine.stopping.is_set() for engine in engines)):
+            sys.stderr.write("pipe: nobody took the rest of the output in time; `pipe logs` has all of it\n")
         _trace(runs, host.environ)
         if guardian and guardian.private:  # the guardian may be dead
             shutil.rmtree(guardian.private, ignore_errors=True)

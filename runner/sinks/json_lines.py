@@ -19,9 +19,10 @@ class JsonLines(Renderer):
         """Write one line."""
         self._out.write(b'{"run":"' + view.name.encode() + b'",' + encode(record)[1:])
 
-    def frame(self, now: float) -> None:  # noqa: ARG002
+    def frame(self, now: float) -> bool:  # noqa: ARG002
         """Let readers see what was written."""
         self._out.flush()
+        return False
 
     def finish(self) -> None:
         """Let readers see the end."""

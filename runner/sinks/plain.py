@@ -1,7 +1,7 @@
 """`--output plain`: whole lines `[stage] text` and no cursor codes, for files, pipes and Jenkins."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TextIO
 
@@ -24,7 +24,7 @@ _GREEN_OR_SKIPPED = (Outcome.SUCCEEDED, Outcome.SKIPPED, Outcome.CANCELLED)
 class _Followed:
     reader: LogReader
     prefix: str
-    last: float = field(default_factory=time.monotonic)
+    last: float = field(default_factory=time.time)
 
 
 class Plain(Renderer):
@@ -55,14 +55,16 @@ class Plain(Renderer):
             stage = getattr(record.event, "stage", "")
             self._say((self._prefix(view, stage) if stage else "") + line)
 
-    def frame(self, now: float) -> None:  # noqa: ARG002
-        """Show what the logs got since the last frame."""
-        for key, followed in self._followed.items():
-            if not self._lines(followed.prefix, followed.reader.lines()):
-                self._still(key, followed)
+    def frame(self, now: float) -> bool:
+        """Show the next block of every log; whether there may be more."""
+        shown = [self._lines(followed.prefix, followed.reader.lines()) for followed in self._followed.values()]
+        for (key, followed), news in zip(self._followed.items(), shown, strict=True):
+            if news:
+                followed.last = now
             else:
-                followed.last = time.monotonic()
+                self._still(key, followed, now)
         self._out.flush()
+        return any(shown)
 
     def finish(self) -> None:
         """Repeat what matters: the last lines of what failed, then the tree."""
@@ -87,19 +89,20 @@ class Plain(Renderer):
             for lines in followed.reader.end():
                 self._lines(followed.prefix, lines)
 
-    def _lines(self, prefix: str, lines: Iterable[str]) -> bool:
-        text = "".join(f"{prefix}{line}\n" for line in lines)
-        self._out.write(text)
-        return bool(text)
+    def _lines(self, prefix: str, lines: str) -> bool:
+        if lines:
+            self._out.write(prefix + lines[:-1].replace("\n", f"\n{prefix}") + "\n")
+            self.moved = time.monotonic()
+        return bool(lines)
 
-    def _still(self, key: tuple[str, str], followed: _Followed) -> None:
+    def _still(self, key: tuple[str, str], followed: _Followed, now: float) -> None:
         """A heartbeat for a silent minute, or people and Jenkins think that it hangs."""
-        if time.monotonic() - followed.last > SILENCE:
-            followed.last = time.monotonic()
+        if now - followed.last > SILENCE:
+            followed.last = now
             run, stage = key
             leaf = self._views[run].state.leaf(stage)
             doing = f": {leaf.progress}" if leaf.progress else ""
-            self._say(f"{followed.prefix}running for {clock(leaf.seconds(time.time()))}{doing}")
+            self._say(f"{followed.prefix}running for {clock(leaf.seconds(now))}{doing}")
 
     def _say(self, line: str) -> None:
         self._out.write(plain_text(line) + "\n")

@@ -12,7 +12,7 @@ from runner.sinks.view import RunView
 __all__ = ["Renderer", "Sink"]
 
 LAST_WORDS = 10.0
-"""Seconds that a sink gets to show the rest when the runs have ended."""
+"""Seconds without anything shown after which nobody waits any more for a sink whose runs have ended."""
 
 
 class Renderer(ABC):
@@ -21,14 +21,16 @@ class Renderer(ABC):
     period: float = 0.1
     reads_logs: bool = False
     """Whether it shows what stages write while they run."""
+    moved: float = 0.0
+    """When it last got something across, by `time.monotonic()`."""
 
     @abstractmethod
     def record(self, view: RunView, record: Record) -> None:
         """One more record of a run; `view.state` has it already."""
 
     @abstractmethod
-    def frame(self, now: float) -> None:
-        """Called every `period` seconds, after the records that came."""
+    def frame(self, now: float) -> bool:
+        """Show what else there is, every `period` seconds after the records that came; whether there is more."""
 
     @abstractmethod
     def finish(self) -> None:
@@ -56,28 +58,34 @@ class Sink:
         """What a journal calls for every record of this run."""
         return lambda record: self._queue.put((view, record))
 
-    def stop(self) -> None:
-        """Wait, bounded, until everything is shown."""
+    def stop(self, *, hurried: bool = False) -> bool:
+        """Wait until all is shown, as long as somebody reads on; whether it is. `hurried`: ten seconds in all."""
         self._queue.put(None)
-        if self._thread.is_alive():
-            self._thread.join(LAST_WORDS)
+        began = time.monotonic()
+        while self._thread.is_alive():
+            since = began if hurried else max(began, self._renderer.moved)
+            if time.monotonic() - since > LAST_WORDS:
+                return False
+            self._thread.join(0.1)
+        return True
 
     def _work(self) -> None:
         try:
-            while self._batch():
-                self._renderer.frame(time.time())
+            more = False
+            while self._batch(0.0 if more else self._renderer.period):
+                more = self._renderer.frame(time.time())
             self._renderer.finish()
         except Exception as error:  # noqa: BLE001 - a closed pipe or a full disk ends the sink, never the run
             self.failure = error
         finally:
             self._renderer.restore()
 
-    def _batch(self) -> bool:
-        """Take what comes within one period; False when there will be no more."""
-        end = time.monotonic() + self._renderer.period
-        while (rest := end - time.monotonic()) > 0:
+    def _batch(self, seconds: float) -> bool:
+        """Take what has come, and what comes within some seconds; False when there will be no more."""
+        began = time.monotonic()
+        while (now := time.monotonic()) < began + self._renderer.period:
             try:
-                item = self._queue.get(timeout=rest)
+                item = self._queue.get(timeout=max(0.0, began + seconds - now))
             except queue.Empty:
                 break
             if item is None:
@@ -85,4 +93,5 @@ class Sink:
             view, record = item
             view.state.apply(record)
             self._renderer.record(view, record)
+            self._renderer.moved = time.monotonic()
         return True

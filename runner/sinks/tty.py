@@ -45,12 +45,13 @@ class Tty(Renderer):
         """The state has it already; the next frame shows it."""
         self._views[view.name] = view
 
-    def frame(self, now: float) -> None:
+    def frame(self, now: float) -> bool:
         """Paint over the last frame."""
         width, height = shutil.get_terminal_size()
         shown = fitting(list(self._rows(now)), height - 2)
         names = _names_width(shown, width)
         self._paint([self._line(row, names, width) for row in shown])
+        return False
 
     def finish(self) -> None:
         """Leave the whole tree and the reasons of failures on the screen."""

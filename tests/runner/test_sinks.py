@@ -1,6 +1,7 @@
 """What people see: safe lines, a tree that fits the screen, a run that no reader can hold up."""
 
 import io
+import threading
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -12,6 +13,7 @@ from pipeline.stage import Cause, CauseKind, Outcome
 from runner import events
 from runner.events import Event, Record
 from runner.folder import RunFolder
+from runner.sinks.plain import Plain
 from runner.sinks.sink import Renderer, Sink
 from runner.sinks.tree import clock, rows
 from runner.sinks.tty import Tty, fitting
@@ -63,28 +65,34 @@ def test_a_log_line_cannot_drive_the_terminal(raw: bytes, shown: str) -> None:
 def test_lines_are_shown_when_they_are_whole_and_the_last_one_at_the_end(tmp_path: Path) -> None:
     log = tmp_path / "x.log"
     reader = LogReader(LogFile(log))
-    assert list(reader.lines()) == []
+    assert reader.lines() == ""
     log.write_bytes(b"one\ntw")
-    assert list(reader.lines()) == ["one"]
+    assert reader.lines() == "one\n"
     with log.open("ab") as file:
         file.write(b"o\nthree")
-    assert list(reader.lines()) == ["two"]
-    assert list(reader.end()) == [["three"]]
+    assert reader.lines() == "two\n"
+    assert list(reader.end()) == ["three\n"]
 
 
 def test_a_line_that_never_ends_is_cut_and_not_kept_in_memory(tmp_path: Path) -> None:
     log = tmp_path / "x.log"
     log.write_bytes(b"x" * 300_000)
     reader = LogReader(LogFile(log))
-    assert sum(map(len, reader.lines())) == 300_000
+    assert len(reader.lines()) == 300_001
 
 
 def test_a_backlog_is_read_in_blocks_not_at_once(tmp_path: Path) -> None:
     log = tmp_path / "x.log"
     log.write_bytes(b"x" * 999 + b"\n" + b"y\n" * 3_000_000)
     blocks = list(LogReader(LogFile(log)).end())
-    assert max(sum(map(len, block)) for block in blocks) <= 1 << 20
-    assert sum(map(len, blocks)) == 3_000_001
+    assert max(map(len, blocks)) <= 1 << 20
+    assert "".join(blocks).count("\n") == 3_000_001
+
+
+def test_several_lines_are_cleaned_as_each_of_them_is() -> None:
+    lines = [b"plain", b"\x1b]0;an open title", b"10%\r50%\r", b"\xc2\x9b2Jx", b"a\tb", b"\xff", b""]
+    assert clean(b"\n".join(lines)) == "\n".join(map(clean, lines))
+    assert [clean(line) for line in lines] == ["plain", "", "50%", "2Jx", "a    b", "�", ""]
 
 
 def test_words_from_outside_cannot_forge_a_line_or_drive_the_terminal() -> None:
@@ -146,8 +154,8 @@ class _Stuck(Renderer):
     def record(self, view: RunView, record: Record) -> None:
         raise BrokenPipeError
 
-    def frame(self, now: float) -> None:
-        return
+    def frame(self, now: float) -> bool:
+        return False
 
     def finish(self) -> None:
         return
@@ -161,3 +169,60 @@ def test_a_sink_that_fails_ends_itself_and_nothing_else(tmp_path: Path) -> None:
         tell(Record(seq, time.time(), events.RunStarted()))
     sink.stop()
     assert isinstance(sink.failure, BrokenPipeError)
+
+
+class _Slow(Renderer):
+    """Shows a word now and then, much longer in all than anybody waits for one."""
+
+    period = 0.01
+
+    def __init__(self, words: int) -> None:
+        self.left = words
+        self.go_on = threading.Event()
+
+    def record(self, view: RunView, record: Record) -> None:
+        return
+
+    def frame(self, now: float) -> bool:
+        return False
+
+    def finish(self) -> None:
+        while self.left and not self.go_on.wait(0.05):
+            self.left -= 1
+            self.moved = time.monotonic()
+
+
+def test_a_console_that_is_read_gets_everything_however_long_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runner.sinks.sink.LAST_WORDS", 0.5)
+    slow = _Slow(words=20)
+    sink = Sink(slow)
+    sink.start()
+    assert sink.stop()
+    assert slow.left == 0
+
+
+def test_after_a_cancel_and_for_one_that_stands_still_there_is_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runner.sinks.sink.LAST_WORDS", 0.3)
+    slow = _Slow(words=1_000)
+    sink = Sink(slow)
+    sink.start()
+    assert not sink.stop(hurried=True)
+    assert slow.left
+    slow.go_on.set()
+
+
+def test_a_frame_shows_a_block_of_every_log_and_says_whether_there_may_be_more(tmp_path: Path) -> None:
+    shown = view(tmp_path, events.RunStarted(pipeline="demo", number=7), of=plan("a", "b"))
+    out = io.StringIO()
+    plain = Plain(out)
+    for leaf in ("a", "b"):
+        log = shown.logs.folder.log(leaf, 1)  # type: ignore[attr-defined]
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.write_bytes(b"x" * 99 + b"\n" + b"y\n" * (1 << 20))
+        plain.record(shown, Record(1, 100.0, events.StageStarted(leaf, 1)))
+    assert plain.frame(101.0)
+    assert {"[a] y", "[b] y"} <= set(out.getvalue().splitlines())
+    while plain.frame(102.0):
+        pass
+    told = out.getvalue().splitlines()
+    assert (told.count("[a] y"), told.count("[b] y")) == (1 << 20, 1 << 20)
