@@ -17,7 +17,7 @@ from runner.server.doors import UNKNOWN, Doors, Here
 from runner.server.headers import Guarded
 from runner.server.metrics import exposition
 from runner.server.origins import address
-from runner.server.pages import account, by_openid, deliveries, projects, runs, signing_in
+from runner.server.pages import account, by_openid, deliveries, people, projects, runs, signing_in
 from runner.server.pages.rendering import Static, load, problem
 from runner.server.problems import PROBLEMS, Described, refusal
 from runner.server.reports import reports
@@ -42,7 +42,7 @@ def application(doors: Doors) -> FastAPI:
     app.add_middleware(Bounded)
     app.add_middleware(Guarded, https=doors.url.startswith("https://"))
     app.add_exception_handler(HTTPException, _refused)
-    pages = (signing_in, by_openid, account, runs, projects, deliveries)
+    pages = (signing_in, by_openid, account, runs, projects, deliveries, people)
     for router in (_open, badges, api, api_admin, telling, reports, *(each.pages for each in pages)):
         app.include_router(router)
     app.mount("/static", Static())

@@ -22,17 +22,24 @@ _HERE = Path(__file__).parent
 
 
 class Entry(NamedTuple):
-    """One entry of the navigation, for those who may do something with what is there in any project."""
+    """One entry of the navigation, for those who may do something with what is there in any project, or in all."""
 
     label: str
     path: str
     verb: Verb
+    everywhere: bool = False
+
+    def open_to(self, caller: Caller) -> bool:
+        """Whether somebody finds anything there."""
+        return caller.may(self.verb) if self.everywhere else caller.projects(self.verb) != frozenset()
 
 
 NAVIGATION: tuple[Entry, ...] = (
     Entry("Runs", "/runs", Verb.VIEW),
     Entry("Projects", "/projects", Verb.VIEW),
     Entry("Deliveries", "/deliveries", Verb.VIEW),
+    Entry("People", "/people", Verb.MANAGE_PEOPLE, everywhere=True),
+    Entry("Audit", "/audit", Verb.AUDIT, everywhere=True),
 )
 """What stands in the head of every page, in this order."""
 
@@ -54,7 +61,7 @@ def page(
     request: Request, template: str, caller: Caller | None = None, *, status: int = 200, **names: Any
 ) -> HTMLResponse:
     """A page from `templates/`; every text in it is escaped. `caller`: who is signed in, for head and forms."""
-    entries = [each for each in NAVIGATION if caller and caller.projects(each.verb) != frozenset()]
+    entries = [each for each in NAVIGATION if caller and each.open_to(caller)]
     words = {"caller": caller, "entries": entries, "here": request.url.path, "version": __version__, **names}
     text = load().get_template(template).render(words)
     return HTMLResponse(text, status, {"Content-Security-Policy": PAGE})

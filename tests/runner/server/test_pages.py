@@ -137,3 +137,62 @@ def test_nobody_sees_a_page_without_signing_in_and_nobody_acts_from_elsewhere(se
         assert stranger.send(path, {}).status == 401, path
         assert ann.send(path, {}, Sec_Fetch_Site="cross-site").status == 403, path
         assert ann.send(path, {"csrf": "x"}).status == 403, path
+
+
+# -- people and the audit log ----------------------------------------------------------------------
+
+
+def test_an_administrator_adds_people_gives_roles_and_removes_them(server: Server, ann: Browser) -> None:
+    added = ann.send("/people", {"name": "cleo", "roles": "member@shop"})
+    link = re.search(r"<code>(http://[^<]+/password#[\w-]+)</code>", added.text)
+    assert link, added.text
+    assert "not yet" in added.text
+    assert link[1] not in ann.get("/people").text, "it is shown once"
+    assert ann.send("/people/cleo/roles", {"roles": "member, admin@shop"}).status == 303
+    assert 'value="admin@shop, member"' in ann.get("/people").text
+    again = ann.send("/people/cleo/link", {})
+    assert "/password#" in again.text
+    assert ann.send("/people/cleo/remove", {}).status == 303
+    assert "cleo" not in ann.get("/people").text
+    log = ann.get("/audit").text
+    assert "cleo" in log
+    assert "127.0.0.1" in log
+    assert "Nothing of that kind" in ann.get("/audit?who=nobody").text
+
+
+def test_what_is_wrong_with_a_form_about_people_is_said_above_it(server: Server, ann: Browser) -> None:
+    for path, fields, status, words in (
+        ("/people", {"name": "No Name", "roles": "member"}, 422, "is no name of a person"),
+        ("/people", {"name": "cleo", "roles": "boss"}, 422, "there is no role &#39;boss&#39;"),
+        ("/people/ann/roles", {"roles": "member"}, 422, "is the last administrator"),
+        ("/people/ann/remove", {}, 422, "is the last administrator"),
+        ("/people/nobody/link", {}, 422, "there is no person &#39;nobody&#39;"),
+    ):
+        answer = ann.send(path, fields)
+        assert (answer.status, words in answer.text) == (status, True), (path, answer.text)
+        assert "<h1>People</h1>" in answer.text
+    assert ann.ask("POST", "/people", "name=x", Content_Type="application/x-www-form-urlencoded").status == 403
+
+
+def test_pages_about_people_are_for_those_who_manage_them_everywhere(
+    server: Server, ann: Browser, bob: Browser
+) -> None:
+    local = signed_in(server, "dora", "admin@shop")
+    for browser in (bob, local):
+        for path in ("/people", "/audit"):
+            assert browser.get(path).status == 403
+            assert f'href="{path}"' not in browser.get("/runs").text
+        assert browser.send("/people", {"name": "eve", "roles": "admin"}).status == 403
+        assert browser.send("/people/ann/remove", {}).status == 403
+    assert all(f'href="{path}"' in ann.get("/runs").text for path in ("/people", "/audit"))
+    assert "eve" not in ann.get("/people").text
+
+
+def test_the_audit_log_goes_back_page_by_page(server: Server, ann: Browser) -> None:
+    for n in range(51):
+        ann.send("/people/ann/roles", {"roles": "admin" if n % 2 else "admin, member"})
+    first = ann.get("/audit?who=ann").text
+    older = re.search(r'href="(/audit\?who=ann[^"]+)">Older ones', first)
+    assert older
+    assert first.count("<tr>") == 51
+    assert ann.get(older[1].replace("&amp;", "&")).text.count("<tr>") >= 2
