@@ -48,6 +48,7 @@ bench: .venv/.ready  ## Measure: the engine's own cost, parallel builds, a relea
 	$(PYTHON) -m bench.engine docs/benchmarks.md
 	$(PYTHON) -m bench.logs
 	$(PYTHON) -m bench.parallel
+	$(PYTHON) -m bench.fleet
 	$(PYTHON) -m bench.release
 
 format: .venv/.ready

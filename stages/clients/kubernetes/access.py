@@ -6,6 +6,7 @@ The current context of `~/.kube/config` is never used: it is whatever its owner 
 import asyncio
 import base64
 import binascii
+import hashlib
 import itertools
 import os
 import tempfile
@@ -119,7 +120,12 @@ def _cluster(source: _Source, context: str) -> Cluster:
     except (configs.ConfigException, OSError, ValueError, KeyError, TypeError, AttributeError, TimeoutError) as error:
         raise StageFailed(f"{source.label} is wrong: {_reason(error)}", kind=CauseKind.CONFIG) from error
     client.user_agent = "pipe"
-    return Cluster(Transport(client, configuration.host, source.label))
+    return Cluster(Transport(client, configuration.host, source.label, _account(source, context)))
+
+
+def _account(source: _Source, context: str) -> str:
+    config = source.path.read_bytes() if source.path else b"the pod"
+    return hashlib.sha256(config + b"\0" + context.encode()).hexdigest()
 
 
 def _config(path: Path, context: str, private: Path) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 from urllib.parse import quote
 
 import anyio
@@ -17,6 +17,9 @@ __all__ = ["FIELD_MANAGER", "Applied", "Cluster", "Collection", "Resource", "Unk
 
 FIELD_MANAGER = "pipe"
 _MANAGED = ("fieldManager", FIELD_MANAGER)
+_EQUALS = re.compile(r"[^=!\s()]+=[^=\s()]*")
+_HEARTBEAT = 90.0
+"""Seconds after which a watch that says nothing is dead: a server sends a bookmark about every minute."""
 _WARNING = re.compile(r'\d{3} \S+ "((?:[^"\\]|\\.)*)"')
 
 
@@ -51,6 +54,19 @@ class Collection:
     namespace: str
     labels: str = ""
     fields: str = ""
+
+    @property
+    def whole(self) -> "Collection":
+        """The same without selectors."""
+        return Collection(self.api_version, self.kind, self.namespace)
+
+    def may_hold(self, thing: Object) -> bool:
+        """Whether an object of the whole is in it; what only a server can tell counts as yes."""
+        metadata = thing["metadata"]
+        labels = metadata.get("labels") or {}
+        wanted = (part.partition("=") for part in self.labels.split(",") if _EQUALS.fullmatch(part))
+        name = self.fields.removeprefix("metadata.name=") if self.fields.startswith("metadata.name=") else ""
+        return name in ("", metadata["name"]) and all(labels.get(key) == value for key, _, value in wanted)
 
     @property
     def query(self) -> tuple[tuple[str, str], ...]:
@@ -92,6 +108,11 @@ class Cluster:
         """Its address."""
         return self.transport.server
 
+    @property
+    def account(self) -> str:
+        """Who we are there."""
+        return self.transport.account
+
     async def tell_version(self) -> str:
         """Which Kubernetes it is, empty if we may not know."""
         try:
@@ -129,17 +150,20 @@ class Cluster:
         return str(answer["metadata"]["resourceVersion"])
 
     async def watch(self, what: Collection, version: str, seconds: int) -> AsyncGenerator[Object, None]:
-        """Events `{type, object}` after a resource version, for at most `seconds` (+ 5 when the line is dead).
+        """Events `{type, object}` after a resource version, for at most `seconds` (90 when the line is dead).
+
+        Bookmarks are among them (https://kubernetes.io/docs/reference/using-api/api-concepts/#watch-bookmarks).
 
         Raises:
             ApiError: also for an `ERROR` event inside the stream, so that 410 comes in one form.
         """
         action = f"watch {what}"
-        query = (("watch", "true"), ("resourceVersion", version), ("timeoutSeconds", str(seconds)), *what.query)
+        words = (("watch", "true"), ("allowWatchBookmarks", "true"), ("resourceVersion", version))
+        query = (*words, ("timeoutSeconds", str(seconds)), *what.query)
         path = await self._path_of(what)
         answer = await self.transport.send(Request("GET", path, action, query, seconds=seconds + 5, stream=True))
         try:
-            async for line in answer.response.content:
+            while line := await self._next_line(answer.response.content):
                 event = json.loads(line)
                 if event["type"] == "ERROR":
                     raise ApiError(int(event["object"].get("code") or 500), event["object"], action)
@@ -150,6 +174,14 @@ class Cluster:
             raise Unreachable(self.server, "the watch was cut") from error
         finally:
             answer.response.close()
+
+    async def _next_line(self, content: Any) -> bytes:
+        try:
+            with anyio.fail_after(_HEARTBEAT):
+                line: bytes = await content.readline()
+        except TimeoutError as error:
+            raise Unreachable(self.server, f"a watch said nothing for {_HEARTBEAT:g} s") from error
+        return line
 
     async def apply(self, thing: Object, *, dry_run: bool = False) -> Applied:
         """Server-side apply as field manager `pipe`, never by force; unknown fields are refused.

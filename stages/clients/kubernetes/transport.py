@@ -63,6 +63,8 @@ class Transport:
     client: Any
     server: str
     credentials: str
+    account: str = ""
+    """Who asks: the same for all clients of one kubeconfig and context."""
 
     async def send(self, request: Request) -> Any:
         """Send, again while the cluster is busy or cuts the line (twice); the answer is read unless `stream`.

@@ -134,7 +134,7 @@ class _Vigil:
         own, *others = self.where[ref]
         if own in self.mirror.refused:
             raise answered_no(self.mirror.refused[own], self.cluster.transport.credentials)
-        listed = self.mirror.objects(own)
+        listed = self.mirror.objects(own, since=then["metadata"]["resourceVersion"])
         if listed is None:
             return Scene(then, Verdict("waiting", "it is being looked up"))
         now = next((each for each in listed if each["metadata"]["uid"] == then["metadata"]["uid"]), None)
@@ -183,6 +183,9 @@ class _Vigil:
                 await self._fail(scene, trouble, "")
 
     async def _too_late(self, seconds: float) -> None:
+        async with anyio.create_task_group() as tasks:
+            for what in {each for ref in self.pending for each in self.where[ref]}:
+                tasks.start_soon(self.mirror.renew, what)
         self._look()
         if not self.pending:
             return

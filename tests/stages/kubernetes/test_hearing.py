@@ -30,6 +30,8 @@ class FakeCluster:
     rounds: list[list[Any]]
     watched: list[str] = field(default_factory=list)
     versions: int = 0
+    server: str = "https://c"
+    account: str = "a"
 
     async def version(self, what: Collection) -> str:
         self.versions += 1
@@ -87,3 +89,23 @@ async def test_who_may_not_listen_does_not_ask_again() -> None:
 async def test_of_a_chatty_object_the_newest_events_are_kept() -> None:
     made, _ = await heard([[told("pod", f"e{n}", n) for n in range(50)]], lambda fake: len(fake.watched) > 1)
     assert [event["metadata"]["name"] for event in made.events["pod"]] == [f"e{n}" for n in range(20, 50)]
+
+
+async def test_who_listens_at_the_same_time_shares_one_watch_and_another_goes_on_with_it() -> None:
+    fake = FakeCluster([[told("pod", "a", 8)]])
+    first, second = (Hearing(cast("Cluster", fake)) for _ in range(2))
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as tasks:
+            async with anyio.create_task_group() as early:
+                early.start_soon(first.listen, "his")
+                await anyio.wait_all_tasks_blocked()
+                tasks.start_soon(second.listen, "his")
+                await anyio.wait_all_tasks_blocked()
+                assert second.events.get("pod")
+                early.cancel_scope.cancel()
+            while len(fake.watched) < 2:
+                await anyio.sleep(0.01)
+            tasks.cancel_scope.cancel()
+    assert [event["metadata"]["name"] for event in second.events["pod"]] == ["a"]
+    assert (fake.watched, fake.versions) == (["7", "8"], 1)
+    assert not hearing._HEARD

@@ -30,12 +30,18 @@ def gone() -> ApiError:
     return ApiError(410, {"reason": "Expired"}, "watch Pod in his")
 
 
+asleep = object()
+"""In place of an event: the watch stays open, and nothing more is told."""
+
+
 @dataclass
 class FakeCluster:
     """Each round is what a list gives and what its watch then does; after the last all is quiet."""
 
     rounds: list[tuple[list[Any] | Exception, list[Any]]]
     asked: list[str] = field(default_factory=list)
+    server: str = "https://c"
+    account: str = "a"
 
     async def items(self, what: Collection) -> tuple[list[Any], str]:
         self.asked.append("list")
@@ -49,10 +55,15 @@ class FakeCluster:
 
     async def watch(self, what: Collection, version: str, seconds: int) -> AsyncIterator[Any]:
         assert version == "7"
-        for event in self.rounds.pop(0)[1]:
+        events = self.rounds[0][1]
+        for event in events:
+            if event is asleep:
+                await anyio.sleep_forever()
             if isinstance(event, Exception):
+                self.rounds.pop(0)
                 raise event
             yield event
+        self.rounds.pop(0)
 
 
 async def followed(rounds: list[Any], until: Callable[[Mirror, FakeCluster], bool]) -> tuple[Mirror, FakeCluster]:
@@ -85,6 +96,12 @@ async def test_events_change_the_copy() -> None:
     mirror, _ = await followed([([thing("a")], events)], lambda _, fake: not fake.rounds)
     assert names(mirror) == ["b"]
     assert (mirror.objects(PODS) or [])[0]["metadata"]["resourceVersion"] == "2"
+
+
+async def test_the_first_object_of_an_empty_collection_is_seen() -> None:
+    rounds: list[Any] = [([], [{"type": "ADDED", "object": thing("a")}])]
+    mirror, _ = await followed(rounds, lambda _, fake: not fake.rounds)
+    assert names(mirror) == ["a"]
 
 
 @pytest.mark.parametrize(
@@ -125,6 +142,84 @@ async def test_silence_is_dated_until_the_cluster_answers_again() -> None:
     assert "refused" in mirror.silent[PODS][1]
     mirror, _ = await followed([(down, []), ([thing("a")], [])], lambda _, fake: not fake.rounds)
     assert mirror.silent == {}
+
+
+# -- shared copies ---------------------------------------------------------------------------------
+
+
+async def test_waits_at_the_same_time_share_one_list_and_one_watch() -> None:
+    fake = FakeCluster([([thing("a")], [{"type": "ADDED", "object": thing("b")}])])
+    mirrors = [Mirror(cast("Cluster", fake)) for _ in range(5)]
+    narrow = Collection("v1", "Pod", "his", fields="metadata.name=b")
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as tasks:
+            for mirror in mirrors:
+                tasks.start_soon(mirror.follow, PODS)
+            tasks.start_soon(mirrors[0].follow, narrow)
+            while any(len(mirror.objects(PODS) or ()) < 2 for mirror in mirrors):
+                await anyio.sleep(0.01)
+            tasks.cancel_scope.cancel()
+    assert [each["metadata"]["name"] for each in mirrors[0].objects(narrow) or ()] == ["b"]
+    assert fake.asked.count("list") <= 2, "the second one follows the end of the watch"
+    assert not watching._COPIES
+
+
+async def test_when_the_one_who_watches_leaves_another_goes_on_from_there() -> None:
+    fake = FakeCluster([([thing("a")], [asleep]), ([thing("never")], [])])
+    first, second = (Mirror(cast("Cluster", fake)) for _ in range(2))
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as tasks:
+            async with anyio.create_task_group() as early:
+                early.start_soon(first.follow, PODS)
+                await anyio.wait_all_tasks_blocked()
+                tasks.start_soon(second.follow, PODS)
+                await anyio.wait_all_tasks_blocked()
+                assert names(second) == ["a"]
+                fake.rounds[0] = ([], [{"type": "ADDED", "object": thing("b")}, asleep])
+                early.cancel_scope.cancel()
+            while names(second) != ["a", "b"]:
+                await anyio.sleep(0.01)
+            tasks.cancel_scope.cancel()
+    assert fake.asked == ["list"]
+
+
+async def test_a_copy_that_is_older_than_what_was_applied_says_nothing_yet() -> None:
+    rounds = [([thing("a")], [{"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": "9"}}}, asleep])]
+    mirror, _ = await followed(rounds, lambda mirror, _: mirror.objects(PODS, since="9") is not None)
+    assert mirror.objects(PODS, since="10") is None
+    assert len(mirror.objects(PODS, since="8") or ()) == 1
+
+
+async def test_only_those_whom_a_change_concerns_look_again() -> None:
+    fake = FakeCluster([([thing("a")], [asleep])])
+    mirror, narrow = Mirror(cast("Cluster", fake)), Collection("v1", "Pod", "his", fields="metadata.name=a")
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(mirror.follow, narrow)
+            await anyio.wait_all_tasks_blocked()
+            (copy,) = watching._COPIES.values()
+            mirror.changed = anyio.Event()
+            copy.take({"type": "ADDED", "object": thing("b")})
+            assert not mirror.changed.is_set()
+            copy.take({"type": "MODIFIED", "object": thing("a", 8)})
+            assert mirror.changed.is_set()
+            tasks.cancel_scope.cancel()
+
+
+async def test_a_last_look_brings_what_no_watch_told_and_never_raises() -> None:
+    fake = FakeCluster([([], [asleep])])
+    mirror = Mirror(cast("Cluster", fake))
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(mirror.follow, PODS)
+            await anyio.wait_all_tasks_blocked()
+            fake.rounds[0] = ([thing("a")], [])
+            await mirror.renew(PODS)
+            assert names(mirror) == ["a"]
+            fake.rounds[:] = [(Unreachable("https://c", "refused"), [])]
+            await mirror.renew(PODS)
+            assert "refused" in mirror.silent[PODS][1]
+            tasks.cancel_scope.cancel()
 
 
 def workload(kind: str, name: str, namespace: str = "his", version: str = "apps/v1") -> dict[str, Any]:
