@@ -103,6 +103,9 @@ class Leaves:
             computes=bool(draft.kind and draft.kind.computes),
             workspace=spec.workspace,
             outputs=spec.outputs,
+            artifacts=spec.artifacts,
+            junit=spec.reports.junit if spec.reports else (),
+            log=spec.log,
             place=f"{draft.place.file}:{draft.place.line}",
         )
 

@@ -158,6 +158,11 @@ class Leaf(_Frozen):
     outputs: tuple[str, ...] = ()
     """For `run:`: the names it must write to `$PIPE_OUTPUT`."""
     artifacts: tuple[str, ...] = ()
+    """Globs of files in its folder that are kept at the end of an attempt."""
+    junit: tuple[str, ...] = ()
+    """Globs of the reports of its tests."""
+    log: int | None = None
+    """Bytes of an attempt's output that are kept; None: as many as usual."""
     place: str = ""
     """`file:line` of the stage, for messages."""
 

@@ -27,6 +27,7 @@ from pydantic import (
 )
 
 from pipeline.errors import quoted
+from pipeline.globs import compiled
 from pipeline.stage import Duration, Glob, SecretKind
 
 __all__ = [
@@ -284,11 +285,28 @@ class ServiceSpec(_Spec):
     """How long it may take to become ready."""
 
 
+def _inside(folder: str) -> str:
+    path = PurePosixPath(folder)
+    if path.is_absolute() or ".." in path.parts:
+        raise ValueError(f"'{folder}' is not in the workspace: write a path below it")
+    return folder
+
+
+def _below(glob: str) -> str:
+    compiled(glob.removeprefix("!"))
+    _inside(glob.removeprefix("!"))
+    return glob
+
+
+Kept: TypeAlias = Annotated[Glob, AfterValidator(_below)]
+"""A glob of files that a stage leaves in its folder."""
+
+
 class ReportsSpec(_Spec):
     """Reports that a stage leaves behind."""
 
-    junit: tuple[Glob, ...] = ()
-    """JUnit XML files."""
+    junit: tuple[Kept, ...] = ()
+    """JUnit XML files, as globs from the stage's folder."""
 
 
 Retries: TypeAlias = Annotated[RetrySpec, BeforeValidator(_retry, json_schema_input_type=Int | RetrySpec)]
@@ -309,7 +327,7 @@ def _size(value: object) -> object:
         raise ValueError(f"'{value}' is no size: write 512Mi or 2Gi, or a number of bytes")
     size = int(match[1]) * _SCALES[match[2] or ""] if match else value
     if isinstance(size, int) and size < _SCALES["Mi"]:
-        raise ValueError(f"'{value}' is {size} bytes, less than any program needs: write 512Mi or 2Gi")
+        raise ValueError(f"'{value}' is {size} bytes, too little for anything: write 512Mi or 2Gi")
     return size
 
 
@@ -347,15 +365,10 @@ class Defaults(_Spec):
     """The pool or pools to hold while running."""
     executor: Annotated[Executor | None, NOT_BUILT] = None
     """Where processes run: `local`, or a container or pod."""
+    log: Annotated[int, BeforeValidator(_size), WithJsonSchema(_SIZE_SCHEMA)] | None = None
+    """How much of its output an attempt keeps, beginning and end: `256Mi` unless said."""
     workspace: Literal["shared", "copy"] = "shared"
     """`shared`: one folder a run. `copy`: a snapshot of it, thrown away at the end."""
-
-
-def _inside(folder: str) -> str:
-    path = PurePosixPath(folder)
-    if path.is_absolute() or ".." in path.parts:
-        raise ValueError(f"'{folder}' is not in the workspace: write a path below it")
-    return folder
 
 
 def _no_outcome(name: str) -> str:
@@ -405,16 +418,16 @@ class StageSpec(Defaults):
     """For `run`: the name or names that it writes, each to a file `$PIPE_OUTPUT/NAME`."""
     services: Annotated[dict[Word, ServiceSpec], NOT_BUILT] = {}
     """What runs beside the stage."""
-    artifacts: Annotated[tuple[Glob, ...], NOT_BUILT] = ()
-    """Files to keep at the end."""
+    artifacts: tuple[Kept, ...] = ()
+    """Files to keep at the end, whatever that is: globs from the stage's folder."""
     takes: Annotated[Stages, NOT_BUILT] = ()
     """Stages whose artifacts are laid into the workspace."""
     cache: Annotated[tuple[Text, ...], NOT_BUILT] = ()
     """Folders kept between runs."""
     inputs: Annotated[tuple[Glob, ...], NOT_BUILT] = ()
     """Files whose unchanged content lets an earlier result be used again."""
-    reports: Annotated[ReportsSpec | None, NOT_BUILT] = None
-    """Reports to collect."""
+    reports: ReportsSpec | None = None
+    """Reports to collect at the end: `{junit: [glob]}`."""
 
     @field_validator("run", mode="before")
     @classmethod

@@ -4,8 +4,9 @@ import json
 import time
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import anyio
@@ -33,6 +34,7 @@ from runner.cgroups import Group, NoGroup, named, out_of_memory_here
 from runner.context import Context, Facts
 from runner.control import Control
 from runner.events import EffectProven, RunWarned
+from runner.evidence import collected, note_problems
 from runner.hosts import Host
 from runner.journal import Journal
 from runner.logs import StageLog
@@ -47,7 +49,7 @@ Lookup = Callable[[str], JsonValue]
 Kind = type[Stage[Outputs]]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class World:
     """What all attempts of a run have in common."""
 
@@ -69,6 +71,17 @@ class World:
     source: Mapping[str, str] = field(default_factory=dict)
     """`PIPE_SOURCE` and, with `--source`, `PIPE_SOURCE_DIR`: what `checkout` takes when it has no url."""
 
+    @cached_property
+    def unsaid(self) -> Masker:
+        """The secrets but for what the plan, or the place where it runs, says in clear anyway."""
+        known = (
+            self.plan.model_dump_json(by_alias=True),
+            str(self.journal.folder.path),
+            str(self.workspace),
+            self.host.name,
+        )
+        return self.masker.apart_from("\n".join(known).encode("utf-8", "surrogateescape"))
+
 
 @dataclass(frozen=True, slots=True)
 class Result:
@@ -86,11 +99,13 @@ async def attempt(
 
     A cancel of the leaf passes through; everything else becomes a Result.
     """
-    log = StageLog(world.journal.folder.log(leaf.name, number), world.masker)
+    log = StageLog(world.journal.folder.log(leaf.name, number), world.masker, leaf.log)
     limit = leaf.timeout.total_seconds()
     with control.attempt(limit) as scope:
         async with _listening(leaf, log, control):
             ended = await _result(_run(world, leaf, number, control, log, lookup, exports))
+            if ended.outcome is Outcome.FAILED and world.kind(leaf.uses).starts_processes:
+                await note_problems(world.journal, leaf.name, number, world.workspace)
     if not scope.cancelled_caught:
         return ended
     reason = control.expired or f"not done after {limit:g} s, its timeout"
@@ -211,17 +226,30 @@ async def _run(
     lookup: Lookup,
     exports: Mapping[str, str],
 ) -> dict[str, JsonValue]:
-    with closing(log):
+    async with _closed(log):
         stage = stage_of(world.kind, leaf, lookup)
         given = variables_of(leaf, lookup)
         async with _context(world, leaf, number, control, log, {**exports, **given}) as ctx:
             await _settle(stage, ctx)
-            outputs = await _remembering(stage.run(ctx), ctx)
-            found = outputs.model_dump(mode="json")
-            if leaf.outputs:
-                found |= await ctx.call(_written, ctx, leaf)
+            async with collected(ctx, leaf):
+                outputs = await _remembering(stage.run(ctx), ctx)
+                found = outputs.model_dump(mode="json")
+                if leaf.outputs:
+                    found |= await ctx.call(_written, ctx, leaf)
     _check_outputs(found, world.masker)
     return found
+
+
+@asynccontextmanager
+async def _closed(log: StageLog) -> AsyncIterator[None]:
+    """Close the log; what is kept of a long one's end is put behind its beginning in a thread."""
+    try:
+        yield
+    finally:
+        if log.long:
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(log.close)
+        log.close()
 
 
 async def _remembering(work: Awaitable[Outputs], ctx: Context) -> Outputs:
@@ -297,6 +325,7 @@ async def _context(
                 facts=world.facts,
                 stage_log=log,
                 secrets=world.secrets,
+                unsaid=world.unsaid,
                 control=control,
             )
             secrets = {name: bound(ctx, reference) for name, reference in leaf.secrets.items()}

@@ -4,6 +4,7 @@ import errno
 import os
 import sys
 import traceback
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,13 @@ mirror_option = click.option(
 )
 
 
+def report_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--junit` and `--summary`."""
+    junit = click.option("--junit", type=click.Path(), default="", metavar="PATH", help="Write junit.xml there too.")
+    summary = click.option("--summary", type=click.Path(), default="", metavar="PATH", help="Write a page there too.")
+    return junit(summary(command))
+
+
 @pipe.command()
 @click.argument("file", type=click.Path(), default="")
 @pipelines_argument
@@ -82,6 +90,7 @@ mirror_option = click.option(
     help="When power may fail: lose at most 50 ms without effects, or wait for the disk at every step.",
 )
 @click.option("--resume", is_flag=True, help="Of pipelines whose newest run died, go on with that one.")
+@report_options
 @mirror_option
 @secrets_option
 @output_option
@@ -99,7 +108,14 @@ def run(guardian: Guardian | None, /, *, file: str, server: str, ref: str, follo
 
     if bool(file) == bool(words["saved"]) or (words["saved"] and (words["params"] or words["source"])):
         raise click.UsageError("give a FILE, or --plan P alone: a plan that was approved takes no parameters")
-    return run_command(Options(file, guardian=guardian, **words))
+    try:
+        return run_command(Options(file, guardian=guardian, **words))
+    except PipeError as error:
+        if words["junit"]:
+            from runner.reports.files import write_refusal
+
+            write_refusal(words["junit"], str(error))
+        raise
 
 
 def _start(project: str, server: str, **words: Any) -> int:
@@ -121,6 +137,7 @@ def _start(project: str, server: str, **words: Any) -> int:
 @click.argument("run", default="")
 @jobs_option
 @preflight_option
+@report_options
 @mirror_option
 @secrets_option
 @output_option
@@ -139,6 +156,7 @@ def resume(guardian: Guardian | None, /, **words: Any) -> int:
 @click.option("--failed", is_flag=True, help="Only what did not succeed, and what needs it.")
 @jobs_option
 @preflight_option
+@report_options
 @output_option
 @click.pass_obj
 def rerun(guardian: Guardian | None, /, *, stages: tuple[str, ...], failed: bool, **words: Any) -> int:
@@ -217,12 +235,13 @@ def show(run: str, server: str, *, as_json: bool) -> int:
 @click.argument("stage", default="")
 @click.option("--attempt", type=click.IntRange(min=1), default=None, help="An earlier attempt (default: the last).")
 @click.option("-f", "--follow", is_flag=True, help="Go on while it grows.")
+@click.option("--raw", is_flag=True, help="Every byte also on a terminal, which it may drive.")
 @server_option
-def logs(run: str, stage: str, attempt: int | None, server: str, *, follow: bool) -> int:
-    """Print the log of a leaf of RUN, or of the whole run. One leaf's comes byte for byte."""
+def logs(run: str, stage: str, attempt: int | None, server: str, *, follow: bool, raw: bool) -> int:
+    """Print the log of a leaf of RUN, or of the whole run. One leaf's comes byte for byte where it is no terminal."""
     from runner.commands.logs import logs as print_logs
 
-    return print_logs(run, stage, attempt or 0, server, follow=follow)
+    return print_logs(run, stage, attempt or 0, server, follow=follow, raw=raw)
 
 
 namespace_option = click.option("-n", "--namespace", default="", help="Where the releases are kept.")

@@ -1,5 +1,6 @@
 """What a stage is given: the engine's side of `StageContext`."""
 
+import os
 import re
 import shutil
 import signal
@@ -22,6 +23,7 @@ from runner.cgroups import Group, out_of_memory_here
 from runner.control import Control
 from runner.journal import Journal
 from runner.logs import StageLog
+from runner.mask import Masker
 from runner.process import Ended, NoProgramError, execute
 from runner.secrets import Secrets
 
@@ -78,7 +80,10 @@ class Context:
     facts: Facts
     stage_log: StageLog
     secrets: Secrets
+    unsaid: Masker
     control: Control
+    published: list[tuple[str, Glob]] = field(default_factory=list)
+    """Of which sort, and where, reports will lie at the end."""
     group: Group | None = None
     killed_before: int = field(default_factory=out_of_memory_here)
     saw_kill: bool = False
@@ -124,6 +129,9 @@ class Context:
         where = cwd or self.workspace
         if self.group and shutil.which(where / program if "/" in program else program, path=environ.get("PATH")):
             argv = self.group.wrap(argv)
+        if self.unsaid.holds(b"\0".join(map(os.fsencode, argv))):
+            place = f"the arguments of {Path(program).name}, which every user of the machine can list"
+            self.journal.append(events.SecretLeaked(place, self.run.stage))
         shown = output or self.stage_log.stream()
         ended, captured = await carried(argv, cwd=where, env=environ, stdin=stdin, capture=capture, shown=shown)
         self.saw_kill = self.saw_kill or ended.exit_code == 128 + signal.SIGKILL
@@ -183,6 +191,7 @@ class Context:
 
     def publish(self, what: Literal["junit"], pattern: Glob) -> None:
         """Note where reports will lie."""
+        self.published.append((what, pattern))
         self.journal.append(events.ReportPublished(self.run.stage, what, pattern))
 
     def warn(self, message: str) -> None:

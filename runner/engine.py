@@ -18,7 +18,10 @@ from pipeline.plan import Leaf
 from pipeline.stage import Cause, CauseKind, Finding, Outcome, StageErrored
 from runner import events
 from runner.attempt import Result, World, attempt, gone, looks
+from runner.blocking import call
 from runner.control import Control, Interrupt
+from runner.leaks import Look
+from runner.logs import join_ends
 from runner.orders import Cancel, Orders, obey
 from runner.preload import load_heavy_modules
 from runner.reopen import above, below
@@ -36,6 +39,8 @@ FINALLY_AFTER_CANCEL = 8.0
 CHECKS_AT_ONCE = 10
 CHECK_WITHIN = 30.0
 """Seconds that the question may take whether an earlier result is still there."""
+LOOK_WITHIN, LOOK_AFTER_CANCEL = 30.0, 1.0
+"""Seconds that the look for secrets in what the run wrote may take."""
 STOP_WITHIN = 10.0
 """Seconds after a cancel when nobody waits any longer for stages that do not stop."""
 
@@ -136,12 +141,13 @@ class Engine:
             async with in_turn(self._turn(), self._queued, self._cancelled, self.let_go) as ours:
                 tasks.start_soon(self._bound_run)
                 outcome = await self._run_stages(clean_up=ours or self.journal.state.work_began > 0)
+            await self._look_for_leaks()
             tasks.cancel_scope.cancel()
         if outcome is None or self.over:  # let go of, or left behind
             self.journal.close()
             return self.journal.state.outcome or Outcome.ERRORED
         self._close(outcome)
-        return outcome
+        return self.journal.state.outcome or outcome
 
     def cancel(self, by: str, *, superseded: bool = False) -> None:
         """End the run: running stages stop, waiting ones never start, `finally` gets eight seconds."""
@@ -273,10 +279,33 @@ class Engine:
         cause = Cause(CauseKind.INFRA, "the engine died while it was running")
         for leaf in list(self.journal.state.leaves.values()):
             if leaf.running and not leaf.again_at:
+                join_ends(self.journal.folder.log(leaf.name, leaf.attempt))
                 self.journal.append(events.StageLost(leaf.name, leaf.attempt, cause))
 
+    async def _look_for_leaks(self) -> None:
+        """See that no secret stands in what the run wrote; bounded, and after a cancel there is hardly any time."""
+        world = self.world
+        if world.unsaid.needles() is None:
+            return
+        look = Look(self.journal.folder, world.unsaid, LOOK_AFTER_CANCEL if self._cancel else LOOK_WITHIN)
+        try:
+            found = await call(anyio.CapacityLimiter(1), look)
+        except OSError as error:
+            self.journal.append(events.RunWarned(f"nobody looked for secrets in what it wrote: {error}"))
+            return
+        for where in found:
+            self.journal.append(events.SecretLeaked(where))
+        if look.unread:
+            message = f"no time was left to look for secrets in {look.unread} file(s) of the run"
+            self.journal.append(events.RunWarned(message))
+
     def _close(self, outcome: Outcome) -> None:
-        self.journal.append(events.RunFinished(outcome))
+        """Write the end. A run that shows a secret is not green, whatever its stages are."""
+        cause = None
+        if leaks := self.journal.state.leaks:
+            cause = Cause(CauseKind.CONFIG, f"a secret can be read in {leaks[0]}: change it", tuple(leaks))
+            outcome = Outcome.FAILED if outcome is Outcome.SUCCEEDED else outcome
+        self.journal.append(events.RunFinished(outcome, cause))
         self.journal.close()
 
     async def _reopen_what_is_gone(self) -> None:

@@ -19,8 +19,11 @@ __all__ = [
     "EffectProven",
     "Event",
     "FactFound",
+    "FilesKept",
+    "ProblemsFound",
     "Record",
     "ReportPublished",
+    "ReportsRead",
     "RunFinished",
     "RunPreflighted",
     "RunQueued",
@@ -28,6 +31,7 @@ __all__ = [
     "RunResumed",
     "RunStarted",
     "RunWarned",
+    "SecretLeaked",
     "StageFinished",
     "StageLost",
     "StageProgressed",
@@ -210,6 +214,55 @@ class ReportPublished(Event):
     pattern: str
 
 
+@_named("files.kept")
+class FilesKept(Event):
+    """Artifacts of an attempt that lie in the run's folder now; many of them come in several events."""
+
+    free = ("files",)
+    stage: str
+    attempt: int
+    files: Sequence[Mapping[str, JsonValue]]
+    """`path` in the stage's folder, `size` in bytes and `sha256` of each."""
+
+
+@_named("reports.read")
+class ReportsRead(Event):
+    """What the reports of an attempt say of its tests; `cases` are those to look at, not more than fifty."""
+
+    free = ("cases",)
+    stage: str
+    attempt: int
+    total: int
+    failed: int = 0
+    skipped: int = 0
+    flaky: int = 0
+    """Those that failed and then succeeded."""
+    seconds: float = 0.0
+    cases: Sequence[Mapping[str, str]] = ()
+    """`outcome` (failed or flaky), `classname`, `name`, `message` and `line` (where it broke) of each."""
+
+
+@_named("problems.found")
+class ProblemsFound(Event):
+    """What compilers say in the log of an attempt that failed; not more than a hundred of `total`."""
+
+    free = ("problems",)
+    stage: str
+    attempt: int
+    total: int
+    problems: Sequence[Mapping[str, JsonValue]]
+    """`tool`, `level` (error or warning), `file`, `line`, `column`, `message` and `rule` of each."""
+
+
+@_named("secret.leaked")
+class SecretLeaked(Event):
+    """A secret stands where anybody can read it: in a file of the run, or among the arguments of a program."""
+
+    free = ("where",)
+    where: str
+    stage: str = ""
+
+
 @_named("stage.retrying")
 class StageRetrying(Event):
     """An attempt ended badly and another one starts after `delay` seconds."""
@@ -275,7 +328,10 @@ class CancelRequested(Event):
 class RunFinished(Event):
     """The last record of a run."""
 
+    free = ("cause",)
     outcome: Outcome
+    cause: Cause | None = None
+    """Why, where it is not for the end of a stage."""
 
 
 def _plain(value: object) -> object:

@@ -42,12 +42,31 @@ class RunFolder:
         return self.path / f"events.{epoch}.jsonl"
 
     def log(self, leaf: str, attempt: int) -> Path:
-        """The log of one attempt; a leaf's name too long for a file is cut, and told apart by its hash."""
-        name = leaf.replace("/", "%2F")
-        if len(name.encode()) > LONGEST_NAME:
-            digest = hashlib.sha256(name.encode()).hexdigest()[:16]
-            name = f"{name.encode()[:LONGEST_NAME].decode(errors='ignore')}~{digest}"
-        return self.path / "logs" / f"{name}.{attempt}.log"
+        """The log of one attempt."""
+        return self.path / "logs" / f"{_named(leaf)}.{attempt}.log"
+
+    def artifacts(self, leaf: str, attempt: int) -> Path:
+        """The files that one attempt left to be kept."""
+        return self.path / "artifacts" / f"{_named(leaf)}.{attempt}"
+
+    def reports(self, leaf: str, attempt: int) -> Path:
+        """What the reports of one attempt's tests say, as one, masked."""
+        return self.path / "reports" / f"{_named(leaf)}.{attempt}.xml"
+
+    @property
+    def junit(self) -> Path:
+        """The run and its tests as JUnit XML, written at its end."""
+        return self.path / "junit.xml"
+
+    @property
+    def summary(self) -> Path:
+        """The run on one page, written at its end."""
+        return self.path / "summary.html"
+
+    @property
+    def problems(self) -> Path:
+        """What compilers complained of, as SARIF, written at its end."""
+        return self.path / "problems.sarif"
 
     def write_plan(self, text: str) -> None:
         """Put the plan on disk, whole or not at all, and the folders that lead to it."""
@@ -105,6 +124,15 @@ class RunFolder:
     def ownership(self) -> Ownership:
         """Who may write here."""
         return Ownership(self.path)
+
+
+def _named(leaf: str) -> str:
+    """A leaf's name as that of a file; one that is too long is cut, and told apart by its hash."""
+    name = leaf.replace("/", "%2F")
+    if len(name.encode()) > LONGEST_NAME:
+        digest = hashlib.sha256(name.encode()).hexdigest()[:16]
+        name = f"{name.encode()[:LONGEST_NAME].decode(errors='ignore')}~{digest}"
+    return name
 
 
 def _taken_over_after(journal: Path) -> int | None:

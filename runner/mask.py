@@ -96,15 +96,20 @@ class _Needles:
         self._whole = BytesAhoCorasick(everything)
         self._beginnings = BytesAhoCorasick(list(self._heads))
         self._first_bytes = {head[:length] for head in self._heads for length in range(1, MINIMUM)}
-        self._longest = max(map(len, everything))
+        self.longest = max(map(len, everything))
+        """Bytes of the longest form."""
 
     def spans(self, data: bytes) -> list[tuple[int, int]]:
         """Where they stand, by their beginning; they may overlap."""
         return sorted((start, end) for _, start, end in self._whole.find_matches_as_indexes(data, overlapping=True))
 
+    def any(self, data: bytes) -> bool:
+        """Whether one stands in it."""
+        return bool(self._whole.find_matches_as_indexes(data))
+
     def settled(self, data: bytes) -> int:
         """The length of the data in which none can begin that is not whole yet."""
-        first = max(0, len(data) - self._longest + 1)
+        first = max(0, len(data) - self.longest + 1)
         tail = data[first:]
         for _, start, end in self._beginnings.find_matches_as_indexes(tail, overlapping=True):
             if any(needle.startswith(tail[start:]) for needle in self._heads[tail[start:end]]):
@@ -147,8 +152,23 @@ class Masker:
 
     def holds(self, data: bytes) -> bool:
         """Whether a secret stands in the data, in whatever form."""
-        needles = self.needles()
-        return needles is not None and bool(needles.spans(data))
+        return self.found_in([data])
+
+    def found_in(self, blocks: Iterable[bytes]) -> bool:
+        """The same for a stream, which is read no further than to the first one."""
+        needles, carry = self.needles(), b""
+        for block in blocks if needles else ():
+            data = carry + block
+            if needles and needles.any(data):
+                return True
+            carry = data[-(needles.longest - 1) :] if needles else b""
+        return False
+
+    def apart_from(self, known: bytes) -> "Masker":
+        """A masker for those forms that no digest or time holds by chance, nor what everybody knows anyway."""
+        other = Masker()
+        other._forms = frozenset(form for form in self._forms if len(form) >= LINE and form not in known)
+        return other
 
     def needles(self) -> _Needles | None:
         """What to look for; None when there is nothing. Made when it is asked for, not for each secret anew."""

@@ -57,11 +57,28 @@ class LeafState:
     """The epoch in which it started: times of different epochs are no span."""
     ended: int = 0
     """The number of the record that ended it: leaves in the order of their ends."""
+    kept: list[Mapping[str, JsonValue]] = field(default_factory=list)
+    """The artifacts of its last attempt."""
+    tests: events.ReportsRead | None = None
+    """Of its last attempt."""
+    unsteady: dict[tuple[str, str], Mapping[str, str]] = field(default_factory=dict)
+    """Tests that failed in an earlier attempt, by class and name."""
+    problems: events.ProblemsFound | None = None
+    """Of its last attempt."""
 
     @property
     def running(self) -> bool:
         """It has started and not ended."""
         return self.started > 0 and self.outcome is None
+
+    def cases(self) -> list[Mapping[str, str]]:
+        """Tests of its last attempt that failed or are flaky, those too that failed in an attempt before it alone."""
+        if self.tests is None:
+            return []
+        told = {(case["classname"], case["name"]) for case in self.tests.cases}
+        earlier = [case for key, case in self.unsteady.items() if key not in told]
+        mended = [{**case, "outcome": "flaky"} for case in earlier] if self.outcome is Outcome.SUCCEEDED else []
+        return [*self.tests.cases, *mended]
 
     def seconds(self, now: float) -> float:
         """How long it ran, or has been running."""
@@ -83,6 +100,8 @@ class RunState:
         self.work_began = 0.0
         """When the first stage started."""
         self.outcome: Outcome | None = None
+        self.cause: Cause | None = None
+        """Why it ended so, where no stage is the reason."""
         self.cancelled_by = ""
         self.superseded = False
         self.queued_behind = ""
@@ -90,6 +109,8 @@ class RunState:
         self.facts: dict[str, JsonValue] = {}
         self.effects: dict[tuple[str, str], EffectState] = {}
         self.warnings: list[str] = []
+        self.leaks: list[str] = []
+        """Where secrets stand that nobody should see."""
         self.preflight: events.RunPreflighted | None = None
         """The last look ahead."""
         self.epoch = 1
@@ -117,9 +138,9 @@ class RunState:
 
     @_take.register
     def _(self, event: events.RunResumed, time: float) -> None:
-        self.epoch, self.outcome, self.finished = event.epoch, None, 0.0
+        self.epoch, self.outcome, self.cause, self.finished = event.epoch, None, None, 0.0
         if event.reopened:
-            self.cancelled_by, self.warnings = "", []
+            self.cancelled_by, self.warnings, self.leaks = "", [], []
             self.started, self.work_began = time, 0.0
 
     @_take.register
@@ -137,6 +158,7 @@ class RunState:
         leaf.attempt, leaf.queued_for, leaf.progress, leaf.fraction = event.attempt, "", "", None
         leaf.run = self.epoch if not leaf.started else leaf.run
         leaf.started, leaf.again_at, leaf.lost = leaf.started or time, 0.0, False
+        leaf.kept, leaf.tests, leaf.problems = [], None, None
 
     @_take.register
     def _(self, event: events.StageProgressed, time: float) -> None:  # noqa: ARG002
@@ -165,6 +187,26 @@ class RunState:
         leaf = self.leaf(event.stage)
         leaf.attempt, leaf.finished, leaf.queued_for, leaf.ended = event.attempt, time, "", self.seq
         leaf.outcome, leaf.cause, leaf.allowed, leaf.outputs = event.outcome, event.cause, event.allowed, event.outputs
+
+    @_take.register
+    def _(self, event: events.FilesKept, time: float) -> None:  # noqa: ARG002
+        self.leaf(event.stage).kept += event.files
+
+    @_take.register
+    def _(self, event: events.ReportsRead, time: float) -> None:  # noqa: ARG002
+        leaf = self.leaf(event.stage)
+        leaf.tests = event
+        failed = (case for case in event.cases if case["outcome"] == "failed")
+        leaf.unsteady |= {(case["classname"], case["name"]): case for case in failed}
+
+    @_take.register
+    def _(self, event: events.ProblemsFound, time: float) -> None:  # noqa: ARG002
+        self.leaf(event.stage).problems = event
+
+    @_take.register
+    def _(self, event: events.SecretLeaked, time: float) -> None:  # noqa: ARG002
+        where = f"{event.stage}: {event.where}" if event.stage else event.where
+        self.leaks += [where] if where not in self.leaks else []
 
     @_take.register
     def _(self, event: events.EffectIntended, time: float) -> None:  # noqa: ARG002
@@ -197,7 +239,7 @@ class RunState:
 
     @_take.register
     def _(self, event: events.RunFinished, time: float) -> None:
-        self.outcome, self.finished = event.outcome, time
+        self.outcome, self.cause, self.finished = event.outcome, event.cause, time
 
 
 def fold(records: Iterable[Record]) -> RunState:

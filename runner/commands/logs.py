@@ -2,26 +2,43 @@
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from pipeline.errors import PipeError, nearest
 from runner.commands.where import where
 from runner.runs import Run
 from runner.sinks.plain import Plain
-from runner.sinks.view import RunView
+from runner.sinks.view import RunView, cleaned
 from runner.state import LeafState
 
 __all__ = ["logs"]
 
 
-def logs(words: str, stage: str, attempt: int, server: str, *, follow: bool) -> int:
-    """Print the log of a leaf byte for byte, or those of a whole run in whole lines behind their leaves' names.
+def logs(words: str, stage: str, attempt: int, server: str, *, follow: bool, raw: bool) -> int:
+    """Print the log of a leaf, or those of a whole run in whole lines behind their leaves' names.
+
+    A leaf's comes byte for byte, but on a terminal without `raw` nothing in it can move the cursor or hide text.
 
     Raises:
         PipeError: there is no such run, leaf or attempt.
     """
     run = where(server).find(words)
-    return _one(run, stage, attempt, follow=follow) if stage else _all(run, follow=follow)
+    if not stage and raw:
+        raise PipeError("--raw is for the log of one leaf: name it")
+    show = _as_it_is if raw or not sys.stdout.isatty() else _inert
+    return _one(run, stage, attempt, show, follow=follow) if stage else _all(run, follow=follow)
+
+
+def _as_it_is(blocks: Iterable[bytes]) -> None:
+    for block in blocks:
+        sys.stdout.buffer.write(block)
+        sys.stdout.buffer.flush()
+
+
+def _inert(blocks: Iterable[bytes]) -> None:
+    for text in cleaned(blocks):
+        sys.stdout.write(text)
+        sys.stdout.flush()
 
 
 def _all(run: Run, *, follow: bool) -> int:
@@ -40,7 +57,7 @@ def _all(run: Run, *, follow: bool) -> int:
     return 0
 
 
-def _one(run: Run, stage: str, attempt: int, *, follow: bool) -> int:
+def _one(run: Run, stage: str, attempt: int, show: Callable[[Iterable[bytes]], None], *, follow: bool) -> int:
     if follow:
         _wait_for_begin(run)
     plan = run.plan()
@@ -54,9 +71,7 @@ def _one(run: Run, stage: str, attempt: int, *, follow: bool) -> int:
     if not 0 < number <= leaf.attempt:
         raise PipeError(_why_none(leaf, attempt))
     while True:
-        for block in run.log(stage, number, follow=follow):
-            sys.stdout.buffer.write(block)
-            sys.stdout.buffer.flush()
+        show(run.log(stage, number, follow=follow))
         if not follow or attempt or not _goes_on(run, stage, number):
             return 0
         number += 1

@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Iterable, Iterator
+from itertools import islice
 
 import click
 from pydantic import JsonValue
@@ -13,12 +14,15 @@ from runner import events
 from runner.commands.where import where
 from runner.events import Record
 from runner.findings import lines, read
+from runner.sinks.closing import count, size, test_lines
 from runner.sinks.tree import clock, rows
 from runner.sinks.view import RunView, plain_text
-from runner.state import RunState, fold
+from runner.state import LeafState, RunState, fold
 from runner.status import Status
 
 __all__ = ["show"]
+
+MOST_FILES = 20
 
 
 def show(words: str, server: str, *, as_json: bool) -> int:
@@ -46,6 +50,9 @@ def _shown(view: RunView, records: Iterable[Record], how: Status) -> Iterator[st
         yield f"  {how.word}: {how.note}"
     yield from _facts(view, now)
     yield from _attempts(records)
+    yield from _left(view)
+    for leak in view.state.leaks:
+        yield f"  a secret can be read in {plain_text(leak)}"
     for warning in view.state.warnings:
         yield f"  warning: {plain_text(warning)}"
     yield f"  logs: {view.logs.place}/logs"
@@ -94,6 +101,30 @@ def _attempts(records: Iterable[Record]) -> Iterator[str]:
                 yield from (f"  {stage} run again: {plain_text(reason)}" for stage, reason in leaves.items())
 
 
+def _left(view: RunView) -> Iterator[str]:
+    """What the last attempts left: how their tests went, and their artifacts."""
+    for leaf in view.state.leaves.values():
+        if leaf.tests:
+            yield f"  tests of {leaf.name}: {count(leaf)}"
+            yield from (f"  {plain_text(line)}" for line in islice(test_lines(leaf, leaf.name), 1, None))
+        if leaf.kept:
+            total = sum(int(str(file["size"])) for file in leaf.kept)
+            yield f"  artifacts of {leaf.name}: {len(leaf.kept)} file(s), {size(total)}"
+            for file in leaf.kept[:MOST_FILES]:
+                yield f"    {plain_text(str(file['path']))}  {size(file['size'])}  sha256:{file['sha256']}"
+            if len(leaf.kept) > MOST_FILES:
+                yield f"    … and {len(leaf.kept) - MOST_FILES} more, see --json"
+
+
+def _tests_as_json(leaf: LeafState) -> JsonValue:
+    told = leaf.tests
+    if told is None:
+        return None
+    counts: dict[str, JsonValue] = {"total": told.total, "failed": told.failed, "skipped": told.skipped}
+    cases: list[JsonValue] = [dict(case) for case in leaf.cases()]
+    return {**counts, "flaky": told.flaky, "seconds": told.seconds, "cases": cases}
+
+
 def _preflight(state: RunState) -> JsonValue:
     if state.preflight is None:
         return None
@@ -112,6 +143,7 @@ def _as_json(plan: Plan, state: RunState, how: Status) -> JsonValue:
         "params": dict(plan.params),
         "facts": dict(state.facts),
         "warnings": list(state.warnings),
+        "leaks": list(state.leaks),
         "preflight": _preflight(state),
         "critical_path": list(_longest(plan, state, _now(state, how))),
         "leaves": {
@@ -121,6 +153,9 @@ def _as_json(plan: Plan, state: RunState, how: Status) -> JsonValue:
                 "seconds": round(leaf.seconds(_now(state, how)), 3),
                 "cause": {"kind": leaf.cause.kind, "message": leaf.cause.message} if leaf.cause else None,
                 "outputs": dict(leaf.outputs),
+                "artifacts": [dict(file) for file in leaf.kept],
+                "tests": _tests_as_json(leaf),
+                "problems": [dict(problem) for problem in leaf.problems.problems] if leaf.problems else [],
             }
             for name, leaf in state.leaves.items()
         },

@@ -1,23 +1,22 @@
 """`--output plain`: whole lines `[stage] text` and no cursor codes, for files, pipes and Jenkins."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TextIO
 
-from pipeline.stage import Outcome, Severity
+from pipeline.stage import Severity
 from runner import events
 from runner.events import Record
+from runner.sinks.closing import closing
 from runner.sinks.sink import Renderer
-from runner.sinks.tree import Row, clock, rows
+from runner.sinks.tree import Row, clock
 from runner.sinks.view import LogReader, RunView, plain_text
 from runner.state import LeafState
 
-__all__ = ["LAST_LINES", "Plain", "closing"]
+__all__ = ["Plain"]
 
-LAST_LINES = 50
 SILENCE = 60.0
-_GREEN_OR_SKIPPED = (Outcome.SUCCEEDED, Outcome.SKIPPED, Outcome.CANCELLED)
 
 
 @dataclass
@@ -134,6 +133,8 @@ def _told_of_ends(view: RunView, event: events.Event) -> str:
     match event:
         case events.StageFinished(stage):
             return _end(view.state.leaf(stage))
+        case events.SecretLeaked(where):
+            return f"a secret can be read in {where}"
         case events.RunWarned(message, logged=False):
             return f"warning: {message}"
         case events.CancelRequested(by, superseded):
@@ -148,28 +149,6 @@ def _end(leaf: LeafState) -> str:
     why = f": {leaf.cause.message}" if leaf.cause else ""
     allowed = " (allowed)" if leaf.allowed else ""
     return f"{leaf.outcome}{took}{allowed}{why}"
-
-
-def closing(view: RunView, paint: Callable[[Row], str]) -> Iterator[str]:
-    """The end of a run for a console: per failed leaf its evidence or last log lines, the tree, where logs are."""
-    for leaf in view.state.leaves.values():
-        if leaf.outcome and leaf.outcome not in _GREEN_OR_SKIPPED and not leaf.allowed:
-            yield from _failure(view, leaf)
-    yield ""
-    yield from map(paint, rows(view, time.time()))
-    for warning in view.state.warnings:
-        yield f"  warning: {plain_text(warning)}"
-    yield f"  logs: {view.logs.place}/logs"
-
-
-def _failure(view: RunView, leaf: LeafState) -> Iterator[str]:
-    cause = leaf.cause
-    lines = cause.evidence if cause and cause.evidence else view.last_lines(leaf.name, LAST_LINES)
-    yield ""
-    name = f"{view.label}/{leaf.name}" if view.label else leaf.name
-    yield f"---- {name} {leaf.outcome}: {plain_text(cause.message) if cause else ''}"
-    for line in lines[-LAST_LINES:]:
-        yield f"  {plain_text(line)}"
 
 
 def _plain_row(row: Row) -> str:

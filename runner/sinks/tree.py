@@ -9,7 +9,7 @@ from pipeline.stage import Cause, Outcome
 from runner.sinks.view import RunView, plain_text
 from runner.state import LeafState, worst
 
-__all__ = ["Row", "clock", "rows"]
+__all__ = ["MARKS", "RUNNING", "Row", "clock", "rows"]
 
 MARKS = {
     Outcome.SUCCEEDED: "✔",
@@ -57,7 +57,8 @@ def rows(view: RunView, now: float) -> Iterator[Row]:
     mark = MARKS[state.outcome] if state.outcome else RUNNING
     doing = f"waits for {state.queued_behind}" if state.queued_behind else "running"
     doing = f"cancelling: {state.cancelled_by}" if state.cancelled_by else doing
-    yield Row(0, mark, view.name, state.outcome or doing, clock(seconds), state.outcome, state.outcome is None)
+    ended = f"{state.outcome}: {plain_text(state.cause.message)}" if state.cause else state.outcome
+    yield Row(0, mark, view.name, ended or doing, clock(seconds), state.outcome, state.outcome is None)
     for _, group in groupby((*view.plan.leaves, *view.plan.finally_), key=lambda leaf: leaf.stage):
         leaves = list(group)
         if leaves[0].key:

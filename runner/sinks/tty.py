@@ -11,7 +11,7 @@ from rich.cells import cell_len, set_cell_size
 
 from pipeline.stage import Outcome
 from runner.events import Record
-from runner.sinks.plain import closing
+from runner.sinks.closing import closing
 from runner.sinks.sink import Renderer
 from runner.sinks.tree import Row, rows
 from runner.sinks.view import RunView

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -12,14 +12,16 @@ from runner.folder import RunFolder
 from runner.logs import tail
 from runner.state import RunState
 
-__all__ = ["Blocks", "KeptLogs", "LogFile", "LogReader", "Logs", "RunView", "clean", "plain_text"]
+__all__ = ["Blocks", "KeptLogs", "LogFile", "LogReader", "Logs", "RunView", "clean", "cleaned", "plain_text"]
 
 BLOCK = 1 << 20
 LONGEST_LINE = 1 << 16
 
 _ESCAPES = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]PX^_][^\x07\x1b\n]*(?:\x07|\x1b\\)?|[@-Z\\-_]?)")
-_CONTROLS = re.compile(rb"[\x00-\x08\x0b-\x1a\x1c-\x1f\x7f]|\xc2[\x80-\x9f]")
-_ORDINARY = bytes({*range(0x20, 0x7F), *range(0x80, 0x100), *b"\n\t"} - {0xC2})
+_CONTROLS = bytes({*range(0x20), 0x7F} - {*b"\n\t"})
+_UNICODE_CONTROLS = re.compile("[\x80-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]+")
+"""C1, and what turns the order of the text that follows: it hides what that says."""
+_ORDINARY = bytes({*range(0x20, 0x7F), *range(0x80, 0x100), *b"\n\t"} - {0xC2, 0xE2})
 """What can neither move a cursor nor begin a character that does."""
 
 
@@ -30,9 +32,10 @@ def plain_text(text: str) -> str:
 
 def clean(lines: bytes) -> str:
     """Lines of a log for a terminal: nothing in them can move the cursor, set a title or hide text."""
-    if lines.translate(None, _ORDINARY):  # a hundred times as fast as to look for each
-        lines = _CONTROLS.sub(b"", _ESCAPES.sub(b"", _last_drawn(lines)))
-    return lines.decode("utf-8", "replace").replace("\t", "    ")
+    if not lines.translate(None, _ORDINARY):  # a hundred times as fast as to look for each
+        return lines.decode("utf-8", "replace").replace("\t", "    ")
+    inert = _ESCAPES.sub(b"", _last_drawn(lines)).translate(None, _CONTROLS)
+    return _UNICODE_CONTROLS.sub("", inert.decode("utf-8", "replace")).replace("\t", "    ")
 
 
 def _last_drawn(lines: bytes) -> bytes:
@@ -83,10 +86,8 @@ class LogReader:
 
     def lines(self) -> str:
         """Whole lines of the next block, at most 1 MiB of them; one that never ends is cut at 64 KiB."""
-        whole, newline, self._rest = (self._rest + self._blocks.read()).rpartition(b"\n")
-        if len(self._rest) > LONGEST_LINE:
-            whole, newline, self._rest = whole + newline + self._rest, b"\n", b""
-        return clean(whole + newline)
+        whole, self._rest = _whole(self._rest + self._blocks.read())
+        return clean(whole)
 
     def end(self) -> Iterator[str]:
         """The rest, block by block, and a last line without a newline."""
@@ -96,6 +97,35 @@ class LogReader:
             yield clean(self._rest + b"\n")
         self._rest = b""
         self._blocks.close()
+
+
+def cleaned(blocks: Iterable[bytes]) -> Iterator[str]:
+    """What a log holds, for a terminal: its lines as they become whole, each block of them `clean`."""
+    rest = b""
+    for block in blocks:
+        whole, rest = _whole(rest + block)
+        yield clean(whole)
+    if rest:
+        yield clean(rest + b"\n")
+
+
+def _whole(data: bytes) -> tuple[bytes, bytes]:
+    """The whole lines, and what is not one yet. One without an end is cut, between two characters."""
+    whole, newline, rest = data.rpartition(b"\n")
+    if len(rest) <= LONGEST_LINE:
+        return whole + newline, rest
+    cut = len(rest) - _begun(rest[-4:])
+    return whole + newline + rest[:cut] + b"\n", rest[cut:]
+
+
+def _begun(end: bytes) -> int:
+    """Bytes at the end that begin a character and are not all of it."""
+    for length in range(1, len(end) + 1):
+        first = end[-length]
+        if first & 0xC0 != 0x80:  # not in the middle of one
+            size = 4 if first >= 0xF0 else 3 if first >= 0xE0 else 2 if first >= 0xC0 else 1
+            return length if length < size else 0
+    return 0
 
 
 class Logs(Protocol):

@@ -124,11 +124,9 @@ KEYS: list[tuple[str, list[str]]] = [
         "3:39 unknown name `params.q` (there is no parameter)",
         "3:59 `port:` should be less than or equal to 65535, not 99999",
     ]),
-    ("artifacts: ['*.jar']", []),
     ("takes: t", ["3:22 `takes:` names 't', which is no need of 's' (add 't' to `needs:`)"]),
     ("cache: [x]", []),
     ("inputs: [x]", []),
-    ("reports: {junit: x}", ["3:32 `junit:` must be a list, not 'x' (write `[x]`)"]),
 ]  # fmt: skip
 
 
@@ -137,6 +135,28 @@ def test_a_key_of_a_stage_that_is_not_built_is_checked_and_refused_by_name(text:
     key = text.partition(":")[0]
     found = problems(stages(f"s: {{run: x, {text}}}\nt: {{run: y}}"))
     assert found == [f"3:15 `{key}:` is not built yet", *expected]
+
+
+KEPT: list[tuple[str, list[str]]] = [
+    ("artifacts: ['*.jar', '!old.jar']", []),
+    ("artifacts: [/etc/passwd, ../x, '!../y']", [
+        "3:27 `artifacts:` '/etc/passwd' is not in the workspace: write a path below it",
+        "3:40 `artifacts:` '../x' is not in the workspace: write a path below it",
+        "3:46 `artifacts:` '../y' is not in the workspace: write a path below it",
+    ]),
+    ("artifacts: ['[z-a]']", ["3:27 `artifacts:` '[z-a]' is no glob: nothing lies between z and a"]),
+    ('artifacts: ["${params.q}/*"]', ["3:28 unknown name `params.q` (there is no parameter)"]),
+    ("reports: {junit: ['**/TEST-*.xml']}", []),
+    ("reports: {junit: x}", ["3:32 `junit:` must be a list, not 'x' (write `[x]`)"]),
+    ("reports: {junt: [x]}", ["3:25 unknown key 'junt' (did you mean 'junit'?)"]),
+    ("log: 2Gi", []),
+    ("log: 20", ["3:20 `log:` '20' is 20 bytes, too little for anything: write 512Mi or 2Gi"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "expected"), KEPT, ids=[text for text, _ in KEPT])
+def test_what_a_stage_leaves_is_named_within_its_workspace(text: str, expected: list[str]) -> None:
+    assert problems(stages(f"s: {{run: x, {text}}}")) == expected
 
 
 def test_a_key_that_a_kind_cannot_honour_is_an_error_of_its_own() -> None:
@@ -160,12 +180,12 @@ def test_an_approval_is_checked_and_refused_and_its_values_are_known() -> None:
 
 PAGES = Path(__file__).parent / "pages"
 EXPECTED = {
-    "approvals": ["reports", "uses: approval", "uses: approval"],
+    "approvals": ["uses: approval", "uses: approval"],
     "backend": [],
     "frontend": [],
     "matrix": [
-        *("executor", "artifacts", "executor", "takes"),
-        *("services", "reports", "artifacts", "takes", "artifacts", "takes"),
+        *("executor", "executor", "takes"),
+        *("services", "takes", "takes"),
     ],
     "middleware": ["executor"],
 }

@@ -2,9 +2,12 @@
 
 import json
 import os
+import pty
 import signal
 import subprocess
 import time
+import tty
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -189,3 +192,37 @@ def test_a_run_can_be_cancelled_from_another_terminal(tmp_path: Path, running: "
     again = pipe(tmp_path, "cancel", "demo#1")
     assert (again.returncode, "demo#1 is not running: cancelled" in again.stderr) == (2, True)
     assert "nothing is running" in pipe(tmp_path, "cancel").stderr
+
+
+ATTACK = (
+    b"a\x1b]0;title\x07b\x1b[2J\x1b]52;c;eHg=\x07c\x1b]8;;javascript:x\x1b\\d\x1b[31me"
+    + "\u202ef\x9b".encode()
+    + b"1mg\nold\rnew\n"
+)
+
+
+def on_terminal(folder: Path, *words: str) -> bytes:
+    """What a command writes to a terminal."""
+    reader, writer = pty.openpty()
+    tty.setraw(writer)
+    with subprocess.Popen([PIPE, *words], cwd=folder, env=host(TERM="xterm"), stdout=writer) as running:
+        os.close(writer)
+        shown = b""
+        with suppress(OSError):  # the other end is closed
+            while block := os.read(reader, 65536):
+                shown += block
+        os.close(reader)
+        assert running.wait(20) == 0
+    return shown
+
+
+def test_a_log_cannot_drive_the_terminal_of_its_reader_unless_he_wants_every_byte(tmp_path: Path) -> None:
+    (tmp_path / "attack").write_bytes(ATTACK)
+    (tmp_path / "a.yaml").write_text("name: a\nstages: {a: {run: cat attack}}\n")
+    assert pipe(tmp_path, "run", "a.yaml").returncode == 0
+    log = (tmp_path / ".pipe/a/1/logs/a.1.log").read_bytes()
+    assert log == ATTACK
+    assert on_terminal(tmp_path, "logs", "1", "a") == b"abcdef1mg\nnew\n"
+    assert on_terminal(tmp_path, "logs", "1", "a", "--raw") == log
+    raw = subprocess.run([PIPE, "logs", "1", "a"], cwd=tmp_path, env=host(), capture_output=True, check=True)
+    assert raw.stdout == log

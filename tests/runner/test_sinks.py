@@ -7,6 +7,8 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pipeline.plan import Leaf, Plan, RunIdentity
 from pipeline.stage import Cause, CauseKind, Outcome
@@ -17,7 +19,7 @@ from runner.sinks.plain import Plain
 from runner.sinks.sink import Renderer, Sink
 from runner.sinks.tree import clock, rows
 from runner.sinks.tty import Tty, fitting
-from runner.sinks.view import KeptLogs, LogFile, LogReader, RunView, clean, plain_text
+from runner.sinks.view import KeptLogs, LogFile, LogReader, RunView, clean, cleaned, plain_text
 
 
 def plan(*names: str) -> Plan:
@@ -226,3 +228,16 @@ def test_a_frame_shows_a_block_of_every_log_and_says_whether_there_may_be_more(t
         pass
     told = out.getvalue().splitlines()
     assert (told.count("[a] y"), told.count("[b] y")) == (1 << 20, 1 << 20)
+
+
+@given(st.text(alphabet="aé語😀", min_size=20_000, max_size=30_000), st.integers(1, 50_000))
+@settings(max_examples=20)
+def test_a_line_without_an_end_is_cut_between_characters(text: str, size: int) -> None:
+    data = (text * 4).encode()
+    blocks = (data[start : start + size] for start in range(0, len(data), size))
+    shown = "".join(cleaned(blocks))
+    assert shown.replace("\n", "") == text * 4
+
+
+def test_text_that_turns_the_order_of_what_follows_does_not_reach_a_terminal() -> None:
+    assert clean("a\u202eb\u2066c\u200fd".encode()) == "abcd"

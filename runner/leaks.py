@@ -1,0 +1,73 @@
+"""Whether a secret stands in something that a run wrote: a second look, behind the masker, with the masker's own eyes.
+
+What the plan says in clear was there before any secret: a password that is also a service's name is no leak by that.
+"""
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from time import monotonic
+
+from runner.folder import RunFolder
+from runner.mask import Masker
+
+__all__ = ["Look"]
+
+BLOCK = 1 << 20
+_APART = ("work", "copies", "artifacts")
+"""What a stage wrote there is its own; of artifacts the names are looked at."""
+_PUBLIC = ("plan.json", "ballast", "owner.")
+"""Files with these beginnings hold what is known anyway."""
+
+
+class Look:
+    """One look through the folder of a run. It blocks, for no more than `within` seconds; `stop` ends it."""
+
+    def __init__(self, folder: RunFolder, masker: Masker, within: float) -> None:
+        self._folder = folder.path
+        self._masker = masker
+        self._deadline = monotonic() + within
+        self.unread = 0
+        """Files for which there was no time."""
+
+    def __call__(self) -> list[str]:
+        """The files in which a secret stands, by their names in the folder; a name that holds one is not told."""
+        return list(self._found())
+
+    def stop(self) -> None:
+        """Look no further."""
+        self._deadline = 0.0
+
+    def _found(self) -> Iterator[str]:
+        for name, path in _files(self._folder):
+            if monotonic() > self._deadline:
+                self.unread += 1
+            elif self._masker.holds(os.fsencode(name)):
+                yield f"the name of a file in {name.partition('/')[0] if '/' in name else 'its folder'}"
+            elif not name.startswith(tuple(f"{folder}/" for folder in _APART)) and self._in_file(path):
+                yield name
+
+    def _in_file(self, path: Path) -> bool:
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            return False
+        with os.fdopen(descriptor, "rb", buffering=0):
+            return stat.S_ISREG(os.fstat(descriptor).st_mode) and self._masker.found_in(self._blocks(descriptor))
+
+    def _blocks(self, descriptor: int) -> Iterator[bytes]:
+        while block := os.read(descriptor, BLOCK):
+            yield block
+            if monotonic() > self._deadline:
+                self.unread += 1
+                return
+
+
+def _files(folder: Path) -> Iterator[tuple[str, Path]]:
+    for place, folders, names in os.walk(folder):
+        top = Path(place) == folder
+        folders[:] = [name for name in folders if not (top and name in ("work", "copies"))]
+        for name in (name for name in names if not (top and name.startswith(_PUBLIC))):
+            path = Path(place) / name
+            yield path.relative_to(folder).as_posix(), path

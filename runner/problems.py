@@ -1,0 +1,118 @@
+"""What compilers complain of, found in the lines of a log: javac and Maven, tsc, eslint, gcc and its family, go."""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Literal
+
+from pydantic import JsonValue
+
+__all__ = ["MOST", "Problem", "as_json", "find", "lines_of"]
+
+MOST = 100
+BLOCK = 1 << 20
+LONGEST_LINE = 1 << 14
+FARTHEST = 32 << 20
+"""Bytes before the end of a log in which complaints are looked for."""
+
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_PLACE = r"(?P<file>[^\s():][^:()]*?\.\w+)"
+_SAYS = r"(?P<level>error|warning)"
+_MAVEN = re.compile(
+    r"\[(?P<level>ERROR|WARNING)\] (?P<file>\S[^:]*\.\w+):\[(?P<line>\d+)(?:,(?P<column>\d+))?\] (?P<message>.*)"
+)
+_TSC = re.compile(
+    _PLACE + r"[(:](?P<line>\d+)[,:](?P<column>\d+)\)?(?: -|:) " + _SAYS + r" (?P<rule>TS\d+): (?P<message>.*)"
+)
+_GCC = re.compile(
+    _PLACE + r":(?P<line>\d+):(?:(?P<column>\d+):)? (?:fatal )?" + _SAYS + r": (?P<message>.*)"
+)  # and javac by itself
+_GO = re.compile(r"(?P<file>[^\s:]+\.go):(?P<line>\d+):(?P<column>\d+): (?P<message>.*)")
+_ESLINT_FILE = re.compile(r"(?P<file>/[^:]+\.(?:[cm]?[jt]sx?|vue|svelte))")
+_ESLINT = re.compile(
+    r"\s+(?P<line>\d+):(?P<column>\d+)\s+" + _SAYS + r"\s+(?P<message>\S.*?)(?:\s{2,}(?P<rule>[@\w/-]+))?"
+)
+_ONE_LINE = (("javac", _MAVEN), ("tsc", _TSC), ("compiler", _GCC), ("go", _GO))
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One complaint. Its place counts from 1, `column` is 0 when unknown; `file` is below the workspace if in it."""
+
+    tool: str
+    level: Literal["error", "warning"]
+    file: str
+    line: int
+    column: int
+    message: str
+    rule: str = ""
+
+    def __str__(self) -> str:
+        """As compilers write it: `src/A.java:3:8: error: …`."""
+        place = f"{self.file}:{self.line}" + (f":{self.column}" if self.column else "")
+        return f"{place}: {self.level}: {self.message}" + (f" ({self.rule})" if self.rule else "")
+
+
+def as_json(problem: Problem) -> dict[str, JsonValue]:
+    """One flat record."""
+    return asdict(problem)
+
+
+def find(lines: Iterable[str], root: str = "") -> Iterator[Problem]:
+    """The complaints in some lines, each once, in their order; `root` is what to leave out of paths."""
+    seen: set[Problem] = set()
+    file = ""
+    for raw in lines:
+        line = _COLOUR.sub("", raw).rstrip()
+        if match := _ESLINT_FILE.fullmatch(line):
+            file = match["file"]
+            continue
+        problem = _one_line(line, root) or (_eslint(line, file, root) if file else None)
+        if problem and problem not in seen:
+            seen.add(problem)
+            yield problem
+
+
+def _one_line(line: str, root: str) -> Problem | None:
+    for tool, pattern in _ONE_LINE:
+        if match := pattern.fullmatch(line):
+            return _problem(tool, match.groupdict(), match["file"], root)
+    return None
+
+
+def _eslint(line: str, file: str, root: str) -> Problem | None:
+    match = _ESLINT.fullmatch(line)
+    return _problem("eslint", match.groupdict(), file, root) if match else None
+
+
+def _problem(tool: str, found: dict[str, str | None], file: str, root: str) -> Problem:
+    return Problem(
+        tool,
+        "warning" if (found.get("level") or "").lower() == "warning" else "error",
+        file.removeprefix(root) if root else file,
+        int(found["line"] or 0),
+        int(found.get("column") or 0),
+        (found["message"] or "").strip(),
+        found.get("rule") or "",
+    )
+
+
+def lines_of(log: Path) -> Iterator[str]:
+    """The lines of a log, of a long one those near its end; what goes on for longer than any complaint is cut."""
+    try:
+        file = log.open("rb", buffering=0)
+    except FileNotFoundError:
+        return
+    with file:
+        file.seek(max(0, log.stat().st_size - FARTHEST))
+        yield from _lines(file)
+
+
+def _lines(file: IO[bytes]) -> Iterator[str]:
+    rest = b""
+    while block := file.read(BLOCK):
+        *whole, rest = (rest + block).split(b"\n")
+        yield from (line[:LONGEST_LINE].decode("utf-8", "replace") for line in whole)
+        rest = rest[:LONGEST_LINE]
+    yield rest.decode("utf-8", "replace")
