@@ -3,7 +3,7 @@
 import os
 import signal
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 import anyio
@@ -14,15 +14,19 @@ from runner.sinks.sink import Sink
 
 __all__ = ["Stopper"]
 
+REPORT_WITHIN = 1.5
+"""Seconds that reports may take when stages did not stop in time: Jenkins waits no longer."""
 _OBEYED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
 class Stopper:
     """Ends all engines of this process when it is told to."""
 
-    def __init__(self, engines: Sequence[Engine], sink: Sink) -> None:
+    def __init__(self, engines: Sequence[Engine], sink: Sink, report: Callable[[], None]) -> None:
+        """`report` writes the reports on the runs, whatever they ended like."""
         self._engines = engines
         self._sink = sink
+        self._report = report
         self._heard: Counter[str] = Counter()
         self.exit_code = 0
         """130 or 143 once a signal came, else 0."""
@@ -81,5 +85,7 @@ class Stopper:
         engine.gone.set()
         for other in self._engines:
             await other.gone.wait()
+        with anyio.move_on_after(REPORT_WITHIN):
+            await anyio.to_thread.run_sync(self._report, abandon_on_cancel=True)
         await anyio.to_thread.run_sync(self._sink.stop)
         os._exit(self.exit_code or 1)

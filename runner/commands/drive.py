@@ -2,8 +2,9 @@
 
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -28,7 +29,18 @@ from runner.stopper import Stopper
 from runner.workspace import run_workspace
 from stages.catalog import kind
 
-__all__ = ["Ready", "drive"]
+__all__ = ["Ready", "Wanted", "drive"]
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Where the call wants reports besides; empty: nowhere."""
+
+    junit: str = ""
+    summary: str = ""
+
+
+NOWHERE = Wanted()
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +59,19 @@ class Ready:
     request: Request = FIRST
 
 
-def drive(runs: Sequence[Ready], host: Host, output: str, guardian: Guardian | None) -> int:
-    """Drive the runs side by side and return the exit code: that of a signal, else 1 if one is not green."""
+def drive(runs: Sequence[Ready], host: Host, output: str, guardian: Guardian | None, wanted: Wanted = NOWHERE) -> int:
+    """Drive the runs side by side and return the exit code: that of a signal, else 1 if one is not green.
+
+    However they end, there are reports on them when this returns.
+    """
     sink = Sink(renderer(output, host.environ))
     pools = Pools(max(item.request.jobs for item in runs) or default_jobs(), _sizes(runs))
     engines = [_engine(item, host, sink, guardian, pools, several=len(runs) > 1) for item in runs]
+    report = partial(_report, engines, wanted)
     try:
-        return anyio.run(_run_all, engines, sink, guardian)
+        return anyio.run(_run_all, engines, sink, guardian, report)
     finally:
+        report()
         if not sink.stop(hurried=any(engine.stopping.is_set() for engine in engines)):
             sys.stderr.write("pipe: nobody took the rest of the output in time; `pipe logs` has all of it\n")
         _trace(runs, host.environ)
@@ -62,6 +79,20 @@ def drive(runs: Sequence[Ready], host: Host, output: str, guardian: Guardian | N
             shutil.rmtree(guardian.private, ignore_errors=True)
         if sink.failure and not isinstance(sink.failure, BrokenPipeError):
             sys.stderr.write(f"pipe: the console failed, the run did not: {sink.failure!r}\n")
+
+
+def _report(engines: Sequence[Engine], wanted: Wanted) -> None:
+    """Write the reports; what goes wrong with them changes nothing of how the runs ended."""
+    from runner.reports.files import Ended, write_all
+
+    ended = [
+        Ended(RunView(engine.world.plan, KeptLogs(engine.journal.folder)), engine.journal.folder, engine.world.masker)
+        for engine in engines
+    ]
+    try:
+        write_all(ended, junit=wanted.junit, summary=wanted.summary)
+    except Exception as error:  # noqa: BLE001 - a bug in a report is no reason to lose an exit code
+        sys.stderr.write(f"pipe: BUG: the reports could not be written: {error!r}; please report it\n")
 
 
 def _trace(runs: Sequence[Ready], environ: Mapping[str, str]) -> None:
@@ -114,9 +145,9 @@ def _engine(item: Ready, host: Host, sink: Sink, guardian: Guardian | None, pool
     return Engine(world, pools, item.request)
 
 
-async def _run_all(engines: Sequence[Engine], sink: Sink, guardian: Guardian | None) -> int:
+async def _run_all(engines: Sequence[Engine], sink: Sink, guardian: Guardian | None, report: Callable[[], None]) -> int:
     outcomes: list[Outcome] = []
-    stopper = Stopper(engines, sink)
+    stopper = Stopper(engines, sink, report)
     sink.start()
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(stopper.obey_signals)

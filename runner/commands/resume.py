@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pipeline.errors import PipeError
 from pipeline.plan import Plan
-from runner.commands.drive import Ready, drive
+from runner.commands.drive import Ready, Wanted, drive
 from runner.engine import Request
 from runner.folder import RunFolder
 from runner.guardian import Guardian
@@ -54,6 +54,8 @@ class Options:
     """Do not look ahead first."""
     secrets_fd: int | None = None
     mirror: str = ""
+    junit: str = ""
+    summary: str = ""
     guardian: Guardian | None = None
 
 
@@ -81,7 +83,7 @@ def _resume(options: Options, host: Host, store: Store, folder: RunFolder) -> in
         raise
     asked = Request(jobs=options.jobs or 0, again=again, cancelled_by=options.cancelled_by, preflight=not options.blind)
     ready = replace(ready, request=_as_begun(state, asked))
-    return drive([ready], host, options.output, options.guardian)
+    return drive([ready], host, options.output, options.guardian, Wanted(options.junit, options.summary))
 
 
 def _as_begun(state: RunState, asked: Request) -> Request:

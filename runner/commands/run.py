@@ -11,7 +11,7 @@ from ulid_transform import ulid_now
 
 from pipeline.errors import PipeError
 from pipeline.plan import Plan, RunIdentity
-from runner.commands.drive import Ready, drive
+from runner.commands.drive import Ready, Wanted, drive
 from runner.commands.load import Call, open_call
 from runner.commands.resume import go_on, resumable
 from runner.commands.source import source_of
@@ -50,6 +50,8 @@ class Options:
     output: str = "auto"
     secrets_fd: int | None = None
     mirror: str = ""
+    junit: str = ""
+    summary: str = ""
     guardian: Guardian | None = None
 
 
@@ -75,7 +77,7 @@ def run(options: Options) -> int:
     hidden = frozenset[str]().union(*(item.secrets.variables for item in prepared))
     prepared = [replace(item, secrets=replace(item.secrets, variables=hidden)) for item in prepared]
     with mirrored(options.mirror, host.environ.get(TOKEN, ""), [item.folder for item in prepared]):
-        return drive(prepared, host, options.output, options.guardian)
+        return drive(prepared, host, options.output, options.guardian, Wanted(options.junit, options.summary))
 
 
 # -- before anything starts ------------------------------------------------------------------------
