@@ -74,6 +74,8 @@ class World:
     @cached_property
     def unsaid(self) -> Masker:
         """The secrets but for what the plan, or the place where it runs, says in clear anyway."""
+        if self.masker.needles() is None:
+            return self.masker
         known = (
             self.plan.model_dump_json(by_alias=True),
             str(self.journal.folder.path),

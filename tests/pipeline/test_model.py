@@ -83,7 +83,7 @@ FILES: list[tuple[str, list[str]]] = [
     ]),
     ("name: a\ndefaults: {timeout: 3, env: {}}\nstages: {s: {run: x}}", [
         "2:21 `timeout:` '3' is no duration: write 90s, 5m, 1h30m, 7d or 500ms, larger units first",
-        "2:24 unknown key 'env' (known: executor, limits, retry, silence, timeout, workspace)",
+        "2:24 unknown key 'env' (known: executor, limits, log, retry, silence, timeout, workspace)",
     ]),
 ]  # fmt: skip
 
