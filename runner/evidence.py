@@ -45,10 +45,10 @@ async def collected(ctx: Context, leaf: Leaf) -> AsyncIterator[None]:
     try:
         yield
     except Exception:
-        await work.save(AFTER_FAILURE)
+        await work.save(AFTER_FAILURE, shield=False)
         raise
     except BaseException:  # cancelled, or out of time
-        await work.save(AFTER_CANCEL)
+        await work.save(AFTER_CANCEL, shield=True)
         raise
     await work.do()
 
@@ -59,9 +59,9 @@ class _Collecting:
     leaf: Leaf
     began: float = field(default_factory=time.time)
 
-    async def save(self, within: float) -> None:
+    async def save(self, within: float, *, shield: bool) -> None:
         """Collect what there is; the attempt has its end already, and nothing that happens here changes it."""
-        with anyio.move_on_after(within, shield=True) as scope:
+        with anyio.move_on_after(within, shield=shield) as scope:
             try:
                 await self.do(green=False)
             except (StageFailed, OSError) as error:

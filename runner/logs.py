@@ -210,7 +210,8 @@ def _dropped(log: Path) -> Path:
 
 
 def _index_of(path: Path) -> Path:
-    return path.with_suffix(".idx") if path.suffix == ".log" else path.with_name(f"{path.name}.idx")
+    """Where the index of a log is, or of an end, which is nothing that others read."""
+    return path.with_suffix(".idx") if path.suffix == ".log" else path.with_name(f"{path.name}.times")
 
 
 def _cut(data: bytes, room: int, *, whole: bool) -> int:
