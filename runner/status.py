@@ -52,5 +52,7 @@ def first_red(state: RunState) -> LeafState | None:
 
 
 def _first_reason(state: RunState) -> str:
+    if state.cause:
+        return state.cause.message
     first = first_red(state) if state.outcome is not Outcome.SUCCEEDED else None
     return f"{first.name}: {first.cause.message}" if first and first.cause else ""

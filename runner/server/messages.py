@@ -58,6 +58,8 @@ def _why(run: "Row[Any]", state: RunState) -> Iterator[str]:
     """The first cause in a line, and what shows it."""
     red = run.outcome and run.outcome not in GREEN
     leaf = first_red(state) if red else None
+    if red and state.cause:
+        yield _line(state.cause.message)
     if leaf and leaf.cause:
         yield _line(f"{leaf.name}: {leaf.cause.message}")
         yield from (f"  {_line(text)}" for text in leaf.cause.evidence[:MOST_EVIDENCE])
@@ -65,7 +67,7 @@ def _why(run: "Row[Any]", state: RunState) -> Iterator[str]:
         first, *more = run.note.splitlines()
         yield _line(first)
         yield from (f"  {_line(text)}" for text in more[:MOST_EVIDENCE])
-    elif red and state.cancelled_by:
+    elif red and state.cancelled_by and not state.cause:
         yield _line(f"cancelled by {state.cancelled_by}")
 
 

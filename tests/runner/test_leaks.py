@@ -143,6 +143,8 @@ def test_the_console_and_the_exit_code_say_that_a_secret_can_be_read(tmp_path: P
     assert ended.returncode == 1
     assert "  a secret can be read in logs/notes.txt: change it, and remove what shows it" in ended.stdout
     assert SECRET not in ended.stdout + ended.stderr
+    assert "failed" in (listed := pipe(tmp_path, "runs").stdout)
+    assert "a secret can be read in logs/notes.txt" in listed
     folder = tmp_path / ".pipe/leaky/1"
     for name in ("junit.xml", "summary.html"):
         assert "a secret can be read in logs/notes.txt" in (folder / name).read_text().replace("<b>A", "a").replace(

@@ -109,7 +109,8 @@ def _look(folder: RunFolder) -> _Shown:
     retries = [record.event for record in records if isinstance(record.event, StageRetrying)]
     blamed = [leaf for leaf in state.leaves.values() if leaf.outcome in BAD]
     stages = _stages(rows(RunView(plan, KeptLogs(folder), state=state), time.time()))
-    return _Shown(stages, blamed, retries, state.warnings)
+    leaks = [f"a secret can be read in {leak}: change it, and remove what shows it" for leak in state.leaks]
+    return _Shown(stages, blamed, retries, [*leaks, *state.warnings])
 
 
 def _stages(found: Iterable[Row]) -> list[tuple[Row, list[Row]]]:
