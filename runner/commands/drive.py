@@ -85,10 +85,11 @@ def _report(engines: Sequence[Engine], wanted: Wanted) -> None:
     """Write the reports; what goes wrong with them changes nothing of how the runs ended."""
     from runner.reports.files import Ended, write_all
 
-    ended = [
-        Ended(RunView(engine.world.plan, KeptLogs(engine.journal.folder)), engine.journal.folder, engine.world.masker)
-        for engine in engines
-    ]
+    ended = []
+    for engine in engines:
+        folder = engine.journal.folder
+        view = RunView(engine.world.plan, KeptLogs(folder))
+        ended.append(Ended(view, folder, engine.world.masker, engine.journal.epoch))
     try:
         write_all(ended, junit=wanted.junit, summary=wanted.summary)
     except Exception as error:  # noqa: BLE001 - a bug in a report is no reason to lose an exit code

@@ -27,6 +27,12 @@ class Ended:
     view: RunView
     folder: RunFolder
     masker: Masker
+    epoch: int
+
+    @property
+    def ours(self) -> bool:
+        """Nobody has taken the run over meanwhile: else its folder is another engine's to write to."""
+        return not self.folder.ownership.lost(self.epoch)
 
 
 def write_all(runs: Sequence[Ended], *, junit: str = "", summary: str = "") -> None:
@@ -36,14 +42,19 @@ def write_all(runs: Sequence[Ended], *, junit: str = "", summary: str = "") -> N
     """
     for run in runs:
         run.view.state = fold(run.folder.records())
-        _write(run.folder.junit, partial(_tests, runs=[run]))
-        _write(run.folder.summary, partial(_summary, runs=[run]))
-        if any(leaf.problems for leaf in run.view.state.leaves.values()):
-            _write(run.folder.problems, partial(_problems, run=run))
+        if run.ours:
+            _write_own(run)
     if junit:
         _write(Path(junit), partial(_tests, runs=runs))
     if summary:
         _write(Path(summary), partial(_summary, runs=runs))
+
+
+def _write_own(run: Ended) -> None:
+    _write(run.folder.junit, partial(_tests, runs=[run]))
+    _write(run.folder.summary, partial(_summary, runs=[run]))
+    if any(leaf.problems for leaf in run.view.state.leaves.values()):
+        _write(run.folder.problems, partial(_problems, run=run))
 
 
 def write_refusal(junit: str, why: str) -> None:

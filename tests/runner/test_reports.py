@@ -200,6 +200,14 @@ def test_a_run_that_was_cancelled_has_its_reports_too(tmp_path: Path) -> None:
     assert (tmp_path / ".pipe/slow/1/summary.html").exists()
 
 
+def test_an_engine_that_has_lost_its_run_writes_no_report_into_its_folder(tmp_path: Path) -> None:
+    (tmp_path / "lost.yaml").write_text("name: lost\nstages: {a: {run: 'touch .pipe/lost/1/owner.2; sleep 5'}}\n")
+    assert pipe(tmp_path, "run", "lost.yaml", "--junit", "j.xml").returncode == 1
+    assert not (tmp_path / ".pipe/lost/1/junit.xml").exists()
+    (case,) = cases(tmp_path / "j.xml").values()
+    assert case[0].get("message") == "the run stopped before it ended"
+
+
 def test_a_call_that_starts_nothing_leaves_a_report_that_says_why(tmp_path: Path) -> None:
     (tmp_path / "wrong.yaml").write_text("name: wrong\nstages: {a: {rum: x}}\n")
     assert pipe(tmp_path, "run", "wrong.yaml", "--junit", "out/j.xml").returncode == 2
