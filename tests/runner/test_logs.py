@@ -2,8 +2,11 @@
 
 import tracemalloc
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from runner.logs import StageLog, join_ends, tail
 from runner.mask import Masker
@@ -123,3 +126,31 @@ def test_a_line_without_an_end_costs_no_memory_and_no_character(tmp_path: Path) 
     made.close()
     assert peak < 4 << 20
     assert "\ufffd" not in path.read_bytes().decode("utf-8", "replace").splitlines()[0]
+
+
+@given(st.lists(st.binary(min_size=1, max_size=3000), max_size=40), st.integers(64, 20_000))
+@settings(max_examples=60)
+def test_whatever_comes_in_whatever_pieces_a_log_holds_its_beginning_and_its_end(
+    pieces: list[bytes], limit: int
+) -> None:
+    whole = b"".join(pieces)
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "x.log"
+        made = StageLog(path, Masker(), limit=limit)
+        for piece in pieces:
+            made.write(piece)
+        made.close()
+        kept = path.read_bytes() if path.exists() else b""
+        assert {each.name for each in Path(folder).iterdir()} <= {"x.log", "x.idx"}
+    if len(whole) <= limit // 2:
+        assert kept == whole
+        return
+    begin, _, end = kept.partition("… pipe: this log has".encode())
+    assert whole.startswith(begin.removesuffix(b"\n"))
+    end = end.partition(b"\n")[2]
+    if end.startswith("… pipe: ".encode()):
+        said, _, end = end.partition(b"\n")
+        dropped = int(said.split()[2])
+        own_newline = not whole.startswith(begin)
+        assert len(begin) - own_newline + dropped + len(end) == len(whole)
+    assert whole.endswith(end)
