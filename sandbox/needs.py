@@ -24,6 +24,7 @@ WORLD = {
     "unshare": "util-linux",
     "nsenter": "util-linux",
     "openssl": "openssl",
+    "pg_lsclusters": "postgresql",  # for tests of the team server, which start one of their own
 }
 CONTAINERS = {"containerd": "containerd", "runc": "runc", str(images.BUSYBOX): "busybox-static"}
 REGISTRY = {"docker-registry": "docker-registry", "htpasswd": "apache2-utils"}
