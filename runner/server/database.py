@@ -1,21 +1,23 @@
 """What the server itself knows, in SQL: people, projects, deliveries, runs, refs it has seen, what it has to report.
 
-What happens *in* a run is in the run's folder alone. One thread writes; readers never wait for it (WAL).
+What happens *in* a run is in the run's folder alone. Tables change by migrations: see CONTRIBUTING.md.
 """
 
+import sys
 import threading
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
 import anyio
 import anyio.to_thread
 from sqlalchemy import (
-    DDL,
+    URL,
     Boolean,
     Column,
     Connection,
-    Engine,
     Float,
     Index,
     Integer,
@@ -24,9 +26,13 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
-    create_engine,
-    event,
+    false,
+    text,
 )
+
+from pipeline.errors import PipeError
+from runner.server.connections import MOST, Away, Listener, as_away, begin, engine_for, for_reading, is_shared
+from runner.server.migrations import bring_up
 
 __all__ = [
     "Database",
@@ -34,6 +40,7 @@ __all__ = [
     "deliveries",
     "grants",
     "keeps",
+    "leases",
     "links",
     "mirrors",
     "notifications",
@@ -42,6 +49,7 @@ __all__ = [
     "refs",
     "runs",
     "secrets",
+    "servers",
     "sessions",
     "statuses",
     "targets",
@@ -51,7 +59,9 @@ __all__ = [
 ]
 
 T = TypeVar("T")
-READERS = 8
+READERS = MOST - 2
+ASK_EVERY = 1.0
+"""Seconds between two questions whether a database is back."""
 
 _metadata = MetaData()
 
@@ -128,7 +138,14 @@ deliveries = Table(
     Column("tries", Integer, nullable=False, default=0),
     Column("due", Float, nullable=False, default=0.0),
     Index("deliveries_due", "state", "due"),
-    Index("deliveries_key", "project", "key", unique=True, sqlite_where=Column("state", Text) != "refused"),
+    Index(
+        "deliveries_key",
+        "project",
+        "key",
+        unique=True,
+        sqlite_where=text("state != 'refused'"),
+        postgresql_where=text("state != 'refused'"),
+    ),
 )
 
 runs = Table(
@@ -159,6 +176,8 @@ runs = Table(
     Column("follow_at", Float, nullable=False, default=0.0),
     Column("followed", Boolean, nullable=False, default=False),  # by what its end starts
     Column("traced", Boolean, nullable=False, default=False),  # its trace is at the collector, or given up
+    Column("grouped", Boolean, nullable=False, default=False, server_default=false()),  # it takes turns with others
+    Column("server", Text, nullable=False, default="", server_default=""),  # whose disk it is on; none while queued
     Column("created", Float, nullable=False),
     Column("started", Float, nullable=False, default=0.0),
     Column("ended", Float, nullable=False, default=0.0),
@@ -242,6 +261,7 @@ links = Table(
     Column("expires", Float, nullable=False),
 )
 """One-time links by which a person chooses a password: digests, as above."""
+
 targets = Table(
     "targets",
     _metadata,
@@ -301,12 +321,29 @@ audit = Table(
 )
 """Who did what, when, from where: rows are added, and never changed or removed."""
 
-for _change in ("UPDATE", "DELETE"):
-    _refusal = DDL(  # type: ignore[no-untyped-call]
-        f"CREATE TRIGGER IF NOT EXISTS audit_no_{_change.lower()} BEFORE {_change} ON audit "
-        "BEGIN SELECT RAISE(ABORT, 'the audit log is only added to'); END"
-    )
-    event.listen(audit, "after_create", _refusal.execute_if(dialect="sqlite"))
+
+servers = Table(
+    "servers",
+    _metadata,
+    Column("id", Text, primary_key=True),
+    Column("epoch", Integer, nullable=False),
+    Column("host", Text, nullable=False),
+    Column("url", Text, nullable=False),
+    Column("heard", Float, nullable=False),
+    Column("proof", LargeBinary, nullable=False),
+)
+"""Who works on this database: `epoch` counts the starts, `heard` is the last sign of life by the database's own clock.
+
+`proof` is sealed as secrets of projects are: who cannot open it has another key.
+"""
+
+leases = Table(
+    "leases",
+    _metadata,
+    Column("project", Text, primary_key=True),
+    Column("server", Text, nullable=False),
+)
+"""Which server works what comes in for a project; another one may take it when that one is not heard of any more."""
 
 
 class _Write:
@@ -322,31 +359,49 @@ class _Write:
         """Do it, all or nothing."""
         connection.exec_driver_sql("SAVEPOINT piece")
         try:
-            self.result = self._work(connection)
+            with as_away():
+                self.result = self._work(connection)
         except Exception as error:  # noqa: BLE001 - raised where it was asked for
             self.error = error
-            connection.exec_driver_sql("ROLLBACK TO piece")
-        connection.exec_driver_sql("RELEASE piece")
+            connection.exec_driver_sql("ROLLBACK TO SAVEPOINT piece")
+        connection.exec_driver_sql("RELEASE SAVEPOINT piece")
 
 
 class Database:
-    """One SQLite file with one writer. Functions given to it run in threads and must not keep the connection."""
+    """A SQLite file, or a PostgreSQL that several servers share. One transaction writes at a time, in all of them.
 
-    def __init__(self, path: Path) -> None:
-        self._engine = _engine(path)
+    Functions given to it run in threads and must not keep the connection.
+    """
+
+    def __init__(self, place: Path | URL, in_use: Callable[[Connection], str] = lambda _: "") -> None:
+        """Open it, and bring its schema up to date; `in_use` says who would be disturbed by that.
+
+        Raises:
+            PipeError: it does not answer, or its schema is none of this program.
+        """
+        self._engine = engine_for(place)
+        self._reading = for_reading(self._engine)
+        self.shared = is_shared(self._engine)
         self._writing = threading.Lock()
         self._writer = anyio.CapacityLimiter(1)
         self._turn = anyio.Lock()
         self._waiting: list[_Write] = []
         self._readers = anyio.CapacityLimiter(READERS)
-        _metadata.create_all(self._engine)
+        self._away: Away | None = None
+        self._news = anyio.Event()
+        with _plainly():
+            bring_up(self._engine, place if isinstance(place, Path) else None, in_use)
 
     async def write(self, work: Callable[[Connection], T]) -> T:
         """Do something in a transaction; it is on disk when this returns, or nothing of it is.
 
         What comes while the disk is busy shares the next transaction, each by itself: one that fails undoes
         nothing of the others.
+
+        Raises:
+            Away: the database does not answer; seldom it has done it all the same.
         """
+        self._answers()
         mine = _Write(work)
         self._waiting.append(mine)
         async with self._turn:
@@ -354,27 +409,33 @@ class Database:
                 together, self._waiting = self._waiting, []
                 with anyio.CancelScope(shield=True):
                     await anyio.to_thread.run_sync(self._write_together, together, limiter=self._writer)
+        if isinstance(mine.error, Away):
+            self._lose(mine.error)
         if mine.error is not None:
             raise mine.error
         return cast("T", mine.result)
 
     def write_now(self, work: Callable[[Connection], T]) -> T:
-        """The same where no event loop runs. Blocks."""
+        """The same where no event loop runs. Blocks.
+
+        Raises:
+            PipeError: the database does not answer.
+        """
         mine = _Write(work)
         self._write_together([mine])
         if mine.error is not None:
-            raise mine.error
+            with _plainly():
+                raise mine.error
         return cast("T", mine.result)
 
     def _write_together(self, writes: Sequence["_Write"]) -> None:
         """Do them in one transaction; what became of each stands in it."""
         try:
-            with self._writing, self._engine.connect() as connection:
-                # not when the first row is written: what was read before would be refused as out of date
-                connection.exec_driver_sql("BEGIN IMMEDIATE")
+            with self._writing, as_away(), self._engine.connect() as connection:
+                begin(connection)
                 for write in writes:
                     write.run(connection)
-                connection.exec_driver_sql("COMMIT")
+                connection.commit()
         except Exception as error:  # noqa: BLE001 - nothing of them is on disk
             for write in writes:
                 write.error = error
@@ -383,25 +444,107 @@ class Database:
                 write.done = True
 
     async def read(self, work: Callable[[Connection], T]) -> T:
-        """Look at what is there."""
-        return await anyio.to_thread.run_sync(self.read_now, work, limiter=self._readers)
+        """Look at what is there.
+
+        Raises:
+            Away: the database does not answer.
+        """
+        self._answers()
+        try:
+            return await anyio.to_thread.run_sync(self._read, work, limiter=self._readers)
+        except Away as away:
+            self._lose(away)
+            raise
 
     def read_now(self, work: Callable[[Connection], T]) -> T:
-        """The same where no event loop runs. Blocks."""
-        with self._engine.connect() as connection:
+        """The same where no event loop runs. Blocks.
+
+        Raises:
+            PipeError: the database does not answer.
+        """
+        with _plainly():
+            return self._read(work)
+
+    def _read(self, work: Callable[[Connection], T]) -> T:
+        with as_away(), self._reading.connect() as connection:
             return work(connection)
 
+    # -- when it is away ---------------------------------------------------------------------------
+
+    @property
+    def away(self) -> Away | None:
+        """Why the database cannot be asked now; None when it can."""
+        return self._away
+
+    def _answers(self) -> None:
+        """Raise Away at once while it is known: nobody waits for what does not answer."""
+        if self._away:
+            raise Away(str(self._away))
+
+    def _lose(self, away: Away) -> None:
+        if self._away is None:
+            self._away = away
+            self._tell_news()
+
+    def _tell_news(self) -> None:
+        self._news.set()
+        self._news = anyio.Event()
+
+    async def back(self) -> None:
+        """Wait until the database answers."""
+        while self._away is not None:
+            await self._news.wait()
+
+    async def mend(self) -> None:
+        """While the database is away, ask once a second whether it is back; until cancelled. People are told once."""
+        while True:
+            while self._away is None:
+                await self._news.wait()
+            since = time.monotonic()
+            sys.stderr.write(
+                f"pipe: the database does not answer: {self._away}; deliveries are refused until it does\n"
+            )
+            while self._away is not None:
+                await anyio.sleep(ASK_EVERY)
+                with suppress(Away):
+                    await anyio.to_thread.run_sync(self._read, lambda c: c.exec_driver_sql("SELECT 1").scalar())
+                    self._away = None
+            sys.stderr.write(f"pipe: the database is back after {time.monotonic() - since:.0f} s\n")
+            self._tell_news()
+
+    async def outlast(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Do work that asks the database; whenever that was away, begin anew as after a start of the server."""
+        while True:
+            try:
+                await work()
+            except* Away as group:
+                self._lose(Away(str(_first(group))))
+            else:
+                return
+            await self.back()
+
+    def listener(self, channel: str) -> Listener:
+        """Hear what others tell. Blocks.
+
+        Raises:
+            Away: the database does not answer.
+        """
+        return Listener(self._engine, channel)
+
     def close(self) -> None:
-        """Let go of the file."""
+        """Let go of it."""
         self._engine.dispose()
 
 
-def _engine(path: Path) -> Engine:
-    engine = create_engine(f"sqlite:///{path}", connect_args={"check_same_thread": False, "isolation_level": None})
+def _first(error: BaseException) -> BaseException:
+    return _first(error.exceptions[0]) if isinstance(error, BaseExceptionGroup) else error
 
-    @event.listens_for(engine, "connect")
-    def configure(connection: Any, _: object) -> None:
-        for words in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=10000", "foreign_keys=ON"):
-            connection.execute(f"PRAGMA {words}")
 
-    return engine
+@contextmanager
+def _plainly() -> Iterator[None]:
+    """Tell the person who called a command that the database does not answer."""
+    try:
+        with as_away():
+            yield
+    except Away as away:
+        raise PipeError(f"the database does not answer: {away}") from away

@@ -21,6 +21,7 @@ import pytest
 from runner.server.database import Database
 from runner.server.sealing import Seal
 from tests.runner.server.office import Office
+from tests.support.postgresql import LACKING, Postgresql, programs, started
 from tests.support.program import PIPE, host, pipe
 from tests.support.receivers import Heard, http_receiver
 from tests.support.wait import until
@@ -85,8 +86,15 @@ class Server:
     env: dict[str, str] = field(default_factory=host)
     program: Path = PIPE
 
+    def on(self, database: str) -> "Server":
+        """The same on a database, for those that are shared."""
+        if database:
+            self.env["PIPE_DATABASE_URL"] = database
+        return self
+
     def add(self, forge: str = "generic", name: str = "shop", url: str = "") -> None:
-        added = pipe(self.folder, "projects", "add", name, url or self.url, "--forge", forge)
+        words = ("projects", "add", name, url or self.url, "--forge", forge)
+        added = pipe(self.folder, *words, env=self.env, limit=60)
         assert added.returncode == 0, added.stderr
         self.secret = added.stdout.split()[-1]
 
@@ -103,13 +111,14 @@ class Server:
         self.process = subprocess.Popen(argv, cwd=self.folder, env=self.env, stdout=-3, stderr=errors, text=True)
         errors.close()
         until(self._answers)
-        self.token = self.token or pipe(self.folder, "token", "tests", "--role", "admin").stdout.strip()
+        words = ("token", "tests", "--role", "admin")
+        self.token = self.token or pipe(self.folder, *words, env=self.env, limit=60).stdout.strip()
 
     def _answers(self) -> bool:
         assert self.process is not None
         assert self.process.poll() is None, (self.folder / "server.err").read_text()
         try:
-            return bool(self.get("/healthz")["status"] == "ok")
+            return self.ask("/healthz")[0] == 200
         except OSError:
             return False
 
@@ -179,11 +188,26 @@ class Server:
         return len(runs) >= count and not waiting and all(run["state"] == "ended" for run in runs)
 
 
+on_both = pytest.mark.parametrize("server", ["sqlite", "postgresql"], indirect=True)
+"""What has to hold whichever the database is."""
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[Postgresql]:
+    where = programs()
+    if where is None:
+        pytest.skip(LACKING)
+    with started(where) as made:
+        yield made
+
+
 @pytest.fixture
-def server(tmp_path: Path, repository: Repository) -> Iterator[Server]:
+def server(tmp_path: Path, repository: Repository, request: pytest.FixtureRequest) -> Iterator[Server]:
     folder = tmp_path / "server"
     folder.mkdir()
-    made = Server(folder, f"file://{repository.bare}")
+    shared = getattr(request, "param", "sqlite") == "postgresql"
+    database = request.getfixturevalue("postgresql").database() if shared else ""
+    made = Server(folder, f"file://{repository.bare}").on(database)
     made.add()
     made.start()
     yield made
