@@ -5,6 +5,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
+from functools import wraps
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import click
 from pipeline import __version__
 from pipeline.errors import PipeError
 from runner.guardian import Guardian
+from runner.server.layout import Place
 
 __all__ = ["main"]
 
@@ -332,13 +334,46 @@ def _people() -> Any:
     return _extra("people")
 
 
-state_option = click.option(
+def _database_url(context: click.Context, option: click.Parameter, url: str) -> str:
+    """A URL in the list of processes must hold no password; one in the environment may."""
+    from urllib.parse import urlsplit
+
+    named = context.get_parameter_source(option.name or "") is click.core.ParameterSource.COMMANDLINE
+    if named and (":" in urlsplit(url).netloc.rpartition("@")[0] or "password=" in url):
+        raise PipeError(
+            "a password stands in --database, where everybody on this machine can read it: leave it out and give "
+            "PGPASSWORD or ~/.pgpass, or put the whole URL into PIPE_DATABASE_URL"
+        )
+    return url
+
+
+_state = click.option(
     "--state",
     type=click.Path(path_type=Path),
     default=Path(".pipe-server"),
     show_default=True,
     help="The server's own folder.",
 )
+_database = click.option(
+    "--database",
+    metavar="URL",
+    default="",
+    envvar="PIPE_DATABASE_URL",
+    callback=_database_url,
+    help="A PostgreSQL in place of a file: postgresql://USER@HOST/NAME. Also PIPE_DATABASE_URL.",
+)
+
+
+def state_option(command: Callable[..., int]) -> Callable[..., int]:
+    """Where a server keeps what it knows: `--state` and `--database`, together as `state`."""
+
+    @_state
+    @_database
+    @wraps(command)
+    def with_place(*, state: Path, database: str, **words: Any) -> int:
+        return command(state=Place(state, database), **words)
+
+    return with_place
 
 
 @pipe.command()
@@ -368,7 +403,15 @@ state_option = click.option(
 )
 @click.option("--mirror", is_flag=True, help="Read of runs only what they report, as of those that are other users.")
 @click.option("--nice", type=click.IntRange(0, 19), default=0, help="How far runs stand back for other programs.")
-def serve(*, state: Path, memory: str, processes: int, nice: int, **words: Any) -> int:
+@click.option("--peer-url", default="", metavar="URL", help="How other servers on the same database reach it.")
+@click.option(
+    "--lost-after",
+    type=click.IntRange(min=20),
+    default=600,
+    show_default=True,
+    help="Seconds until runs of another server that is not heard of any more are given up.",
+)
+def serve(*, state: Place, memory: str, processes: int, nice: int, **words: Any) -> int:
     """Serve a team: what forges tell starts runs. Everybody can follow them by the API."""
     server = _server()
     bounds = server.Bounds(_bytes(memory), processes, nice)
@@ -410,7 +453,7 @@ def check_secrets(file: str, pipelines: tuple[str, ...], params: tuple[str, ...]
 @state_option
 @click.option("--kind", type=click.Choice(["text", "login", "file", "ssh"]), default="text", show_default=True)
 @click.option("--username", default="", help="Of a login.")
-def set_secret(project: str, name: str, *, state: Path, kind: str, username: str) -> int:
+def set_secret(project: str, name: str, *, state: Place, kind: str, username: str) -> int:
     """Keep a secret of a project. It is read from stdin, or asked for, and never shown again."""
     code: int = _server().set_secret(state, project, name, kind, username)
     return code
@@ -419,7 +462,7 @@ def set_secret(project: str, name: str, *, state: Path, kind: str, username: str
 @secrets.command("list")
 @click.argument("project")
 @state_option
-def list_secrets(project: str, *, state: Path) -> int:
+def list_secrets(project: str, *, state: Place) -> int:
     """List the names and kinds of a project's secrets."""
     code: int = _server().list_secrets(state, project)
     return code
@@ -429,7 +472,7 @@ def list_secrets(project: str, *, state: Path) -> int:
 @click.argument("project")
 @click.argument("name")
 @state_option
-def remove_secret(project: str, name: str, *, state: Path) -> int:
+def remove_secret(project: str, name: str, *, state: Place) -> int:
     """Forget a secret of a project."""
     code: int = _server().remove_secret(state, project, name)
     return code
@@ -451,7 +494,7 @@ def projects() -> None:
 @click.option(
     "--hook-url", default="http://127.0.0.1:8080", show_default=True, help="How the forge reaches the server."
 )
-def add_project(*, state: Path, hook_url: str, **words: Any) -> int:
+def add_project(*, state: Place, hook_url: str, **words: Any) -> int:
     """Add a repository and say what its forge has to be told.
 
     PIPE_GIT_PASSWORD is its password or token for git, PIPE_FORGE_TOKEN the token for the forge's API.
@@ -472,7 +515,7 @@ _most = click.IntRange(min=0)
 @click.option("--run-days", type=_most, default=None, metavar="N", help="For so many days; 0: for ever.")
 @click.option("--logs", type=_most, default=None, metavar="N", help="Runs of each pipeline that keep their logs.")
 @click.option("--log-days", type=_most, default=None, metavar="N", help="For so many days.")
-def keep_of_project(name: str, *, state: Path, runs: int, run_days: int, logs: int, log_days: int) -> int:
+def keep_of_project(name: str, *, state: Place, runs: int, run_days: int, logs: int, log_days: int) -> int:
     """Say what a server keeps of a project's past. The newest run of a pipeline stays, and its last green one."""
     code: int = _server().keep_of_project(state, name, {"runs": (runs, run_days), "logs": (logs, log_days)})
     return code
@@ -481,7 +524,7 @@ def keep_of_project(name: str, *, state: Path, runs: int, run_days: int, logs: i
 @projects.command("remove")
 @click.argument("name")
 @state_option
-def remove_project(name: str, *, state: Path) -> int:
+def remove_project(name: str, *, state: Place) -> int:
     """Forget a repository; its runs stay on disk."""
     code: int = _server().remove_project(state, name)
     return code
@@ -489,7 +532,7 @@ def remove_project(name: str, *, state: Path) -> int:
 
 @projects.command("list")
 @state_option
-def list_projects(*, state: Path) -> int:
+def list_projects(*, state: Place) -> int:
     """List them."""
     code: int = _server().list_projects(state)
     return code
@@ -500,7 +543,7 @@ def list_projects(*, state: Path) -> int:
 @click.option("--trust", metavar="AUTHORS", help="Whose pull requests from forks run without approval: a,b.")
 @click.option("--followers", metavar="PROJECTS", help="Projects that ends of its runs may start: a,b or *.")
 @state_option
-def change_project(name: str, trust: str | None, followers: str | None, *, state: Path) -> int:
+def change_project(name: str, trust: str | None, followers: str | None, *, state: Place) -> int:
     """Say who may do more than others; what is not given stays, and '' is nobody."""
     code: int = _server().change_project(state, name, _words(trust), _words(followers))
     return code
@@ -513,7 +556,7 @@ def _words(text: str | None) -> list[str] | None:
 @pipe.command()
 @click.argument("run", default="")
 @state_option
-def approve(run: str, *, state: Path) -> int:
+def approve(run: str, *, state: Place) -> int:
     """Let the commit of a fork run at a server; without RUN list what waits.
 
     RUN is an id or project/pipeline#number. It runs as it stands: look at its changes before.
@@ -526,7 +569,7 @@ def approve(run: str, *, state: Path) -> int:
 @click.argument("name")
 @click.option("--public/--private", required=True, help="Show it to everybody, or to those who may see the project.")
 @state_option
-def show_badge(name: str, *, state: Path, public: bool) -> int:
+def show_badge(name: str, *, state: Place, public: bool) -> int:
     """Say who may see the badges of a repository's pipelines."""
     code: int = _server().show_badge(state, name, public=public)
     return code
@@ -551,7 +594,7 @@ def _of_target(command: Any) -> Any:
 @notify.command("add")
 @_of_target
 @click.option("--on", "events", required=True, metavar="EVENTS", help="failed, fixed, waiting, ended: with commas.")
-def add_target(project: str, name: str, *, state: Path, events: str) -> int:
+def add_target(project: str, name: str, *, state: Place, events: str) -> int:
     """Tell NAME of PROJECT's runs. Its URL comes from PIPE_NOTIFY_URL or stdin: it is a secret.
 
     failed: a run ended red. fixed: the first green one after a red one of its pipeline and ref. ended: every end.
@@ -563,7 +606,7 @@ def add_target(project: str, name: str, *, state: Path, events: str) -> int:
 @notify.command("list")
 @click.argument("project")
 @state_option
-def list_targets(project: str, *, state: Path) -> int:
+def list_targets(project: str, *, state: Place) -> int:
     """List whom PROJECT tells, of what, and what was not taken."""
     code: int = _notify().list_targets(state, project)
     return code
@@ -571,7 +614,7 @@ def list_targets(project: str, *, state: Path) -> int:
 
 @notify.command("remove")
 @_of_target
-def remove_target(project: str, name: str, *, state: Path) -> int:
+def remove_target(project: str, name: str, *, state: Place) -> int:
     """Tell NAME nothing any more."""
     code: int = _notify().remove_target(state, project, name)
     return code
@@ -579,7 +622,7 @@ def remove_target(project: str, name: str, *, state: Path) -> int:
 
 @notify.command("test")
 @_of_target
-def try_target(project: str, name: str, *, state: Path) -> int:
+def try_target(project: str, name: str, *, state: Place) -> int:
     """Send NAME a message now, and say whether it was taken."""
     code: int = _notify().try_target(state, project, name)
     return code
@@ -587,7 +630,7 @@ def try_target(project: str, name: str, *, state: Path) -> int:
 
 @notify.command("again")
 @_of_target
-def try_again(project: str, name: str, *, state: Path) -> int:
+def try_again(project: str, name: str, *, state: Place) -> int:
     """Try what was given up once more."""
     code: int = _notify().try_again(state, project, name)
     return code
@@ -597,7 +640,7 @@ def try_again(project: str, name: str, *, state: Path) -> int:
 @click.argument("project", default="")
 @state_option
 @click.option("-n", "most", type=click.IntRange(min=1), default=20, show_default=True, help="How many.")
-def deliveries(project: str, *, state: Path, most: int) -> int:
+def deliveries(project: str, *, state: Place, most: int) -> int:
     """List what came in at a server, and what became of it."""
     code: int = _server().list_deliveries(state, project, most)
     return code
@@ -627,7 +670,7 @@ def token() -> None:
 @click.option("--role", default="member", show_default=True, help=role_help)
 @click.option("--person", default="", help="Whose it is: it may do no more than they, and goes when they go.")
 @click.option("--days", type=click.IntRange(min=1), help="How long it is good; without this, until it is revoked.")
-def add_token(name: str, *, state: Path, role: str, person: str, days: int | None) -> int:
+def add_token(name: str, *, state: Place, role: str, person: str, days: int | None) -> int:
     """Make a token and print it, this once."""
     code: int = _people().add_token(state, name, role, person, days or 0)
     return code
@@ -635,7 +678,7 @@ def add_token(name: str, *, state: Path, role: str, person: str, days: int | Non
 
 @token.command("list")
 @state_option
-def list_tokens(*, state: Path) -> int:
+def list_tokens(*, state: Place) -> int:
     """List tokens: whose they are, what they may do, and when they were used."""
     code: int = _people().list_tokens(state)
     return code
@@ -644,7 +687,7 @@ def list_tokens(*, state: Path) -> int:
 @token.command("revoke")
 @click.argument("id")
 @state_option
-def revoke_token(*, state: Path, id: str) -> int:  # noqa: A002 - what `pipe token list` shows
+def revoke_token(*, state: Place, id: str) -> int:  # noqa: A002 - what `pipe token list` shows
     """Revoke the token of that ID."""
     code: int = _people().revoke_token(state, id)
     return code
@@ -653,7 +696,7 @@ def revoke_token(*, state: Path, id: str) -> int:  # noqa: A002 - what `pipe tok
 @pipe.command()
 @state_option
 @click.option("-n", "most", type=click.IntRange(min=1), default=50, show_default=True, help="How many.")
-def audit(*, state: Path, most: int) -> int:
+def audit(*, state: Place, most: int) -> int:
     """List who did what at a server, when, and from where."""
     code: int = _people().list_audit(state, most)
     return code
@@ -669,7 +712,7 @@ def people() -> None:
 @state_option
 @click.option("--role", "roles", multiple=True, default=["member"], show_default=True, help=role_help)
 @click.option("--url", default="http://127.0.0.1:8080", show_default=True, help="How people reach the server.")
-def add_person(name: str, *, state: Path, roles: tuple[str, ...], url: str) -> int:
+def add_person(name: str, *, state: Place, roles: tuple[str, ...], url: str) -> int:
     """Add a person and print the link by which they choose a password."""
     code: int = _people().add(state, name, roles, url)
     return code
@@ -679,7 +722,7 @@ def add_person(name: str, *, state: Path, roles: tuple[str, ...], url: str) -> i
 @click.argument("name")
 @state_option
 @click.option("--url", default="http://127.0.0.1:8080", show_default=True, help="How people reach the server.")
-def invite_person(name: str, *, state: Path, url: str) -> int:
+def invite_person(name: str, *, state: Place, url: str) -> int:
     """Print a new link by which a person chooses a password."""
     code: int = _people().invite(state, name, url)
     return code
@@ -687,7 +730,7 @@ def invite_person(name: str, *, state: Path, url: str) -> int:
 
 @people.command("list")
 @state_option
-def list_people(*, state: Path) -> int:
+def list_people(*, state: Place) -> int:
     """List them with their roles."""
     code: int = _people().list_people(state)
     return code
@@ -696,7 +739,7 @@ def list_people(*, state: Path) -> int:
 @people.command("remove")
 @click.argument("name")
 @state_option
-def remove_person(name: str, *, state: Path) -> int:
+def remove_person(name: str, *, state: Place) -> int:
     """Forget a person; what they are signed in with ends at once."""
     code: int = _people().remove(state, name)
     return code
@@ -706,7 +749,7 @@ def remove_person(name: str, *, state: Path) -> int:
 @click.argument("name")
 @click.argument("roles", nargs=-1)
 @state_option
-def set_roles(name: str, roles: tuple[str, ...], *, state: Path) -> int:
+def set_roles(name: str, roles: tuple[str, ...], *, state: Place) -> int:
     """Give a person these ROLES and no others: admin, member, or member@PROJECT."""
     code: int = _people().set_roles(state, name, roles)
     return code
@@ -715,7 +758,7 @@ def set_roles(name: str, roles: tuple[str, ...], *, state: Path) -> int:
 @people.command("password")
 @click.argument("name")
 @state_option
-def set_password(name: str, *, state: Path) -> int:
+def set_password(name: str, *, state: Place) -> int:
     """Set a person's password, asked for here or read from standard input; their sessions end."""
     code: int = _people().set_password(state, name)
     return code

@@ -3,7 +3,6 @@
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import anyio
 import click
@@ -11,6 +10,7 @@ import click
 from pipeline.errors import PipeError, nearest
 from runner.server import targets
 from runner.server.courier import send
+from runner.server.layout import Place
 from runner.server.messages import try_out
 from runner.server.serve import open_folder
 from runner.server.targets import Standing
@@ -21,9 +21,9 @@ __all__ = ["add_target", "list_targets", "remove_target", "try_again", "try_targ
 VARIABLE = "PIPE_NOTIFY_URL"
 
 
-def add_target(folder: Path, project: str, name: str, events: Sequence[str]) -> int:
+def add_target(place: Place, project: str, name: str, events: Sequence[str]) -> int:
     """Keep a target; its URL comes from the environment or stdin, where no list of processes shows it."""
-    _, database, seal = open_folder(folder, os.environ, make=False)
+    _, database, seal = open_folder(place, os.environ, make=False)
     url = _url()
     service = anyio.run(targets.check, name, url, events)
     target = Standing(name, service, tuple(events))
@@ -43,9 +43,9 @@ def _url() -> str:
     raise PipeError(f"give the receiver's URL by {VARIABLE} or on stdin: it holds a password")
 
 
-def list_targets(folder: Path, project: str) -> int:
+def list_targets(place: Place, project: str) -> int:
     """Print whom a project tells, of what, and what was not taken."""
-    _, database, _ = open_folder(folder, os.environ, make=False)
+    _, database, _ = open_folder(place, os.environ, make=False)
     for each in database.read_now(lambda connection: targets.standings(connection, project)):
         click.echo(f"{each.name}  {each.service}  {','.join(each.events)}{_trouble(each)}")
     return 0
@@ -57,34 +57,34 @@ def _trouble(target: Standing) -> str:
     return f"  {told}{f': {plain_text(target.note)}' if target.note else ''}" if told else ""
 
 
-def remove_target(folder: Path, project: str, name: str) -> int:
+def remove_target(place: Place, project: str, name: str) -> int:
     """Forget a target and what it was still to be told."""
-    _, database, _ = open_folder(folder, os.environ, make=False)
+    _, database, _ = open_folder(place, os.environ, make=False)
     if not database.write_now(lambda connection: targets.remove(connection, project, name)):
-        raise _unknown(folder, project, name)
+        raise _unknown(place, project, name)
     return 0
 
 
-def try_target(folder: Path, project: str, name: str) -> int:
+def try_target(place: Place, project: str, name: str) -> int:
     """Send a message that says only that it has come; 1 when it was not taken."""
-    _, database, seal = open_folder(folder, os.environ, make=False)
+    _, database, seal = open_folder(place, os.environ, make=False)
     url = database.read_now(lambda connection: targets.url_of(connection, seal, project, name))
     if url is None:
-        raise _unknown(folder, project, name)
+        raise _unknown(place, project, name)
     note = anyio.run(send, url, try_out(project, name))
     click.echo(f"{name}: {note or 'taken'}", err=bool(note))
     return int(bool(note))
 
 
-def try_again(folder: Path, project: str, name: str) -> int:
+def try_again(place: Place, project: str, name: str) -> int:
     """Let the server try what it has given up."""
-    _, database, _ = open_folder(folder, os.environ, make=False)
+    _, database, _ = open_folder(place, os.environ, make=False)
     count = database.write_now(lambda connection: targets.again(connection, project, name))
     click.echo(f"{name}: {count} message(s) are tried again")
     return 0
 
 
-def _unknown(folder: Path, project: str, name: str) -> PipeError:
-    _, database, _ = open_folder(folder, os.environ, make=False)
+def _unknown(place: Place, project: str, name: str) -> PipeError:
+    _, database, _ = open_folder(place, os.environ, make=False)
     names = [each.name for each in database.read_now(lambda connection: targets.standings(connection, project))]
     return PipeError(f"'{project}' has no target '{name}'; {nearest(name, names)}")

@@ -5,12 +5,12 @@ import sys
 import time
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 
 import click
 
 from runner.server import administration, audit, people, tokens
 from runner.server.audit import machine
+from runner.server.layout import Place
 from runner.server.passwords import Passwords, check
 from runner.server.rights import Grant
 from runner.server.serve import open_folder
@@ -30,25 +30,25 @@ __all__ = [
 ]
 
 
-def add(folder: Path, name: str, roles: Sequence[str], url: str) -> int:
+def add(place: Place, name: str, roles: Sequence[str], url: str) -> int:
     """Keep a person and print the link by which they choose a password."""
-    _, database, _ = open_folder(folder, os.environ)
+    _, database, _ = open_folder(place, os.environ)
     granted = [Grant.read(role) for role in roles]
     code = database.write_now(lambda c: administration.add_person(c, machine(), name, granted))
     _print_link(name, url, code)
     return 0
 
 
-def invite(folder: Path, name: str, url: str) -> int:
+def invite(place: Place, name: str, url: str) -> int:
     """Print a new link; the password that there is stays until it is used."""
-    _, database, _ = open_folder(folder, os.environ, make=False)
+    _, database, _ = open_folder(place, os.environ, make=False)
     _print_link(name, url, database.write_now(lambda c: administration.invite(c, machine(), name)))
     return 0
 
 
-def list_people(folder: Path) -> int:
+def list_people(place: Place) -> int:
     """Print everybody with their roles, and how they sign in."""
-    _, database, _ = open_folder(folder, os.environ, make=False)
+    _, database, _ = open_folder(place, os.environ, make=False)
     for person in database.read_now(people.known):
         ways = [way for way, there in (("password", person.password), ("OpenID", person.identity)) if there]
         roles = ", ".join(map(str, person.grants))
@@ -56,24 +56,24 @@ def list_people(folder: Path) -> int:
     return 0
 
 
-def remove(folder: Path, name: str) -> int:
+def remove(place: Place, name: str) -> int:
     """Forget a person: their sessions, tokens and links end at once."""
-    _, database, _ = open_folder(folder, os.environ, make=False)
+    _, database, _ = open_folder(place, os.environ, make=False)
     database.write_now(lambda c: administration.remove_person(c, machine(), name))
     return 0
 
 
-def set_roles(folder: Path, name: str, roles: Sequence[str]) -> int:
+def set_roles(place: Place, name: str, roles: Sequence[str]) -> int:
     """Give a person these roles and no others."""
-    _, database, _ = open_folder(folder, os.environ, make=False)
+    _, database, _ = open_folder(place, os.environ, make=False)
     granted = [Grant.read(role) for role in roles]
     database.write_now(lambda c: administration.change_roles(c, machine(), name, granted))
     return 0
 
 
-def set_password(folder: Path, name: str) -> int:
+def set_password(place: Place, name: str) -> int:
     """Take a new password from the terminal, else from the first line of standard input."""
-    _, database, _ = open_folder(folder, os.environ, make=False)
+    _, database, _ = open_folder(place, os.environ, make=False)
     database.read_now(partial(people.must_find, name=name))
     asked = sys.stdin.isatty()
     password = click.prompt("New password", hide_input=True, confirmation_prompt=True) if asked else _line()
@@ -83,9 +83,9 @@ def set_password(folder: Path, name: str) -> int:
     return 0
 
 
-def add_token(folder: Path, name: str, role: str, person: str, days: int) -> int:
+def add_token(place: Place, name: str, role: str, person: str, days: int) -> int:
     """Make a token for the API and print it; it is not kept."""
-    _, database, _ = open_folder(folder, os.environ)
+    _, database, _ = open_folder(place, os.environ)
     expires = time.time() + days * 86400 if days else 0.0
     grant = Grant.read(role)
     click.echo(
@@ -94,9 +94,9 @@ def add_token(folder: Path, name: str, role: str, person: str, days: int) -> int
     return 0
 
 
-def list_tokens(folder: Path) -> int:
+def list_tokens(place: Place) -> int:
     """Print the tokens: whose they are, what they may do, and when they were used."""
-    _, database, _ = open_folder(folder, os.environ, make=False)
+    _, database, _ = open_folder(place, os.environ, make=False)
     for token in database.read_now(tokens.known):
         over = 0 < token.expires < time.time()
         ends = ("expired" if over else f"until {_when(token.expires)}") if token.expires else "until it is revoked"
@@ -107,16 +107,16 @@ def list_tokens(folder: Path) -> int:
     return 0
 
 
-def revoke_token(folder: Path, id_: str) -> int:
+def revoke_token(place: Place, id_: str) -> int:
     """Forget a token."""
-    _, database, _ = open_folder(folder, os.environ, make=False)
+    _, database, _ = open_folder(place, os.environ, make=False)
     database.write_now(lambda c: administration.revoke_token(c, machine(), id_))
     return 0
 
 
-def list_audit(folder: Path, most: int) -> int:
+def list_audit(place: Place, most: int) -> int:
     """Print the newest lines of the audit log, the last one at the end."""
-    _, database, _ = open_folder(folder, os.environ, make=False)
+    _, database, _ = open_folder(place, os.environ, make=False)
     for line in reversed(database.read_now(partial(audit.lines, before=0, limit=most))):
         words = (
             f"{line.who or '(nobody)'} by {line.by}",

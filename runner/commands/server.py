@@ -5,7 +5,6 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
 
 import click
 from sqlalchemy import select
@@ -19,6 +18,7 @@ from runner.server.children import Bounds
 from runner.server.database import Database, deliveries
 from runner.server.forks import named, waiting
 from runner.server.housekeeping import Keep
+from runner.server.layout import Place
 from runner.server.projects import Project
 from runner.server.serve import Options, open_folder, serve
 from runner.sinks.view import plain_text
@@ -47,9 +47,9 @@ def serve_folder(options: Options) -> int:
     return serve(options, os.environ)
 
 
-def add_project(folder: Path, project: Project, url: str) -> int:
+def add_project(place: Place, project: Project, url: str) -> int:
     """Keep a project and print what its forge has to be told."""
-    _, database, seal = open_folder(folder, os.environ)
+    _, database, seal = open_folder(place, os.environ)
     made = database.write_now(lambda connection: administration.add_project(connection, machine(), seal, project))
     click.echo(
         f"{made.name}: tell the forge this hook, with content type application/json, for pushes, tags and pull requests"
@@ -59,17 +59,17 @@ def add_project(folder: Path, project: Project, url: str) -> int:
     return 0
 
 
-def remove_project(folder: Path, name: str) -> int:
+def remove_project(place: Place, name: str) -> int:
     """Forget a project; its runs stay on disk."""
-    _, database, _ = open_folder(folder, os.environ, make=False)
+    _, database, _ = open_folder(place, os.environ, make=False)
     if not database.write_now(lambda connection: administration.remove_project(connection, machine(), name)):
         raise PipeError(f"there is no project '{name}'; {nearest(name, database.read_now(projects.known))}")
     return 0
 
 
-def show_badge(folder: Path, name: str, *, public: bool) -> int:
+def show_badge(place: Place, name: str, *, public: bool) -> int:
     """Say who may see a project's badges."""
-    _, database, _ = open_folder(folder, os.environ, make=False)
+    _, database, _ = open_folder(place, os.environ, make=False)
     if not database.write_now(lambda connection: projects.show_badge(connection, name, public=public)):
         raise PipeError(f"there is no project '{name}'; {nearest(name, database.read_now(projects.known))}")
     who = "everybody sees" if public else "those who may see the project see"
@@ -77,9 +77,9 @@ def show_badge(folder: Path, name: str, *, public: bool) -> int:
     return 0
 
 
-def keep_of_project(folder: Path, name: str, changes: Mapping[housekeeping.What, tuple[int | None, int | None]]) -> int:
+def keep_of_project(place: Place, name: str, changes: Mapping[housekeeping.What, tuple[int | None, int | None]]) -> int:
     """Change what is kept of a project's past where something is given, and print it."""
-    _, database, _ = open_folder(folder, os.environ, make=False)
+    _, database, _ = open_folder(place, os.environ, make=False)
     _known_project(database, name)
     for what, usual in database.read_now(lambda connection: housekeeping.kept(connection, name)).items():
         count, days = changes[what]
@@ -91,9 +91,9 @@ def keep_of_project(folder: Path, name: str, changes: Mapping[housekeeping.What,
     return 0
 
 
-def list_projects(folder: Path) -> int:
+def list_projects(place: Place) -> int:
     """Print the projects."""
-    _, database, seal = open_folder(folder, os.environ, make=False)
+    _, database, seal = open_folder(place, os.environ, make=False)
     for name in database.read_now(projects.known):
         found = database.read_now(lambda connection, name=name: projects.find(connection, seal, name))  # type: ignore[misc]
         if found:
@@ -101,9 +101,9 @@ def list_projects(folder: Path) -> int:
     return 0
 
 
-def set_secret(folder: Path, project: str, name: str, kind: SecretKind, username: str) -> int:
+def set_secret(place: Place, project: str, name: str, kind: SecretKind, username: str) -> int:
     """Keep a secret of a project; it comes from stdin, or somebody types it."""
-    _, database, seal = open_folder(folder, os.environ, make=False)
+    _, database, seal = open_folder(place, os.environ, make=False)
     secret = secrets.secret_of(kind, _typed(name, kind), username)
     database.write_now(lambda c: administration.set_secret(c, machine(), seal, project, name, secret))
     return 0
@@ -118,9 +118,9 @@ def _typed(name: str, kind: SecretKind) -> bytes:
     return typed.encode()
 
 
-def list_secrets(folder: Path, project: str) -> int:
+def list_secrets(place: Place, project: str) -> int:
     """Print which secrets a project has."""
-    _, database, _ = open_folder(folder, os.environ, make=False)
+    _, database, _ = open_folder(place, os.environ, make=False)
     _known_project(database, project)
     for each in database.read_now(lambda connection: secrets.known(connection, project)):
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(each.changed))
@@ -128,9 +128,9 @@ def list_secrets(folder: Path, project: str) -> int:
     return 0
 
 
-def remove_secret(folder: Path, project: str, name: str) -> int:
+def remove_secret(place: Place, project: str, name: str) -> int:
     """Forget a secret of a project."""
-    _, database, _ = open_folder(folder, os.environ, make=False)
+    _, database, _ = open_folder(place, os.environ, make=False)
     _known_project(database, project)
     if not database.write_now(lambda c: administration.remove_secret(c, machine(), project, name)):
         there = [each.name for each in database.read_now(lambda connection: secrets.known(connection, project))]
@@ -146,9 +146,9 @@ def _known_project(database: Database, name: str) -> list[str]:
     return there
 
 
-def list_deliveries(folder: Path, project: str, most: int) -> int:
+def list_deliveries(place: Place, project: str, most: int) -> int:
     """Print the newest deliveries: what they were, and what became of them."""
-    _, database, _ = open_folder(folder, os.environ, make=False)
+    _, database, _ = open_folder(place, os.environ, make=False)
     wanted = select(deliveries).order_by(deliveries.c.id.desc()).limit(most)
     wanted = wanted.where(deliveries.c.project == project) if project else wanted
     for row in database.read_now(lambda connection: connection.execute(wanted).all()):
@@ -158,9 +158,9 @@ def list_deliveries(folder: Path, project: str, most: int) -> int:
     return 0
 
 
-def change_project(folder: Path, name: str, trusted: Sequence[str] | None, followers: Sequence[str] | None) -> int:
+def change_project(place: Place, name: str, trusted: Sequence[str] | None, followers: Sequence[str] | None) -> int:
     """Say who may do more than others in a project, and print what holds now."""
-    _, database, seal = open_folder(folder, os.environ, make=False)
+    _, database, seal = open_folder(place, os.environ, make=False)
     names = _known_project(database, name)
     if strange := [each for each in followers or () if each not in (*names, "*")]:
         raise PipeError("\n".join(f"there is no project '{each}'; {nearest(each, names)}" for each in strange))
@@ -174,9 +174,9 @@ def change_project(folder: Path, name: str, trusted: Sequence[str] | None, follo
     return 0
 
 
-def approve_run(folder: Path, run: str) -> int:
+def approve_run(place: Place, run: str) -> int:
     """Let the commit of a fork run; without a run, print those that wait."""
-    _, database, _ = open_folder(folder, os.environ, make=False)
+    _, database, _ = open_folder(place, os.environ, make=False)
     if not run:
         for row in database.read_now(waiting):
             trigger = Trigger.model_validate_json(row.trigger)

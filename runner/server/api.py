@@ -23,10 +23,10 @@ from runner.server.doors import UNKNOWN, Doors, Here
 from runner.server.ends import cancel_unstarted
 from runner.server.intake import Intake
 from runner.server.problems import PROBLEMS
-from runner.server.reading import deliveries_of, find_run, folder_of, run_for, runs_of, working_folder
+from runner.server.reading import deliveries_of, find_here, folder_of, run_for, runs_of, working_folder
 from runner.server.repositories import RepositoryError
 from runner.server.rights import Verb
-from runner.server.shown import Delivery, DeliveryId, Leaf, Pipeline, ProjectName, Run, RunId, Start, Which
+from runner.server.shown import Delivery, DeliveryId, Leaf, Pipeline, ProjectName, Run, RunId, Server, Start, Which
 from runner.server.users import as_run
 from runner.state import fold
 from runner.telling import Position, find
@@ -89,7 +89,15 @@ async def redeliver(id_: str, doors: Here, caller: SignedIn) -> DeliveryId:
 async def list_runs(doors: Here, caller: SignedIn, which: Annotated[Which, Query()]) -> list[Run]:
     """Runs, the newest first; `before` is the id of the last one of the page before."""
     within = caller.projects(Verb.VIEW)
-    return await doors.database.read(lambda c: runs_of(c, within, which))
+    return await doors.database.read(lambda c: runs_of(c, doors.registry.fleet, within, which))
+
+
+@api.get("/servers", operation_id="list_servers")
+async def list_servers(doors: Here, caller: SignedIn) -> list[Server]:
+    """Everybody who works on this database or did, the one heard of last first."""
+    caller.need(Verb.VIEW)
+    found = await doors.database.read(doors.registry.fleet.members)
+    return [Server(id=each.id, host=each.host, url=each.url, silent=each.silent, alive=each.alive) for each in found]
 
 
 @api.get("/runs/{id_}", operation_id="get_run")
@@ -161,7 +169,7 @@ async def follow_run(
         raise HTTPException(400, str(error)) from error
 
     async def stream() -> AsyncIterator[bytes]:
-        with doors.followers.of(id_, folder, partial(find_run, doors, id_)) as follower:
+        with doors.followers.of(id_, folder, partial(find_here, doors, id_)) as follower:
             async for page in doors.followers.events(follower, after, logs=logs, follow=follow):
                 yield page
 
@@ -191,7 +199,7 @@ async def get_log(
         raise UNKNOWN
 
     async def stream() -> AsyncIterator[bytes]:
-        with doors.followers.of(id_, folder, partial(find_run, doors, id_)) as follower:
+        with doors.followers.of(id_, folder, partial(find_here, doors, id_)) as follower:
             if follow:
                 await follower.look()
             async for block in doors.followers.log(follower, leaf, number, offset, follow=follow):

@@ -97,7 +97,10 @@ class Children:
             RepositoryError: the repository cannot be read now.
             OSError, PipeError: it cannot be started, and why.
         """
-        text = await self._registry.repository(project).text(row.file_commit, project.file)
+        repository = self._registry.repository(project)
+        if not await repository.has(row.file_commit):  # another server may have taken its event in
+            await repository.bring()
+        text = await repository.text(row.file_commit, project.file)
         if text is None:
             raise FileNotFoundError(f"there is no {project.file} at {row.file_commit}")
         file = self._layout.file(project.name, row.file_commit, project.file)

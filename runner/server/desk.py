@@ -19,7 +19,9 @@ from pipeline.plan import Trigger
 from pipeline.repository import same_repository
 from pipeline.spec import Triggers, next_time
 from pipeline.triggers import Event, repositories_followed
+from runner.server.connections import Away
 from runner.server.database import Database, deliveries, refs, runs, times
+from runner.server.fleet import NotOurs
 from runner.server.intake import Found
 from runner.server.payloads import Change, named_ref, read, slug
 from runner.server.projects import Project
@@ -61,6 +63,8 @@ class Desk:
         self._registry = registry
         self._started = started
         self._poll_every = poll_every
+        self._ours: frozenset[str] = frozenset()
+        """The projects that this server works; the others are some other server's."""
         self._workers: set[str] = set()
         self._standing: dict[str, tuple[str, _Standing]] = {}
         """Project → commit of its main branch, and what the file there waits for by itself."""
@@ -75,9 +79,11 @@ class Desk:
 
     async def work(self) -> None:
         """Work until cancelled."""
+        self._workers.clear()
         async with anyio.create_task_group() as tasks:
             while True:
-                for name in await self._registry.names():
+                self._ours = frozenset(await self._registry.fleet.projects())
+                for name in self._ours:
                     if name not in self._workers:
                         self._workers.add(name)
                         tasks.start_soon(self._work_for, name)
@@ -86,7 +92,7 @@ class Desk:
 
     async def _work_for(self, name: str) -> None:
         polled = time.monotonic() - self._poll_every + 5
-        while project := await self._registry.project(name):
+        while name in self._ours and (project := await self._registry.project(name)):
             news = self._news
             await self._unharmed("what came in", self._work_off, project)
             await self._unharmed("its clock", self._look_at_clock, project)
@@ -108,6 +114,8 @@ class Desk:
         """Look at something of a project; whatever is wrong there is told and stops nothing else."""
         try:
             await look(project)
+        except Away:
+            raise
         except (RepositoryError, PipeError) as error:
             self._say_once(project.name, what, str(error))  # looked at again in a moment
         except Exception as error:  # noqa: BLE001 - a stranger's repository must not end the server
@@ -137,6 +145,8 @@ class Desk:
             pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2**row.tries)
             state, due = ("new", time.time() + pause) if tries < MOST_TRIES else ("failed", 0.0)
             lines = [str(error) + (f"; tried again in {pause:.0f} s" if state == "new" else "; given up")]
+        except (Away, NotOurs):
+            raise
         except Exception as error:  # noqa: BLE001 - what a stranger sends must not end the server
             state, lines = "failed", [f"BUG in pipe: {type(error).__name__}: {error}; please report it"]
         note = "\n".join(lines)[:4000].encode("utf-8", "backslashreplace").decode()
@@ -157,6 +167,8 @@ class Desk:
             if waited < FOLLOW_WITHIN:
                 values = {"follow_at": time.time() + max(FIRST_PAUSE * 4, waited / 2)}
             self._say_once(project.name, "what follows its runs", str(error))
+        except (Away, NotOurs):
+            raise
         except Exception as error:  # noqa: BLE001 - as above
             _say(f"{project.name}: after the end of {row.id}: {type(error).__name__}: {error}")
         done = update(runs).where(runs.c.id == row.id).values(values)

@@ -1,6 +1,7 @@
 """Starting runs as processes of their own, fairly between projects, and finding those again that outlived a server."""
 
 import shutil
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -8,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import anyio
 import anyio.abc
@@ -17,21 +19,26 @@ from sqlalchemy import Connection, Row, and_, select, update
 from pipeline.errors import PipeError
 from pipeline.untrusted import NOT_IN_FORKS
 from runner.folder import RunFolder
+from runner.orders import Cancel, Orders
 from runner.plans import read_plan
 from runner.server.children import Children
+from runner.server.connections import Away
 from runner.server.database import runs
 from runner.server.ends import Ended, finish, tell
 from runner.server.feedback import RUNNING
-from runner.server.projects import Project
+from runner.server.fleet import members
 from runner.server.registry import Registry
 from runner.server.repositories import RepositoryError
 from runner.server.users import as_run
 from runner.state import fold
 from runner.status import status
 
-__all__ = ["Dispatcher"]
+__all__ = ["LOST_AFTER", "Dispatcher"]
 
 LOOK_EVERY = 0.5
+LOST_AFTER = 600.0
+"""Seconds without a sign of life after which the runs of another server are given up."""
+LOST = "lost: "
 MOST_REVIVALS = 3
 """How often a run whose engine died is gone on with before somebody has to look."""
 
@@ -39,11 +46,15 @@ MOST_REVIVALS = 3
 class Dispatcher:
     """Gives every run that waits its turn; `wake` makes it look at once."""
 
-    def __init__(self, registry: Registry, children: Children, slots: int) -> None:
+    def __init__(self, registry: Registry, children: Children, slots: int, lost_after: float = LOST_AFTER) -> None:
         self._registry = registry
         self._database = registry.database
+        self._server = registry.fleet.id
         self._layout = registry.layout
         self._children = children
+        self._lost_after = lost_after
+        self._since = time.monotonic()
+        """When this server began to look, or to look again: how long others are silent counts from then."""
         self._slots = slots
         self._watched: set[str] = set()
         self._waiting: set[str] = set()
@@ -60,18 +71,50 @@ class Dispatcher:
 
     async def work(self) -> None:
         """Start and watch runs until cancelled; those under way live on."""
+        self._since = time.monotonic()
+        self._watched.clear()
+        self._waiting.clear()
+        await self._end_given_up()
         async with anyio.create_task_group() as tasks:
             while True:
                 self._news = anyio.Event()
-                for row in await self._database.read(_under_way):
+                for row in await self._database.read(partial(_under_way, server=self._server)):
                     self._watch(row, tasks)
-                free = self._slots - len(self._watched - self._waiting)
-                for row in await self._database.read(partial(_next, free=free, turns=self._turns)):
-                    self._turns[row.project] = max(self._turns.values(), default=0) + 1
-                    if project := await self._registry.project(row.project):
-                        self._watch(await self._started(row, project), tasks)
+                for row in await self._claimed():
+                    if started := await self._started(row):
+                        self._watch(started, tasks)
+                await self._give_up()
                 with anyio.move_on_after(LOOK_EVERY * 30):
                     await self._news.wait()
+
+    async def _claimed(self) -> "Sequence[Row[tuple[object, ...]]]":
+        """The runs that were made ours, as many as there is room for."""
+        free = self._slots - len(self._watched - self._waiting)
+        if free <= 0 or not await self._database.read(_any_waits):
+            return []
+        claim = partial(_claim, server=self._server, free=free, turns=self._turns)
+        claimed = await self._database.write(claim)
+        for row in claimed:
+            self._turns[row.project] = max(self._turns.values(), default=0) + 1
+        return claimed
+
+    async def _give_up(self) -> None:
+        """End runs whose server has not been heard of for very long: nothing runs for ever.
+
+        While the database was away nobody was heard of; those who come back have to be given the time.
+        """
+        if time.monotonic() - self._since < self._lost_after:
+            return
+        find = partial(_given_up, server=self._server, after=self._lost_after)
+        for id_, ended in await self._database.read(find):
+            sys.stderr.write(f"pipe: run {id_}: {ended.note}\n")
+            await self._database.write(partial(finish, id_=id_, ended=ended))
+            self.ended()
+
+    async def _end_given_up(self) -> None:
+        """End what others gave up while we were away: another run may have taken its place."""
+        for row in await self._database.read(partial(_ours_given_up, server=self._server)):
+            await anyio.to_thread.run_sync(_end, self._folder(row), row.id)
 
     def _watch(self, row: "Row[tuple[object, ...]]", tasks: anyio.abc.TaskGroup) -> None:
         if row.id not in self._watched:
@@ -80,12 +123,18 @@ class Dispatcher:
 
     # -- starting ----------------------------------------------------------------------------------
 
-    async def _started(self, row: "Row[tuple[object, ...]]", project: Project) -> "Row[tuple[object, ...]]":
-        """Start a run, and return its row as it is then; one that cannot be started ends, and nothing else does."""
+    async def _started(self, row: "Row[tuple[object, ...]]") -> "Row[tuple[object, ...]] | None":
+        """Start a run that is ours, and return its row as it is then; None if it has to wait.
+
+        One that cannot be started ends, and nothing else does.
+        """
         try:
-            pid = await self._children.begin(row, project)
+            pid = await self._begin(row)
+        except Away:
+            raise
         except RepositoryError:
-            return row  # it waits; looked at again in a moment
+            await self._database.write(partial(_put_back, id_=row.id))
+            return None  # looked at again in a moment
         except Exception as error:  # noqa: BLE001 - one run must not end the server
             ended = Ended("errored", f"it could not be started: {type(error).__name__}: {error}"[:2000])
             await self._database.write(partial(finish, id_=row.id, ended=ended))
@@ -93,17 +142,25 @@ class Dispatcher:
             await self._database.write(partial(_note_start, id_=row.id, pid=pid))
         return await self._database.read(lambda c: c.execute(select(runs).where(runs.c.id == row.id)).one())
 
+    async def _begin(self, row: "Row[tuple[object, ...]]") -> int:
+        project = await self._registry.project(row.project)
+        if project is None:
+            raise LookupError(f"there is no project '{row.project}' any more")
+        return await self._children.begin(row, project)
+
     # -- watching ----------------------------------------------------------------------------------
 
     async def _until_ended(self, row: "Row[tuple[object, ...]]") -> None:
         """Wait for a run's end, whoever started it."""
-        folder = RunFolder(self._layout.work(row.project, row.pipeline, row.number))
-        run, ended = _Watched(row, folder, row.pid, row.revived), None
+        run, ended = _Watched(row, self._folder(row), row.pid, row.revived), None
         while row.state != "ended" and ended is None:
             ended = await self._step(run)
             await anyio.sleep(0 if ended else LOOK_EVERY)
-        if ended:
+        if ended and ended is not _LEFT:
             await self._database.write(partial(finish, id_=row.id, ended=ended))
+        await self._let_go(row)
+
+    async def _let_go(self, row: "Row[tuple[object, ...]]") -> None:
         scratch = self._layout.scratch(row.project, row.id)
         await anyio.to_thread.run_sync(partial(shutil.rmtree, scratch, ignore_errors=True))
         await anyio.to_thread.run_sync(self._children.clear, row.id)
@@ -111,6 +168,9 @@ class Dispatcher:
         self._waiting.discard(row.id)
         self.ended()
         self.wake()
+
+    def _folder(self, row: "Row[tuple[object, ...]]") -> RunFolder:
+        return RunFolder(self._layout.work(row.project, row.pipeline, row.number))
 
     async def _step(self, run: "_Watched") -> Ended | None:
         """Look at a run once; how it ended, if it has."""
@@ -122,6 +182,12 @@ class Dispatcher:
         if found != run.said:
             run.said = found
             await self._note(run.row.id, found if found.startswith(_WAITS) else "")
+            if found in (_NEVER, _DIED):
+                return None  # a process shows no environment while it is just becoming another program: look again
+        if found is _NEVER and not run.pid:  # a server ended between claiming and starting it
+            started = await self._started(run.row)
+            run.pid = started.pid if started else 0
+            return None if started and started.state == "running" else _LEFT
         if found is _NEVER:
             return await anyio.to_thread.run_sync(self._last_words, run.row)
         return await self._revive(run) if found is _DIED else None
@@ -144,6 +210,8 @@ class Dispatcher:
             run.pid = await self._children.go_on(run.row, project, run.folder.path)
         except RepositoryError:
             return None  # what its file declares cannot be read now; looked at again in a moment
+        except Away:
+            raise
         except Exception as error:  # noqa: BLE001 - one run must not end the server
             return Ended("errored", f"it could not be gone on with: {type(error).__name__}: {error}"[:2000])
         run.revived += 1
@@ -169,6 +237,8 @@ class _Watched:
     said: str = ""
 
 
+_LEFT = Ended("")
+"""Nothing is to be said of it here: it waits again, or its end has been noted."""
 _RUNS, _DIED, _NEVER, _WAITS = "runs", "died", "never began", "waits for "
 
 
@@ -228,6 +298,13 @@ def _starting(run: str, pid: int) -> bool:
     return False
 
 
+def _end(folder: RunFolder, run: str) -> None:
+    """Let the engine of a run that was given up end it, if there still is one."""
+    with as_run(folder), suppress(ValueError, RecursionError, PipeError, OSError):
+        if _alive(folder) and read_plan(folder).run.id == run:
+            Orders(folder.path).give(Cancel("the other servers: it was given up"))
+
+
 def _alive(folder: RunFolder) -> bool:
     owner = folder.ownership.owner()
     return bool(owner and owner.alive())
@@ -236,32 +313,74 @@ def _alive(folder: RunFolder) -> bool:
 # -- the queue -------------------------------------------------------------------------------------
 
 
-def _under_way(connection: Connection) -> "Sequence[Row[tuple[object, ...]]]":
-    return connection.execute(select(runs).where(runs.c.state == "running")).all()
+def _under_way(connection: Connection, server: str) -> "Sequence[Row[tuple[object, ...]]]":
+    """Ours; what ran before servers had names was this one's."""
+    mine = and_(runs.c.state == "running", runs.c.server.in_((server, "")))
+    return connection.execute(select(runs).where(mine)).all()
 
 
-def _next(connection: Connection, free: int, turns: Mapping[str, int]) -> "Sequence[Row[tuple[object, ...]]]":
-    """The runs to start: of each project the oldest, projects with the fewest under way first.
+def _any_waits(connection: Connection) -> bool:
+    return bool(connection.execute(select(runs.c.id).where(runs.c.state == "queued").limit(1)).first())
+
+
+_ELSEWHERE = "waits for a run of its project on another server, with which it may have to take turns"
+
+
+def _claim(
+    connection: Connection, server: str, free: int, turns: Mapping[str, int]
+) -> "Sequence[Row[tuple[object, ...]]]":
+    """Make runs ours: of each project the oldest, projects with the fewest under way first.
 
     Of several such projects the one whose turn is longest ago; `turns` says when each had its last one.
+    Runs that take turns in a group do so on one disk: while a server has some of a project, no other gets any of it.
     """
-    if free <= 0:
-        return []
-    busy = Counter(row.project for row in _under_way(connection))
-    waiting = list(connection.execute(select(runs).where(runs.c.state == "queued").order_by(runs.c.created)))
-    chosen: list[Row[tuple[object, ...]]] = []
+    columns = (runs.c.id, runs.c.project, runs.c.server, runs.c.grouped, runs.c.created)
+    there = connection.execute(select(*columns).where(runs.c.state == "running")).all()
+    busy = Counter(row.project for row in there)
+    elsewhere = {row.project for row in there if row.grouped and row.server not in (server, "")}
+    waiting: list[Row[*tuple[Any, ...]]] = []
+    held: list[Row[*tuple[Any, ...]]] = []
+    for row in connection.execute(select(*columns).where(runs.c.state == "queued").order_by(runs.c.created)):
+        (held if row.grouped and row.project in elsewhere else waiting).append(row)
+    chosen: list[str] = []
     while waiting and len(chosen) < free:
         row = min(waiting, key=lambda each: (busy[each.project], turns.get(each.project, 0), each.created))
         waiting.remove(row)
         busy[row.project] += 1
-        chosen.append(row)
-    return chosen
+        chosen.append(row.id)
+    if held:
+        ids = runs.c.id.in_([row.id for row in held])
+        connection.execute(update(runs).where(ids, runs.c.note == "").values(note=_ELSEWHERE))
+    mine = and_(runs.c.id.in_(chosen), runs.c.state == "queued")
+    locked = connection.execute(select(runs).where(mine).with_for_update(skip_locked=True)).all()
+    values = {"state": "running", "server": server, "started": time.time(), "note": ""}
+    connection.execute(update(runs).where(runs.c.id.in_([row.id for row in locked])).values(values))
+    return sorted(locked, key=lambda row: chosen.index(row.id))
+
+
+def _put_back(connection: Connection, id_: str) -> None:
+    """Let a run wait that could not be started yet."""
+    there = and_(runs.c.id == id_, runs.c.state == "running")
+    connection.execute(update(runs).where(there).values(state="queued", server="", started=0.0))
 
 
 def _note_start(connection: Connection, id_: str, pid: int) -> None:
-    there = and_(runs.c.id == id_, runs.c.state == "queued")
-    connection.execute(update(runs).where(there).values(state="running", started=time.time(), pid=pid))
+    connection.execute(update(runs).where(runs.c.id == id_, runs.c.state == "running").values(pid=pid))
     tell(connection, id_, "pending", RUNNING)
+
+
+def _given_up(connection: Connection, server: str, after: float) -> list[tuple[str, Ended]]:
+    """Runs of servers that have not been heard of for so long, and what is to be said of them."""
+    theirs = select(runs.c.id, runs.c.server).where(runs.c.state == "running", runs.c.server.not_in((server, "")))
+    rows = connection.execute(theirs).all()
+    silent = {each.id: each for each in members(connection) if each.silent > after} if rows else {}
+    said = {id_: f"{LOST}{each} has not been heard of for {each.silent:.0f} s (infra)" for id_, each in silent.items()}
+    return [(row.id, Ended("errored", said[row.server])) for row in rows if row.server in said]
+
+
+def _ours_given_up(connection: Connection, server: str) -> "Sequence[Row[tuple[object, ...]]]":
+    mine = and_(runs.c.server == server, runs.c.state == "ended", runs.c.outcome == "errored")
+    return connection.execute(select(runs).where(mine, runs.c.note.startswith(LOST))).all()
 
 
 def _note_wait(connection: Connection, id_: str, note: str) -> None:

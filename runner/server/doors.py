@@ -13,6 +13,7 @@ from runner.server.following import Followers
 from runner.server.layout import Layout
 from runner.server.openid import Provider
 from runner.server.passwords import Passwords
+from runner.server.peers import Peers
 from runner.server.registry import Registry
 from runner.server.throttle import Bucket, SignIns
 
@@ -47,6 +48,11 @@ class Doors:
     """How often one token or session may ask."""
     refusals: Bucket = field(default_factory=lambda: Bucket(500, 1))
     """How many refused deliveries and sign-ins from one address are written down."""
+
+    @property
+    def peers(self) -> Peers:
+        """The other servers of the database."""
+        return Peers(self.database, self.registry.fleet.id)
 
 
 def _here(request: Request) -> Doors:

@@ -24,9 +24,10 @@ class Ended:
 
 
 def finish(connection: Connection, id_: str, ended: Ended) -> None:
-    """Note the end of a run."""
+    """Note the end of a run; what has been said of its end stays."""
     values = {"state": "ended", "outcome": ended.outcome, "note": ended.note, "ended": time.time()}
-    connection.execute(update(runs).where(runs.c.id == id_).values(values))
+    if not connection.execute(update(runs).where(runs.c.id == id_, runs.c.state != "ended").values(values)).rowcount:
+        return
     good = ended.outcome in ("succeeded", "skipped")
     tell(connection, id_, "success" if good else "failure", ended.outcome + (f": {ended.note}" if ended.note else ""))
     announce_end(connection, id_)

@@ -4,11 +4,13 @@ import time
 import urllib.parse
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import httpx2
 from sqlalchemy import Connection, and_, func, select, update
 
 from runner.server.database import Database, runs, statuses
+from runner.server.fleet import Fleet
 from runner.server.outbox import MOST_TRIES, Entry, Outbox, after
 from runner.server.projects import Project
 from runner.server.registry import Registry
@@ -101,12 +103,13 @@ class Feedback:
         """`url` is how people reach the server."""
         self._registry = registry
         self._url = url
-        self._client = httpx2.AsyncClient(timeout=ANSWER_WITHIN, follow_redirects=False, trust_env=False)
-        self._outbox = Outbox(database, _due, self._tell, _told)
+        self._client = _client()
+        self._outbox = Outbox(database, partial(_due, fleet=registry.fleet), self._tell, _told)
         self.wake = self._outbox.wake
 
     async def work(self) -> None:
         """Work until cancelled."""
+        self._client = _client()  # one that has been closed cannot be used again
         async with self._client:
             await self._outbox.work()
 
@@ -127,10 +130,15 @@ class Feedback:
         return "" if answer.is_success else f"{call.url} answered {answer.status_code}: {answer.text[:300]}"
 
 
-def _due(connection: Connection) -> Mapping[Hashable, Entry]:
+def _client() -> httpx2.AsyncClient:
+    return httpx2.AsyncClient(timeout=ANSWER_WITHIN, follow_redirects=False, trust_env=False)
+
+
+def _due(connection: Connection, fleet: Fleet) -> Mapping[Hashable, Entry]:
     """The oldest one that each project has to tell."""
     open_ = and_(statuses.c.told.is_(False), statuses.c.due <= time.time(), statuses.c.tries < MOST_TRIES)
-    oldest = select(func.min(statuses.c.run)).join(runs, runs.c.id == statuses.c.run).where(open_)
+    oldest = select(func.min(statuses.c.run)).join(runs, runs.c.id == statuses.c.run)
+    oldest = oldest.where(open_, fleet.tells(connection))
     columns = (statuses, runs.c.project, runs.c.pipeline, runs.c.number, runs.c.commit)
     chosen = statuses.c.run.in_(oldest.group_by(runs.c.project))
     wanted = select(*columns).join(runs, runs.c.id == statuses.c.run).where(chosen)

@@ -14,6 +14,8 @@ import anyio.to_thread
 
 from runner.events import Record, encode
 from runner.folder import RunFolder
+from runner.server.connections import Away
+from runner.server.peers import Elsewhere
 from runner.server.shown import Run
 from runner.server.users import as_run
 from runner.telling import ROOM, Piece, Position, find, tell
@@ -108,7 +110,12 @@ class Follower:
             done.set()
 
     async def _look(self) -> None:
-        run = await self._find()
+        try:
+            run = await self._find()
+        except Away:
+            if not self._begun:
+                raise
+            run = self.run  # what happens is told by the folder all the same
         if not self._begun:
             self.newest = await anyio.to_thread.run_sync(_newest, self.folder)
             self._begun = True
@@ -185,6 +192,8 @@ class Followers:
                 if time.monotonic() - said > HEARTBEAT:
                     said = time.monotonic()
                     yield b": still here\n\n"
+        except Elsewhere:
+            return  # who asks again is told by the server that has it
         except ValueError as error:
             yield _end(None, f"a journal of the run is spoiled: {error}")
 

@@ -17,6 +17,7 @@ from sqlalchemy import Connection, Row, and_, delete, insert, select
 from pipeline.stage import Outcome
 from runner.folder import RunFolder
 from runner.server.database import Database, deliveries, keeps, mirrors, notifications, runs, statuses
+from runner.server.fleet import Fleet
 from runner.server.forks import expire
 from runner.server.layout import Layout
 from runner.server.users import as_owner
@@ -54,13 +55,13 @@ class Keep:
 USUAL: dict[What, Keep] = {"runs": Keep(500, 0), "logs": Keep(200, 0)}
 
 
-async def keep_house(database: Database, layout: Layout) -> None:
+async def keep_house(database: Database, layout: Layout, fleet: Fleet) -> None:
     """Forget once an hour, until cancelled."""
     while True:
         await database.write(lambda connection: forget_deliveries(connection, time.time()))
         await database.write(lambda connection: expire(connection, time.time()))
         await anyio.to_thread.run_sync(forget_files, layout, time.time())
-        await anyio.to_thread.run_sync(forget_runs, database, layout, time.time())
+        await forget_runs(database, layout, fleet, time.time())
         await anyio.sleep(EVERY)
 
 
@@ -116,26 +117,42 @@ def beyond(ended: "Iterable[Row[*tuple[Any, ...]]]", wanted: Keep, now: float) -
             yield row
 
 
-def forget_runs(database: Database, layout: Layout, now: float) -> None:
-    """Remove the folders and logs of runs beyond what their projects keep. Blocks.
+async def forget_runs(database: Database, layout: Layout, fleet: Fleet, now: float) -> None:
+    """Remove the folders and logs of runs on this disk beyond what their projects keep.
 
     The row of such a run goes when no delivery of its event can come again and start it anew.
     """
-    columns = (runs.c.id, runs.c.project, runs.c.pipeline, runs.c.number, runs.c.outcome, runs.c.ended)
-    wanted = select(*columns).where(runs.c.state == "ended", runs.c.started > 0).order_by(runs.c.number.desc())
-    of: dict[tuple[str, str], list[Row[*tuple[Any, ...]]]] = defaultdict(list)
-    for row in database.read_now(lambda connection: connection.execute(wanted).all()):
-        of[row.project, row.pipeline].append(row)
-    for (project, _), ended in of.items():
-        policy = database.read_now(partial(kept, project=project))
-        gone = list(beyond(ended, policy["runs"], now))
-        for row in gone:
-            _remove(layout, row, "")
-        for row in beyond(ended, policy["logs"], now):
-            _remove(layout, row, "logs")
+    for gone, without_logs in await database.read(partial(_beyond_keep, fleet=fleet, now=now)):
+        for rows, part in ((gone, ""), (without_logs, "logs")):
+            for row in rows:
+                await anyio.to_thread.run_sync(_remove, layout, row, part)
         old = [row.id for row in gone if row.ended < now - DELIVERIES_KEPT]
         if old:
-            database.write_now(partial(_forget_rows, ids=old))
+            await database.write(partial(_forget_rows, ids=old))
+
+
+_Rows = list["Row[*tuple[Any, ...]]"]
+
+
+def _beyond_keep(connection: Connection, fleet: Fleet, now: float) -> list[tuple[_Rows, _Rows]]:
+    """For each pipeline the runs of this server that go, and those whose logs go.
+
+    Other servers remove theirs themselves; what lies on a disk that nobody knows any more is forgotten by everybody.
+    """
+    others = {each.id for each in fleet.members(connection)} - {fleet.id}
+    columns = (runs.c.id, runs.c.project, runs.c.pipeline, runs.c.number, runs.c.outcome, runs.c.ended, runs.c.server)
+    wanted = select(*columns).where(runs.c.state == "ended", runs.c.started > 0).order_by(runs.c.number.desc())
+    of: dict[tuple[str, str], _Rows] = defaultdict(list)
+    for row in connection.execute(wanted):
+        of[row.project, row.pipeline].append(row)
+    found = []
+    for (project, _), ended in of.items():
+        policy = kept(connection, project)
+        gone, without_logs = (
+            [row for row in beyond(ended, policy[what], now) if row.server not in others] for what in policy
+        )
+        found.append((gone, without_logs))
+    return found
 
 
 def _forget_rows(connection: Connection, ids: list[str]) -> None:

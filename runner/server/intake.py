@@ -3,7 +3,7 @@
 import json
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -72,13 +72,16 @@ class _Origin:
 class Intake:
     """Turns the events of one project into runs that wait for their start."""
 
-    def __init__(self, database: Database, project: Project, copies: Copies, store: Path) -> None:
-        """`store` is where the project's runs lie."""
+    def __init__(
+        self, database: Database, project: Project, copies: Copies, store: Path, hold: Callable[[Connection], None]
+    ) -> None:
+        """`store` is where the project's runs lie; `hold` raises when another server works its events by now."""
         self._database = database
         self._store = store
         self._project = project
         self._repository = copies.own
         self._strangers = copies.strangers
+        self._hold = hold
 
     async def take(self, change: Change, found: Found) -> list[str]:
         """What became of one event: a line for each pipeline of the file.
@@ -92,10 +95,9 @@ class Intake:
         except Refused as refused:
             return [str(refused)]
         event = replace(change.event, message=await origin.copy.message(change.event.trigger.commit))
-        decisions, why = await self._decide(event, change.ref, origin)
-        lines = [why] if why else []
-        made = await self._database.write(lambda c: self._insert(c, change, found, decisions, origin))
-        return [*lines, *(f"{name}: {said}" for name, said in made.items())]
+        said = await self._decide(event, change.ref, origin)
+        made = await self._database.write(lambda c: self._insert(c, change, found, said, origin))
+        return [*filter(None, [said.why]), *(f"{name}: {said}" for name, said in made.items())]
 
     async def _located(self, change: Change) -> tuple[Change, _Origin]:
         """The event with its commit, and where that lies.
@@ -178,14 +180,15 @@ class Intake:
         full, commit = await self._found(ref or await self._repository.main_branch())
         kind, name = named_ref(full)
         trigger = Trigger(kind="manual", commit=commit, author=by, **({kind: name, "slug": slug(name)} if kind else {}))
-        await self._check_start(pipeline, params, trigger)
+        file = await self._check_start(pipeline, params, trigger)
         change = Change(Event(trigger), full if kind else "", name=key or ulid_now())
         origin = _Origin(self._repository, commit)
 
         def queue(connection: Connection) -> tuple[int, str]:
             event = _named(change, Found("call"))
             number = self._started(connection, pipeline, event)
-            number = number or self._queue(connection, pipeline, params, change, event, Found("call"), origin)
+            wanted = _Wanted(pipeline, params, event, grouped=_takes_turns(file, pipeline))
+            number = number or self._queue(connection, wanted, change, Found("call"), origin)
             return number, self._id(connection, pipeline, number)
 
         return await self._database.write(queue)
@@ -198,8 +201,8 @@ class Intake:
                 return full, commit
         raise PipeError(f"there is no branch, tag or commit '{ref}' in {self._project.url}")
 
-    async def _check_start(self, pipeline: str, params: Mapping[str, str], trigger: Trigger) -> None:
-        """Raise PipeError for a pipeline, a parameter or a value that cannot be."""
+    async def _check_start(self, pipeline: str, params: Mapping[str, str], trigger: Trigger) -> PipelineFile:
+        """The file; raise PipeError for a pipeline, a parameter or a value that cannot be."""
         file = await self.file(trigger.commit)
         if pipeline not in file.pipelines:
             raise PipeError(f"{self._project.file} has no pipeline '{pipeline}'; {nearest(pipeline, file.pipelines)}")
@@ -211,6 +214,7 @@ class Intake:
             unset="placeholder", kinds=installed(),
         )  # fmt: skip
         await anyio.to_thread.run_sync(check)
+        return file
 
     def _started(self, connection: Connection, pipeline: str, event: str) -> int:
         """The number of the run that an event started; 0 if there is none."""
@@ -246,19 +250,19 @@ class Intake:
             return False
         return bool(await self._repository.base(commit, seen) != seen)
 
-    async def _decide(self, event: Event, ref: str, origin: _Origin) -> tuple[dict[str, Decision], str]:
+    async def _decide(self, event: Event, ref: str, origin: _Origin) -> "_Said":
         """What the triggers of each pipeline say, or why the file cannot be asked."""
         try:
             file = await self.file(origin.file_commit)
         except PipeError as error:
-            return {}, str(error)
+            return _Said({}, why=str(error))
         found = {}
         for name in file.pipelines:
             asked = replace(event, paths=await self._paths(file.pipelines[name].spec, event, ref, origin))
             spec = file.pipelines[name].spec
             decision = partial(decide, spec, asked, repo=self._project.url, variables={})
             found[name] = await anyio.to_thread.run_sync(decision)
-        return found, ""
+        return _Said(found, frozenset(name for name in found if _takes_turns(file, name)))
 
     async def _paths(self, spec: PipelineSpec, event: Event, ref: str, origin: _Origin) -> Sequence[str] | None:
         """What changed since the pipeline's last run on that branch, or since the branches of a pull request parted."""
@@ -282,7 +286,7 @@ class Intake:
         return connection.execute(newest).scalar_one_or_none() or ""
 
     def _insert(
-        self, connection: Connection, change: Change, found: Found, decisions: Mapping[str, Decision], origin: _Origin
+        self, connection: Connection, change: Change, found: Found, said: "_Said", origin: _Origin
     ) -> dict[str, str]:
         """Keep the runs and where the ref stands now, all or nothing; what became of each pipeline.
 
@@ -291,7 +295,7 @@ class Intake:
         event = self._move(connection, change) or _named(change, found)
         self._withdraw(connection, change.event.trigger, event)
         lines = {}
-        for name, decision in decisions.items():
+        for name, decision in said.decisions.items():
             if there := self._started(connection, name, event):
                 lines[name] = f"#{there} runs it already"
             elif decision.starts and (unfit := unfit_param(decision.params)):
@@ -299,7 +303,8 @@ class Intake:
             elif decision.starts and (circle := _circle(change.chain, f"{self._project.name}/{name}")):
                 lines[name] = circle
             elif decision.starts:
-                number = self._queue(connection, name, decision.params, change, event, found, origin)
+                wanted = _Wanted(name, decision.params, event, grouped=name in said.grouped)
+                number = self._queue(connection, wanted, change, found, origin)
                 lines[name] = f"#{number} {_BECAME[origin.state]}"
             else:
                 lines[name] = decision.why
@@ -316,6 +321,7 @@ class Intake:
         trigger = change.event.trigger
         if trigger.kind not in ("push", "tag"):
             return ""
+        self._hold(connection)
         mine = and_(refs.c.project == self._project.name, refs.c.ref == change.ref)
         known = connection.execute(select(refs).where(mine)).one_or_none()
         stays = known is not None and known.moves > 0 and known.commit == trigger.commit
@@ -334,25 +340,16 @@ class Intake:
         with as_owner(self._store):
             return max(known + 1, Store({"PIPE_STORE": str(self._store)}, self._store).next_number(pipeline))
 
-    def _queue(
-        self,
-        connection: Connection,
-        name: str,
-        params: Mapping[str, str],
-        change: Change,
-        event: str,
-        found: Found,
-        origin: _Origin,
-    ) -> int:
+    def _queue(self, connection: Connection, wanted: "_Wanted", change: Change, found: Found, origin: _Origin) -> int:
         trigger = change.event.trigger
-        number = self._number(connection, name)
+        number = self._number(connection, wanted.pipeline)
         id_ = ulid_now()
         row = {
             "id": id_,
             "project": self._project.name,
-            "pipeline": name,
+            "pipeline": wanted.pipeline,
             "number": number,
-            "event": event,
+            "event": wanted.event,
             "found_by": found.by,
             "delivery": found.delivery,
             "ref": change.ref,
@@ -361,7 +358,8 @@ class Intake:
             "fetched_from": origin.fetched_from,
             "chain": json.dumps(change.chain),
             "trigger": trigger.model_dump_json(),
-            "params": json.dumps(dict(params)),
+            "params": json.dumps(dict(wanted.params)),
+            "grouped": wanted.grouped,
             "state": origin.state,
             "created": time.time(),
         }
@@ -371,6 +369,29 @@ class Intake:
         if origin.state == "waiting":
             announce(connection, id_, "waiting")
         return number
+
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """What the file says of an event: which pipelines start, which of them take turns; or why it cannot be asked."""
+
+    decisions: Mapping[str, Decision]
+    grouped: frozenset[str] = frozenset()
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """A run that is to be."""
+
+    pipeline: str
+    params: Mapping[str, str]
+    event: str
+    grouped: bool
+
+
+def _takes_turns(file: PipelineFile, pipeline: str) -> bool:
+    return file.pipelines[pipeline].spec.concurrency is not None
 
 
 def _named(change: Change, found: Found) -> str:

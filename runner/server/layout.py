@@ -3,7 +3,15 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Layout"]
+__all__ = ["Layout", "Place"]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a server keeps what it knows: its folder, and the URL of a PostgreSQL, or none for a file in the folder."""
+
+    folder: Path
+    database: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +29,11 @@ class Layout:
     def setup_link(self) -> Path:
         """The link by which the first administrator is made, when nobody was there to read it."""
         return self.folder / "setup-link"
+
+    @property
+    def identity(self) -> Path:
+        """Who the server of this folder is, among those that share a database."""
+        return self.folder / "server-id"
 
     def place(self, project: str) -> Path:
         """Everything of one project."""

@@ -13,6 +13,7 @@ from runner.server import targets as known
 from runner.server.courier import send
 from runner.server.database import notifications, runs
 from runner.server.feedback import run_link
+from runner.server.fleet import Fleet
 from runner.server.messages import message_on
 from runner.server.outbox import MOST_TRIES, Entry, Outbox, after
 from runner.server.registry import Registry
@@ -34,7 +35,7 @@ class Notifier:
         self._registry = registry
         self._url = url
         self._slots = anyio.Semaphore(AT_ONCE)
-        self._outbox = Outbox(registry.database, _due, self._send, _told)
+        self._outbox = Outbox(registry.database, partial(_due, fleet=registry.fleet), self._send, _told)
         self.wake = self._outbox.wake
 
     async def work(self) -> None:
@@ -64,13 +65,14 @@ def _state(folder: RunFolder, run: str) -> RunState:
     return state if state.id == run else RunState()
 
 
-def _due(connection: Connection) -> Mapping[Hashable, Entry]:
+def _due(connection: Connection, fleet: Fleet) -> Mapping[Hashable, Entry]:
     """The oldest message that each target is to be told now."""
     receiver = (notifications.c.project, notifications.c.target)
     open_ = and_(
         notifications.c.told.is_(False), notifications.c.due <= time.time(), notifications.c.tries < MOST_TRIES
     )
-    oldest = select(*receiver, func.min(notifications.c.run).label("run")).where(open_).group_by(*receiver).subquery()
+    ours = select(*receiver, func.min(notifications.c.run).label("run")).join(runs, runs.c.id == notifications.c.run)
+    oldest = ours.where(open_, fleet.tells(connection)).group_by(*receiver).subquery()
     mine = and_(
         notifications.c.project == oldest.c.project,
         notifications.c.target == oldest.c.target,

@@ -7,6 +7,7 @@ from typing import Any
 import anyio
 from sqlalchemy import Connection, Row
 
+from runner.server.connections import Away
 from runner.server.database import Database
 
 __all__ = ["MOST_TRIES", "Outbox", "after", "pause_after"]
@@ -64,6 +65,7 @@ class Outbox:
 
     async def work(self) -> None:
         """Work until cancelled. What is under way then is tried again by the next server."""
+        self._busy.clear()
         async with anyio.create_task_group() as tasks:
             while True:
                 self._news = anyio.Event()
@@ -78,6 +80,8 @@ class Outbox:
     async def _try(self, receiver: Hashable, entry: Entry) -> None:
         try:
             note = await self._deliver(entry)
+        except Away:
+            raise
         except Exception as error:  # noqa: BLE001 - one receiver must not silence the others
             note = f"{type(error).__name__}: {error}"
         await self._database.write(lambda connection: self._told(connection, entry, note))

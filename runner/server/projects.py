@@ -12,7 +12,7 @@ from sqlalchemy.exc import IntegrityError
 
 from pipeline.errors import PipeError, nearest
 from pipeline.stage import Login, Secret, SecretText
-from runner.server.database import notifications, projects, refs, targets, times
+from runner.server.database import leases, notifications, projects, refs, targets, times
 from runner.server.database import secrets as kept_secrets
 from runner.server.sealing import Seal
 from runner.server.signatures import FORGES
@@ -142,7 +142,7 @@ def change(
 def remove(connection: Connection, name: str) -> bool:
     """Forget a project, its secrets, whom it told, and what was noted of its refs and times; false if there is none."""
     gone = connection.execute(delete(projects).where(projects.c.name == name)).rowcount
-    for table in (refs, times, targets, notifications, kept_secrets):
+    for table in (refs, times, targets, notifications, leases, kept_secrets):
         connection.execute(delete(table).where(table.c.project == name))
     return bool(gone)
 

@@ -1,15 +1,19 @@
 """What pages and the API show of the database and of the folders of runs."""
 
-from sqlalchemy import Connection, select
+from collections.abc import Sequence
+
+from sqlalchemy import Connection, RowMapping, select
 
 from runner.folder import RunFolder
 from runner.server.callers import Caller
 from runner.server.database import deliveries, runs
 from runner.server.doors import UNKNOWN, Doors
+from runner.server.fleet import Fleet
+from runner.server.peers import Elsewhere
 from runner.server.rights import Verb
 from runner.server.shown import Delivery, Run, Which, run_of
 
-__all__ = ["deliveries_of", "find_run", "folder_of", "run_for", "runs_of", "working_folder"]
+__all__ = ["as_shown", "deliveries_of", "find_here", "find_run", "folder_of", "run_for", "runs_of", "working_folder"]
 
 
 def deliveries_of(
@@ -24,14 +28,26 @@ def deliveries_of(
     return [Delivery.model_validate(dict(row)) for row in connection.execute(wanted).mappings()]
 
 
-def runs_of(connection: Connection, within: frozenset[str] | None, which: Which) -> list[Run]:
+def runs_of(connection: Connection, fleet: Fleet, within: frozenset[str] | None, which: Which) -> list[Run]:
     """Runs, the newest first; `within` as above."""
     named = which.model_dump(exclude={"before", "limit"}, exclude_defaults=True)
     given = [runs.c[name] == value for name, value in named.items()]
     wanted = select(runs).where(*given).order_by(runs.c.id.desc()).limit(which.limit)
     wanted = wanted if within is None else wanted.where(runs.c.project.in_(within))
     wanted = wanted.where(runs.c.id < which.before) if which.before else wanted
-    return [run_of(dict(row)) for row in connection.execute(wanted).mappings()]
+    return as_shown(connection, fleet, connection.execute(wanted).mappings().all())
+
+
+def as_shown(connection: Connection, fleet: Fleet, rows: Sequence[RowMapping]) -> list[Run]:
+    """Runs as they are; of those on a server that is not heard of nobody knows more than that."""
+    away = {row["server"] for row in rows if row["state"] == "running"} - {"", fleet.id}
+    known = {each.id: each for each in fleet.members(connection)} if away else {}
+    silent = {
+        id_: f"not heard for {known[id_].silent:.0f} s: it is on {known[id_]}"
+        for id_ in away & known.keys()
+        if not known[id_].alive
+    }
+    return [run_of(dict(row), silent.get(row["server"], "") if row["state"] == "running" else "") for row in rows]
 
 
 async def run_for(doors: Doors, id_: str, caller: Caller, verb: Verb = Verb.VIEW) -> Run:
@@ -50,18 +66,45 @@ async def run_for(doors: Doors, id_: str, caller: Caller, verb: Verb = Verb.VIEW
 async def find_run(doors: Doors, id_: str) -> Run | None:
     """The run of that id, whoever asks."""
 
-    def find(connection: Connection) -> Run | None:
-        row = connection.execute(select(runs).where(runs.c.id == id_)).mappings().one_or_none()
-        return run_of(dict(row)) if row else None
+    def find(connection: Connection) -> list[Run]:
+        rows = connection.execute(select(runs).where(runs.c.id == id_)).mappings().all()
+        return as_shown(connection, doors.registry.fleet, rows)
 
-    return await doors.database.read(find)
+    return next(iter(await doors.database.read(find)), None)
+
+
+async def find_here(doors: Doors, id_: str) -> Run | None:
+    """The same of a run that is followed here.
+
+    Raises:
+        Elsewhere: another server has started it meanwhile.
+    """
+    run = await find_run(doors, id_)
+    if run:
+        folder_of(doors, run)
+    return run
 
 
 def folder_of(doors: Doors, run: Run) -> RunFolder:
-    """Where a run is read; it may not be there yet."""
+    """Where a run is read; it may not be there yet.
+
+    Raises:
+        Elsewhere: on the disk of another server.
+    """
+    _here(doors, run)
     return RunFolder(doors.layout.shown(run.project, run.pipeline, run.number, run.id))
 
 
 def working_folder(doors: Doors, run: Run) -> RunFolder:
-    """Where a run works and takes orders; it may not be there yet."""
+    """Where a run works and takes orders; it may not be there yet.
+
+    Raises:
+        Elsewhere: on the disk of another server.
+    """
+    _here(doors, run)
     return RunFolder(doors.layout.work(run.project, run.pipeline, run.number))
+
+
+def _here(doors: Doors, run: Run) -> None:
+    if run.server not in ("", doors.registry.fleet.id):
+        raise Elsewhere(run.server)

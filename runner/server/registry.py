@@ -2,9 +2,11 @@
 
 import time
 from dataclasses import dataclass, field
+from functools import partial
 
 from runner.server import projects
 from runner.server.database import Database
+from runner.server.fleet import Fleet
 from runner.server.intake import Copies, Intake
 from runner.server.layout import Layout
 from runner.server.projects import Project
@@ -24,6 +26,7 @@ class Registry:
     database: Database
     seal: Seal
     layout: Layout
+    fleet: Fleet
     _repositories: dict[str, Repository] = field(default_factory=dict)
     _foreign: dict[str, Strangers] = field(default_factory=dict)
     _known: dict[str, tuple[float, Project]] = field(default_factory=dict)
@@ -47,7 +50,8 @@ class Registry:
     def intake(self, project: Project) -> Intake:
         """What turns its events into runs."""
         copies = Copies(self.repository(project), self._strangers(project))
-        return Intake(self.database, project, copies, self.layout.store(project.name))
+        hold = partial(self.fleet.hold, project=project.name)
+        return Intake(self.database, project, copies, self.layout.store(project.name), hold)
 
     def repository(self, project: Project) -> Repository:
         """Its copy of git; the same one for everybody, so that two never fetch at once."""

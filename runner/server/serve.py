@@ -5,13 +5,14 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import anyio
 import uvicorn
+from sqlalchemy import URL, Connection, inspect
 
 from pipeline.errors import PipeError
 from pipeline.plan import Limits
@@ -19,14 +20,16 @@ from runner.cgroups import Group, NoGroup, named
 from runner.ownership import HEARTBEAT, Ownership, Taken
 from runner.server import links, openid, people
 from runner.server.children import NO_BOUNDS, Bounds, Children
+from runner.server.connections import shown, url_of
 from runner.server.database import Database
 from runner.server.desk import Desk
-from runner.server.dispatcher import Dispatcher
+from runner.server.dispatcher import LOST_AFTER, Dispatcher
 from runner.server.doors import Doors
 from runner.server.feedback import Feedback
+from runner.server.fleet import Fleet, identity, others_alive, prove
 from runner.server.following import Followers
 from runner.server.housekeeping import keep_house
-from runner.server.layout import Layout
+from runner.server.layout import Layout, Place
 from runner.server.notifications import Notifier
 from runner.server.projects import find, known
 from runner.server.registry import Registry
@@ -45,7 +48,7 @@ TAKES_WITHIN = 60.0
 class Options:
     """The words of `pipe serve`."""
 
-    folder: Path
+    place: Place
     host: str = "127.0.0.1"
     port: int = 8080
     url: str = ""
@@ -62,6 +65,10 @@ class Options:
     bounds: Bounds = NO_BOUNDS
     mirror: bool = False
     """Runs report by `--mirror` even where they are the server's own user."""
+    peer_url: str = ""
+    """How other servers on the same database reach this one; by default where it listens."""
+    lost_after: float = LOST_AFTER
+    """Seconds without a sign of life after which the runs of another server are given up."""
 
     @property
     def public(self) -> str:
@@ -72,21 +79,41 @@ class Options:
 _THIS_MACHINE = ("127.0.0.1", "::1", "localhost")
 
 
-def open_folder(folder: Path, environ: Mapping[str, str], *, make: bool = True) -> tuple[Layout, Database, Seal]:
+def open_folder(place: Place, environ: Mapping[str, str], *, make: bool = True) -> tuple[Layout, Database, Seal]:
     """What commands and the server itself work with; the folder is made (0700) when it is not there.
 
     Raises:
-        PipeError: it cannot be made or read.
+        PipeError: it cannot be made or read, the database does not answer, or secrets are sealed with another key.
     """
-    layout = Layout(folder.absolute())
+    layout = Layout(place.folder.absolute())
     try:
-        if not make and not layout.database.exists():
+        if not make and not (layout.database.exists() or place.database):
             raise PipeError(f"there is no server in {layout.folder}: give its folder by --state")
-        os.umask(0o077)  # the folder itself may be open to the users of projects
-        layout.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return layout, Database(layout.database), Seal(layout.folder, environ)
+        _make(layout.folder)
+        database = Database(_address(layout, place), partial(_in_use, layout=layout))
+        seal = Seal(layout.folder, environ)
     except OSError as error:
-        raise PipeError(f"cannot use {error.filename or folder}: {error.strerror}") from error
+        raise PipeError(f"cannot use {error.filename or place.folder}: {error.strerror}") from error
+    database.read_now(partial(prove, seal=seal))
+    return layout, database, seal
+
+
+def _make(folder: Path) -> None:
+    os.umask(0o077)  # the folder itself may be open to the users of projects
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def _address(layout: Layout, place: Place) -> Path | URL:
+    return url_of(place.database) if place.database else layout.database
+
+
+def _in_use(connection: Connection, layout: Layout) -> str:
+    """Who else works with the database, and would do so on a schema that it does not know."""
+    owner = Ownership(layout.folder).owner()
+    if owner and owner.alive() and owner.pid != os.getpid():
+        return f"{owner.what or 'the server'}, {owner},"
+    joined = inspect(connection).has_table("servers")
+    return others_alive(connection, identity(layout)) if joined else ""
 
 
 def serve(options: Options, environ: Mapping[str, str]) -> int:
@@ -97,27 +124,54 @@ def serve(options: Options, environ: Mapping[str, str]) -> int:
     """
     found = openid.settings(environ)
     provider = openid.Provider(found, options.public) if found else None
-    layout, database, seal = open_folder(options.folder, environ)
-    ownership = Ownership(layout.folder)
+    with _owned(options) as beat:
+        layout, database, seal = open_folder(options.place, environ)
+        try:
+            if not database.read_now(people.administered):
+                _invite(options, layout, database)
+            for name in database.read_now(known):
+                database.read_now(partial(find, seal=seal, name=name))
+            with _listening(options.host, options.port) as listener:
+                fleet = Fleet(database, layout, options.peer_url or _peer_url(options))
+                registry = Registry(database, seal, layout, fleet)
+                children = _children(options, registry)
+                database.write_now(partial(fleet.join, seal=seal))
+                anyio.run(_serve, options, registry, children, provider, beat, listener)
+                with suppress(PipeError):  # without it, the others wait until our lease has run out
+                    database.write_now(fleet.leave)
+        finally:
+            database.close()
+    return 0
+
+
+@contextmanager
+def _owned(options: Options) -> Iterator["_Beat"]:
+    """Have the folder, which one server alone can."""
+    folder = options.place.folder.absolute()
     try:
+        _make(folder)
+        ownership = Ownership(folder)
         epoch = ownership.claim(f"pipe serve on {options.host}:{options.port}")
     except Taken as taken:
-        raise PipeError(f"{layout.folder} belongs to {taken.owner.what or 'a server'}, {taken.owner}") from None
+        raise PipeError(f"{folder} belongs to {taken.owner.what or 'a server'}, {taken.owner}") from None
+    except OSError as error:
+        raise PipeError(f"cannot use {error.filename or folder}: {error.strerror}") from error
     try:
-        if not database.read_now(people.administered):
-            _invite(options, layout, database)
-        for name in database.read_now(known):
-            database.read_now(partial(find, seal=seal, name=name))
-        registry = Registry(database, seal, layout)
-        known_users = _users(options, layout)
-        mirror = _own_url(options) if known_users or options.mirror else ""
-        children = Children(registry, known_users, _held(options.bounds), options.passed_on, mirror)
-        with _listening(options.host, options.port) as listener:
-            anyio.run(_serve, options, registry, children, provider, _Beat(ownership, epoch), listener)
+        yield _Beat(ownership, epoch)
     finally:
         ownership.release(epoch)
-        database.close()
-    return 0
+
+
+def _peer_url(options: Options) -> str:
+    """Where this server listens, as others on its network may say it."""
+    host = socket.gethostname() if options.host in ("0.0.0.0", "::", "") else options.host  # noqa: S104 - not bound here
+    return f"http://{f'[{host}]' if ':' in host else host}:{options.port}"
+
+
+def _children(options: Options, registry: Registry) -> Children:
+    known_users = _users(options, registry.layout)
+    mirror = _own_url(options) if known_users or options.mirror else ""
+    return Children(registry, known_users, _held(options.bounds), options.passed_on, mirror)
 
 
 def _users(options: Options, layout: Layout) -> Users | None:
@@ -242,6 +296,16 @@ class _Web(uvicorn.Server):
                 self.end()
 
 
+def _calling(*calls: Callable[[], None]) -> Callable[[], None]:
+    """All of them as one."""
+
+    def call() -> None:
+        for each in calls:
+            each()
+
+    return call
+
+
 async def _serve(
     options: Options,
     registry: Registry,
@@ -250,19 +314,17 @@ async def _serve(
     beat: _Beat,
     listener: socket.socket,
 ) -> None:
-    layout = registry.layout
-    dispatcher = Dispatcher(registry, children, options.slots)
-    desk = Desk(registry.database, registry, dispatcher.wake, options.poll_every)
-    feedback = Feedback(registry.database, registry, options.url)
+    layout, database, fleet = registry.layout, registry.database, registry.fleet
+    dispatcher = Dispatcher(registry, children, options.slots, options.lost_after)
+    started = _calling(dispatcher.wake, fleet.tell)
+    desk = Desk(database, registry, started, options.poll_every)
+    feedback = Feedback(database, registry, options.url)
     notifier = Notifier(registry, options.url)
-    tracer = Tracer(registry.database, layout, options.url)
-
-    def ended() -> None:
-        for part in (desk, feedback, notifier, tracer):
-            part.wake()
-
-    dispatcher.ended = ended
-    doors = Doors(registry.database, registry, layout, desk.wake, dispatcher.wake, options.public, provider)
+    tracer = Tracer(database, layout, fleet, options.url)
+    told = _calling(*(part.wake for part in (desk, dispatcher, feedback, notifier, tracer)))
+    came_in = _calling(desk.wake, fleet.tell)
+    dispatcher.ended = _calling(told, fleet.tell)
+    doors = Doors(database, registry, layout, came_in, started, options.public, provider)
     app = application(doors)
     web = _Web(
         uvicorn.Config(
@@ -279,11 +341,14 @@ async def _serve(
         doors.followers,
     )
     async with anyio.create_task_group() as tasks:
-        house = partial(keep_house, registry.database, layout)
-        for part in (desk, dispatcher, feedback, notifier, tracer):
-            tasks.start_soon(part.work)
-        for work in (house, web.obey_signals, partial(beat.keep, web.end)):
+        house = partial(keep_house, database, layout, fleet)
+        both = (partial(fleet.beat, web.end), fleet.talk, partial(fleet.listen, told))
+        for work in (*both, house, desk.work, dispatcher.work, feedback.work, notifier.work, tracer.work):
+            tasks.start_soon(database.outlast, work)
+        for work in (database.mend, web.obey_signals, partial(beat.keep, web.end)):
             tasks.start_soon(work)
-        sys.stderr.write(f"pipe: serving {layout.folder} at {options.public}\n")
+        url = options.place.database
+        where = f"{layout.folder}{f' on {shown(url_of(url))}' if url else ''}"
+        sys.stderr.write(f"pipe: serving {where} at {options.public}\n")
         await web.serve([listener])
         tasks.cancel_scope.cancel()

@@ -33,6 +33,7 @@ __all__ = [
     "Roles",
     "Run",
     "RunId",
+    "Server",
     "Start",
     "Target",
     "TargetTried",
@@ -64,6 +65,8 @@ class Run(BaseModel):
     outcome: str
     note: str
     """Whom it waits for, or why it is not green."""
+    server: str
+    """The server that has it, by its id; empty while it waits."""
     pid: int
     revived: int
     """How often it was gone on with after its engine had died."""
@@ -99,6 +102,18 @@ class Delivery(BaseModel):
     """How often it came again."""
     tries: int
     due: float
+
+
+class Server(BaseModel):
+    """A server that works on the database, or did."""
+
+    id: str
+    host: str
+    url: str
+    """Where the others reach it."""
+    silent: float
+    """Seconds since it was heard of."""
+    alive: bool
 
 
 class DeliveryId(BaseModel):
@@ -225,9 +240,10 @@ class TargetTried(BaseModel):
     note: str
 
 
-def run_of(row: Mapping[str, Any]) -> Run:
-    """A row of the table as the API shows it."""
-    return Run.model_validate({**row, "trigger": json.loads(row["trigger"]), "params": json.loads(row["params"])})
+def run_of(row: Mapping[str, Any], silent: str = "") -> Run:
+    """A row of the table as the API shows it; `silent` says that nothing is heard of its server."""
+    told = {"trigger": json.loads(row["trigger"]), "params": json.loads(row["params"]), "note": silent or row["note"]}
+    return Run.model_validate({**row, **told})
 
 
 class Role(BaseModel):

@@ -13,6 +13,7 @@ from runner import telemetry
 from runner.folder import RunFolder
 from runner.server.database import Database, runs
 from runner.server.feedback import run_link
+from runner.server.fleet import Fleet
 from runner.server.layout import Layout
 from runner.server.outbox import Entry, Outbox, pause_after
 from runner.server.users import as_run
@@ -37,6 +38,7 @@ class Tracer:
 
     database: Database
     layout: Layout
+    fleet: Fleet
     url: str
     _tries: dict[str, _Tries] = field(default_factory=dict)
 
@@ -55,7 +57,8 @@ class Tracer:
         now = time.time()
         waits = [id_ for id_, tries in self._tries.items() if tries.due > now]
         open_ = and_(runs.c.state == "ended", runs.c.traced.is_(False), runs.c.ended > now - NO_OLDER)
-        wanted = select(runs).where(open_, runs.c.id.not_in(waits)).order_by(runs.c.ended).limit(1)
+        ours = and_(self.fleet.tells(connection), runs.c.id.not_in(waits))
+        wanted = select(runs).where(open_, ours).order_by(runs.c.ended).limit(1)
         entry = connection.execute(wanted).one_or_none()
         return {"collector": entry} if entry else {}
 

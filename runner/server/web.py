@@ -13,12 +13,14 @@ from runner.server.api import api
 from runner.server.api_admin import api as api_admin
 from runner.server.bounds import Bounded, drain
 from runner.server.callers import SignedIn, visitor
+from runner.server.connections import Away
 from runner.server.doors import UNKNOWN, Doors, Here
 from runner.server.headers import Guarded
 from runner.server.metrics import exposition
 from runner.server.origins import address
 from runner.server.pages import account, by_openid, deliveries, people, projects, runs, signing_in
 from runner.server.pages.rendering import Static, load, problem
+from runner.server.peers import Elsewhere
 from runner.server.problems import PROBLEMS, Described, refusal
 from runner.server.reports import reports
 from runner.server.rights import Verb
@@ -42,6 +44,8 @@ def application(doors: Doors) -> FastAPI:
     app.add_middleware(Bounded)
     app.add_middleware(Guarded, https=doors.url.startswith("https://"))
     app.add_exception_handler(HTTPException, _refused)
+    app.add_exception_handler(Elsewhere, doors.peers.pass_on)
+    app.add_exception_handler(Away, _away)
     pages = (signing_in, by_openid, account, runs, projects, deliveries, people)
     for router in (_open, badges, api, api_admin, telling, reports, *(each.pages for each in pages)):
         app.include_router(router)
@@ -61,11 +65,22 @@ async def _refused(request: Request, error: Exception) -> Response:
     return problem(request, error, await visitor(request, request.app.state.doors))
 
 
+async def _away(request: Request, away: Exception) -> Response:
+    """Nothing was taken, or nobody can say; forges and people come again."""
+    error = HTTPException(503, f"the database does not answer: {away}", {"Retry-After": "5"})
+    if request.url.path.startswith(_FOR_PROGRAMS):
+        return refusal(error.status_code, str(error.detail), error.headers)
+    return problem(request, error, None)
+
+
 _open = APIRouter()
 
 
 @_open.get("/healthz", include_in_schema=False)
-async def health() -> dict[str, str]:
+async def health(doors: Here, response: Response) -> dict[str, str]:
+    if away := doors.database.away:
+        response.status_code = 503
+        return {"status": f"the database does not answer: {away}", "version": __version__}
     return {"status": "ok", "version": __version__}
 
 

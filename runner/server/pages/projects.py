@@ -14,13 +14,14 @@ from pipeline.spec import ParamSpec
 from runner.server.callers import Caller, SignedIn
 from runner.server.database import runs
 from runner.server.doors import UNKNOWN, Doors, Here
+from runner.server.fleet import Fleet
 from runner.server.forms import form
 from runner.server.pages.rendering import page
 from runner.server.projects import Project
-from runner.server.reading import runs_of
+from runner.server.reading import as_shown, runs_of
 from runner.server.repositories import RepositoryError
 from runner.server.rights import Verb
-from runner.server.shown import Run, Which, run_of
+from runner.server.shown import Run, Which
 
 __all__ = ["pages"]
 
@@ -35,15 +36,16 @@ async def show_projects(request: Request, doors: Here, caller: SignedIn) -> Resp
     """All projects that somebody may see, with the newest run of each pipeline."""
     names = [name for name in await doors.registry.names() if caller.may(Verb.VIEW, name)]
     found = [project for name in names if (project := await doors.registry.project(name))]
-    newest = await doors.database.read(_newest)
+    newest = await doors.database.read(partial(_newest, fleet=doors.registry.fleet))
     return page(request, "projects.html", caller, projects=found, newest=newest)
 
 
-def _newest(connection: Connection) -> dict[str, list[Run]]:
+def _newest(connection: Connection, fleet: Fleet) -> dict[str, list[Run]]:
     last = select(func.max(runs.c.id)).group_by(runs.c.project, runs.c.pipeline)
     found: dict[str, list[Run]] = {}
-    for row in connection.execute(select(runs).where(runs.c.id.in_(last)).order_by(runs.c.pipeline)).mappings():
-        found.setdefault(row["project"], []).append(run_of(dict(row)))
+    rows = connection.execute(select(runs).where(runs.c.id.in_(last)).order_by(runs.c.pipeline)).mappings().all()
+    for run in as_shown(connection, fleet, rows):
+        found.setdefault(run.project, []).append(run)
     return found
 
 
@@ -90,7 +92,8 @@ async def _shown(
 ) -> Response:
     may_run = caller.may(Verb.RUN, project.name)
     pipelines, unreadable = await _pipelines(doors, project, asked.ref) if may_run else ({}, "")
-    newest = await doors.database.read(partial(runs_of, within=None, which=Which(project=project.name, limit=NEWEST)))
+    which = Which(project=project.name, limit=NEWEST)
+    newest = await doors.database.read(partial(runs_of, fleet=doors.registry.fleet, within=None, which=which))
     return page(
         request,
         "project.html",

@@ -51,7 +51,7 @@ async def show_runs(
     """The newest runs, of one project or pipeline when one is named."""
     which = Which(project=project, pipeline=pipeline, before=before, limit=PAGE)
     within = caller.projects(Verb.VIEW)
-    found = await doors.database.read(partial(runs_of, within=within, which=which))
+    found = await doors.database.read(partial(runs_of, fleet=doors.registry.fleet, within=within, which=which))
     older = (
         f"/runs?project={quote(project)}&pipeline={quote(pipeline)}&before={found[-1].id}" if found[PAGE - 1 :] else ""
     )

@@ -14,6 +14,7 @@ from pipeline.plan import Trigger
 from runner.server import targets
 from runner.server.announcements import announce_end
 from runner.server.database import Database, notifications, projects, runs
+from runner.server.fleet import Fleet
 from runner.server.layout import Layout
 from runner.server.notifications import Notifier
 from runner.server.registry import Registry
@@ -87,7 +88,8 @@ class Office:
     @contextmanager
     def working(self, make: Callable[[Registry], Part]) -> Iterator[Callable[[], object]]:
         """A part of the server, in a thread of its own; what is yielded wakes it."""
-        registry = Registry(self.database, self.seal, Layout(self.folder))
+        layout = Layout(self.folder)
+        registry = Registry(self.database, self.seal, layout, Fleet(self.database, layout, ""))
         with start_blocking_portal() as portal:
             part = make(registry)
             work = portal.start_task_soon(part.work)

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import Connection, insert, update
 
 from runner.server.database import Database, runs
-from runner.server.dispatcher import _next
+from runner.server.dispatcher import _claim
 
 
 def queued(connection: Connection, project: str, count: int, since: float) -> None:
@@ -31,12 +31,10 @@ def started(database: Database, slots: int, turns: int) -> list[str]:
     under_way: list[str] = []
     last: dict[str, int] = {}
     for _ in range(turns):
-        for row in database.read_now(lambda c: _next(c, slots - len(under_way), last)):
+        for row in database.write_now(lambda c: _claim(c, "one", slots - len(under_way), last)):
             order.append(str(row.project))
             under_way.append(str(row.id))
             last[str(row.project)] = len(order)
-            change = update(runs).where(runs.c.id == row.id).values(state="running")
-            database.write_now(lambda c, change=change: c.execute(change))  # type: ignore[misc]
         over = update(runs).where(runs.c.id == under_way.pop(0)).values(state="ended")
         database.write_now(lambda c, over=over: c.execute(over))  # type: ignore[misc]
     return order

@@ -50,6 +50,7 @@ class Watched:
                 "file_commit",
                 "approved_by",
                 "note",
+                "server",
             ),
             "x",
         )

@@ -4,10 +4,12 @@ import os
 import time
 from pathlib import Path
 
+import anyio
 from sqlalchemy import Connection, insert, select
 
 from runner.ownership import Ownership
 from runner.server.database import Database, deliveries, runs
+from runner.server.fleet import Fleet
 from runner.server.housekeeping import DAY, Keep, What, forget_deliveries, forget_files, forget_runs, keep
 from runner.server.layout import Layout
 from tests.support.program import pipe
@@ -89,7 +91,7 @@ def left(tmp_path: Path, what: What, wanted: Keep, *ended: tuple[str, float]) ->
         for folder in (layout.work("shop", "demo", number), layout.copy("shop", f"r{number}")):
             (folder / "logs").mkdir(parents=True)
     database.write_now(lambda c: keep(c, "shop", what, wanted))
-    forget_runs(database, layout, NOW)
+    anyio.run(forget_runs, database, layout, Fleet(database, layout, ""), NOW)
     everything = range(1, len(ended) + 1)
     folders = [n for n in everything if layout.work("shop", "demo", n).exists()]
     assert folders == [n for n in everything if layout.copy("shop", f"r{n}").exists()]
@@ -128,7 +130,7 @@ def test_a_run_that_somebody_works_in_stays(tmp_path: Path) -> None:
         layout.work("shop", "demo", number).mkdir(parents=True)
     Ownership(layout.work("shop", "demo", 1)).claim()
     database.write_now(lambda c: keep(c, "shop", "runs", Keep(1, 0)))
-    forget_runs(database, layout, NOW)
+    anyio.run(forget_runs, database, layout, Fleet(database, layout, ""), NOW)
     assert [layout.work("shop", "demo", n).exists() for n in (1, 2, 3)] == [True, False, True]
     database.close()
 

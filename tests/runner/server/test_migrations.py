@@ -13,9 +13,12 @@ from sqlalchemy import Engine, inspect, select
 from sqlalchemy.exc import DBAPIError
 
 from pipeline.errors import PipeError
+from runner.ownership import Ownership
 from runner.server.connections import engine_for, url_of
 from runner.server.database import Database, projects, runs, tokens
+from runner.server.layout import Place
 from runner.server.migrations import bring_up, known
+from runner.server.serve import open_folder
 from tests.support.postgresql import Postgresql
 
 SCHEMAS = Path(__file__).with_name("schemas")
@@ -149,6 +152,20 @@ def test_a_migration_that_fails_leaves_everything_as_it_was(tmp_path: Path) -> N
         with pytest.raises(PipeError, match=r"cannot be brought from version 0000 .* and is as it was: .*servers"):
             Database(path)
         assert connection.execute("SELECT sql FROM sqlite_master ORDER BY name").fetchall() == before
+
+
+def test_no_command_changes_the_tables_under_a_server_that_runs(tmp_path: Path) -> None:
+    old(tmp_path / "server.db")
+    argv = [sys.executable, "-c", f"from runner.ownership import *; from pathlib import *; Ownership(Path('{tmp_path}')).claim('pipe serve'); print(flush=True); input()"]  # fmt: skip
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as server:
+        assert server.stdout
+        assert server.stdin
+        server.stdout.readline()
+        with pytest.raises(PipeError, match="end pipe serve, process"):
+            open_folder(Place(tmp_path), {})
+        server.stdin.close()
+    open_folder(Place(tmp_path), {})
+    assert Ownership(tmp_path).owner()
 
 
 def test_nothing_of_alembic_is_imported_when_there_is_nothing_to_migrate(tmp_path: Path) -> None:

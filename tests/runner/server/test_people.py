@@ -14,6 +14,8 @@ import pytest
 
 from runner.server import people, tokens
 from runner.server.doors import Doors
+from runner.server.fleet import Fleet
+from runner.server.layout import Place
 from runner.server.passwords import Passwords
 from runner.server.registry import Registry
 from runner.server.serve import open_folder
@@ -214,8 +216,8 @@ def test_refused_deliveries_beyond_a_measure_are_not_kept_and_genuine_ones_are(
 @pytest.fixture
 def doors(tmp_path: Path) -> Iterator[Doors]:
     """What an application in this process stands on; its clock stands still."""
-    layout, database, seal = open_folder(tmp_path, {})
-    registry = Registry(database, seal, layout)
+    layout, database, seal = open_folder(Place(tmp_path), {})
+    registry = Registry(database, seal, layout, Fleet(database, layout, ""))
     yield Doors(database, registry, layout, print, print, calls=Bucket(2, 0.01), sign_ins=SignIns(lambda: 0.0))
     database.close()
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from runner.folder import RunFolder
-from tests.runner.server.conftest import TEXT, Repository, Server, sqlite
+from tests.runner.server.conftest import TEXT, Repository, Server, on_both, sqlite
 from tests.support.program import host, pipe
 from tests.support.wait import until
 
@@ -22,6 +22,7 @@ def log(server: Server, run: dict[str, str], leaf: str = "s") -> str:
     return RunFolder(folder).log(leaf, 1).read_text()
 
 
+@on_both
 def test_a_push_starts_a_run_of_its_very_commit(server: Server, repository: Repository) -> None:
     first = repository.commit("two", src__a="two")
     repository.commit("three", src__a="three")
@@ -39,6 +40,7 @@ def test_a_push_starts_a_run_of_its_very_commit(server: Server, repository: Repo
     assert (delivery["state"], delivery["note"]) == ("done", "demo: #1 started")
 
 
+@on_both
 def test_a_delivery_that_comes_twice_starts_one_run(server: Server, repository: Repository) -> None:
     commit = repository.commit("two", src__a="two")
     answers = [server.push(commit, id_="same") for _ in range(3)]
@@ -52,6 +54,7 @@ def test_a_delivery_that_comes_twice_starts_one_run(server: Server, repository: 
     ]
 
 
+@on_both
 def test_what_is_not_genuine_is_refused_and_can_be_seen(server: Server, repository: Repository) -> None:
     commit = repository.commit("two", src__a="two")
     status, answer = server.push(commit, secret="wrong")
@@ -61,10 +64,11 @@ def test_what_is_not_genuine_is_refused_and_can_be_seen(server: Server, reposito
     (delivery,) = server.deliveries()
     assert (delivery["state"], delivery["note"], delivery["size"] > 0) == ("refused", "its signature is wrong", True)
     assert server.runs() == []
-    listed = pipe(server.folder, "deliveries").stdout
+    listed = pipe(server.folder, "deliveries", env=server.env).stdout
     assert "refused" in listed
 
 
+@on_both
 def test_a_branch_moved_back_and_forth_runs_each_time(server: Server, repository: Repository) -> None:
     one = repository.commit("two", src__a="two")
     server.push(one)
@@ -178,6 +182,7 @@ def slow(server: Server) -> str:
     return SLOW.replace("/FLAG", str(server.folder / "began")).replace("/GO", str(server.folder / "go"))
 
 
+@on_both
 def test_runs_live_on_when_the_server_is_killed_and_are_found_again(server: Server, repository: Repository) -> None:
     server.push(repository.commit("two", src__a="two", pipeline_yaml=slow(server)))
     until((server.folder / "began").exists)
@@ -222,6 +227,7 @@ def test_without_a_token_the_api_says_nothing(server: Server) -> None:
     assert server.ask("/api/v1/openapi.json")[0] == 200
 
 
+@on_both
 def test_prometheus_is_told_how_many_runs_and_deliveries_there_are(server: Server, repository: Repository) -> None:
     server.push(repository.commit("two", src__a="two"))
     server.push("x", secret="wrong")
@@ -264,6 +270,7 @@ def test_a_generic_hook_starts_what_its_conditions_say_on_the_main_branch(
     assert server.deliveries()[0]["note"] == "demo: `when: body.go` is false"
 
 
+@on_both
 def test_the_end_of_a_run_starts_what_waits_for_it(server: Server, repository: Repository) -> None:
     text = """pipelines:
   base: {triggers: {push: {}}, stages: {s: {run: "true"}}}
@@ -337,6 +344,7 @@ STRANGE = [
 ]
 
 
+@on_both
 def test_no_delivery_of_a_stranger_ends_the_server(server: Server, repository: Repository) -> None:
     for number, body in enumerate(STRANGE):
         assert server.deliver(json.dumps(body).encode(), id_=str(number))[0] == 202
@@ -374,6 +382,7 @@ def test_a_run_that_waits_can_be_cancelled(server: Server, repository: Repositor
     assert [run["outcome"] for run in server.settled(2)] == ["succeeded", "cancelled"]
 
 
+@on_both
 def test_a_run_that_waits_for_its_group_takes_no_place(server: Server, repository: Repository) -> None:
     server.stop()
     server.start("--runs", "2")
@@ -447,6 +456,7 @@ def test_the_first_push_to_an_empty_repository_is_found(tmp_path: Path, server: 
     assert server.settled(1)[0]["found_by"] == "poll"
 
 
+@on_both
 def test_somebody_can_start_a_run_with_parameters(server: Server, repository: Repository) -> None:
     text = TEXT.replace("stages:", "params: {word: {default: x, choices: [x, y]}}\nstages:").replace(
         "cat src/src/a", 'echo $W", env: {W: "${params.word}"}, title: "x'
@@ -476,6 +486,7 @@ def test_somebody_can_start_a_run_with_parameters(server: Server, repository: Re
         assert (status, why in str(answer["detail"])) == (422, True), answer
 
 
+@on_both
 @pytest.mark.parametrize("number", range(4))
 def test_no_delivery_is_lost_when_the_server_is_killed_at_any_moment(
     server: Server, repository: Repository, number: int
