@@ -33,12 +33,13 @@ from pipeline.stage import (
 )
 from stages.clients.kubernetes.access import connect
 from stages.clients.kubernetes.api import Cluster
-from stages.clients.kubernetes.apply import annotate, assign_namespaces, check, make_namespaces, write, written
+from stages.clients.kubernetes.apply import annotate, check, write, written
 from stages.clients.kubernetes.config import mark_config
 from stages.clients.kubernetes.deploying import Deploying, deploying
 from stages.clients.kubernetes.files import choose_manifests
 from stages.clients.kubernetes.images import replace_images
 from stages.clients.kubernetes.manifests import Manifest, read_manifests
+from stages.clients.kubernetes.namespaces import assign_namespaces, make_namespaces
 from stages.clients.kubernetes.objects import Object, Ref, dig
 from stages.clients.kubernetes.order import CRD, batches
 from stages.clients.kubernetes.preflight import Intended, examine

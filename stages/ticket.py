@@ -8,8 +8,8 @@ from pydantic import JsonValue
 
 from pipeline.stage import Outputs, SecretRef, Settled, Stage, StageContext
 from stages.clients.kubernetes.access import connect
-from stages.clients.kubernetes.apply import make_namespace
 from stages.clients.kubernetes.ledger import Ledger
+from stages.clients.kubernetes.namespaces import make_namespace
 from stages.clients.kubernetes.records import Head
 from stages.clients.kubernetes.refusals import answered_no
 from stages.clients.kubernetes.transport import ApiError

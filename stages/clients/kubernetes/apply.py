@@ -1,124 +1,29 @@
-"""Writing objects: namespaces first, a dry run of everything, then batch by batch inside effects.
+"""Writing objects: a dry run of everything, then batch by batch inside effects.
 
 Server-side apply, field manager `pipe`, never by force: what belongs to somebody else is a refusal, not a prize.
 """
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import anyio
 from pydantic import JsonValue
 
-from pipeline.stage import CauseKind, Settled, StageContext, StageFailed
+from pipeline.stage import Settled, StageContext, StageFailed
 from stages.clients.kubernetes.api import Applied, Cluster
+from stages.clients.kubernetes.guard import Guard
 from stages.clients.kubernetes.manifests import Manifest
-from stages.clients.kubernetes.objects import MANAGED_BY, RUN, Object, Ref, dig, identity
-from stages.clients.kubernetes.order import CRD
+from stages.clients.kubernetes.objects import RUN, Object, Ref, dig, identity
 from stages.clients.kubernetes.refusals import explain
 from stages.clients.kubernetes.together import together
 from stages.clients.kubernetes.transport import ApiError
 
-__all__ = [
-    "Guard",
-    "annotate",
-    "assign_namespaces",
-    "check",
-    "described_namespace",
-    "has_namespace",
-    "intent",
-    "make_namespace",
-    "make_namespaces",
-    "proof",
-    "unmet",
-    "write",
-    "written",
-]
+__all__ = ["annotate", "check", "intent", "proof", "unmet", "write", "written"]
 
 _TRIES = 3
 _GUARDED_TRIES = 8
 """A guarded write also loses against controllers that only change a status."""
-_NEVER = "1"
-"""A version that no object has: an apply with it makes an object, and conflicts with any that is there."""
 _LOOKS, _PAUSE = 40, 0.25
-
-
-@dataclass(frozen=True, slots=True)
-class Guard:
-    """Holds writes to what was seen while nobody else could write: uid and version of each object, None: not there.
-
-    Server-side apply refuses a body whose `resourceVersion` is not the object's, and one with the `uid` of an object
-    that is gone; so a process that stood still and wakes up behind somebody else's writes changes nothing.
-    """
-
-    ensure: Callable[[], Awaitable[None]]
-    """Returns when nobody else may write, else raises."""
-    seen: dict[Ref, tuple[str, str] | None] = field(default_factory=dict)
-
-    def is_new(self, ref: Ref) -> bool:
-        """Whether it was not there."""
-        return self.seen.get(ref) is None
-
-    def take_in(self, ref: Ref, thing: Object) -> None:
-        """Note an object as a dry run returned it: with its version if it is there, else without one."""
-        version = thing["metadata"].get("resourceVersion")
-        self.seen[ref] = (thing["metadata"]["uid"], version) if version else None
-
-    async def pinned(self, cluster: Cluster, manifest: Manifest) -> Manifest:
-        """The manifest for the version that was seen, or that is seen now if nobody has looked yet."""
-        if manifest.ref not in self.seen:
-            await self.look_again(cluster, manifest.ref)
-        found = self.seen[manifest.ref]
-        pins = {"uid": found[0], "resourceVersion": found[1]} if found else {"resourceVersion": _NEVER}
-        metadata = {**manifest.object["metadata"], **pins}
-        return replace(manifest, object={**manifest.object, "metadata": metadata})
-
-    async def look_again(self, cluster: Cluster, ref: Ref) -> None:
-        """See what is there now; the look counts because the hold is asked for after it."""
-        found = await cluster.get(ref)
-        await self.ensure()
-        self.seen[ref] = (found["metadata"]["uid"], found["metadata"]["resourceVersion"]) if found else None
-
-
-async def assign_namespaces(cluster: Cluster, manifests: Sequence[Manifest], namespace: str) -> None:
-    """Give every namespaced object that names none the namespace of the stage, in place.
-
-    Raises:
-        StageFailed: (config) an object names another one, or none is known for it, or its kind is unknown.
-    """
-    problems = [await _assign(cluster, manifest, manifests, namespace) for manifest in manifests]
-    wrong = [problem for problem in problems if problem]
-    if wrong:
-        more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
-        raise StageFailed(wrong[0] + more, kind=CauseKind.CONFIG, evidence=wrong)
-
-
-async def _assign(cluster: Cluster, manifest: Manifest, manifests: Sequence[Manifest], namespace: str) -> str | None:
-    ref = manifest.ref
-    resource = await cluster.resource(ref.api_version, ref.kind)
-    namespaced = resource.namespaced if resource else _scope(ref, manifests)
-    if namespaced is None:
-        return f"{manifest.place}: the cluster knows no {ref.kind} of {ref.api_version}; is its definition installed?"
-    if not namespaced:
-        manifest.object["metadata"].pop("namespace", None)
-        return None
-    if ref.namespace and namespace and ref.namespace != namespace:
-        return (
-            f"{manifest.place}: {ref.kind} {ref.name} names the namespace '{ref.namespace}', the stage '{namespace}':"
-            " leave one of them out, or make them equal"
-        )
-    if not ref.namespace and not namespace:
-        return f"{manifest.place}: {ref.kind} {ref.name} names no namespace: add one, or `namespace:` to the stage"
-    manifest.object["metadata"]["namespace"] = ref.namespace or namespace
-    return None
-
-
-def _scope(ref: Ref, manifests: Sequence[Manifest]) -> bool | None:
-    """Whether a kind that the cluster does not know yet is namespaced, by its definition among the manifests."""
-    for manifest in manifests:
-        spec = manifest.object.get("spec") or {}
-        if manifest.ref.kind == CRD and (spec.get("group"), dig(spec, "names", "kind")) == (ref.group, ref.kind):
-            return bool(spec.get("scope") == "Namespaced")
-    return None
 
 
 def annotate(manifests: Sequence[Manifest], run: str, annotations: Mapping[str, str]) -> None:
@@ -126,51 +31,6 @@ def annotate(manifests: Sequence[Manifest], run: str, annotations: Mapping[str, 
     for manifest in manifests:
         metadata = manifest.object["metadata"]
         metadata["annotations"] = {**(metadata.get("annotations") or {}), **annotations, RUN: run}
-
-
-async def make_namespaces(ctx: StageContext, cluster: Cluster, manifests: Sequence[Manifest]) -> None:
-    """Make the namespaces that are missing: the one write before the dry run, which would fail without them.
-
-    Raises:
-        StageFailed: (config) we may not, or one is just being deleted.
-    """
-    for name in sorted({each.ref.namespace for each in manifests} - {""}):
-        await make_namespace(ctx, cluster, name, described_namespace(name, manifests, ctx.run.id))
-
-
-async def make_namespace(ctx: StageContext, cluster: Cluster, name: str, described: Manifest | None = None) -> None:
-    """Make one namespace if it is missing; raises as `make_namespaces`."""
-    if await has_namespace(cluster, name):
-        return
-    manifest = described or Manifest(_namespace(name, ctx.run.id), "made by pipe", 0)
-    await check(cluster, [manifest])
-    ctx.log(f"making the namespace {name}")
-    await write(ctx, cluster, f"namespace {name}", [manifest])
-
-
-def described_namespace(name: str, manifests: Sequence[Manifest], run: str) -> Manifest:
-    """A namespace as one of the manifests describes it, else as we make it."""
-    described = (each for each in manifests if each.ref.kind == "Namespace" and each.ref.name == name)
-    return next(described, None) or Manifest(_namespace(name, run), "made by pipe", 0)
-
-
-async def has_namespace(cluster: Cluster, name: str) -> bool:
-    """Whether a namespace is there; StageFailed (config) if it is just being deleted."""
-    try:
-        found = await cluster.get(Ref("v1", "Namespace", "", name))
-    except ApiError as error:
-        if error.status == 403:
-            # Accounts of one namespace may not look at it; the dry run tells if it is missing.
-            return True
-        raise
-    if found is not None and dig(found, "status", "phase") == "Terminating":
-        raise StageFailed(f"the namespace {name} is being deleted: wait until it is gone", kind=CauseKind.CONFIG)
-    return found is not None
-
-
-def _namespace(name: str, run: str) -> Object:
-    metadata = {"name": name, "labels": dict(MANAGED_BY), "annotations": {RUN: run}}
-    return {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}
 
 
 @dataclass(frozen=True, slots=True)

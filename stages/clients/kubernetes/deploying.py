@@ -8,8 +8,9 @@ import anyio
 
 from pipeline.stage import ReleasePart, StageContext, StageErrored, StageFailed
 from stages.clients.kubernetes.api import Cluster
-from stages.clients.kubernetes.apply import Guard, intent, proof
+from stages.clients.kubernetes.apply import intent, proof
 from stages.clients.kubernetes.fence import Tenure, tenure
+from stages.clients.kubernetes.guard import Guard
 from stages.clients.kubernetes.ledger import Ledger, state_after, way_back
 from stages.clients.kubernetes.manifests import Manifest
 from stages.clients.kubernetes.objects import Object, Ref, identity

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field, replace
 
 from pipeline.stage import Cause, CauseKind, Examined, Finding, PreflightContext, Severity
 from stages.clients.kubernetes.api import Cluster, Collection, Resource
-from stages.clients.kubernetes.apply import described_namespace, has_namespace, unmet
+from stages.clients.kubernetes.apply import unmet
 from stages.clients.kubernetes.manifests import Manifest
+from stages.clients.kubernetes.namespaces import described_namespace, has_namespace
 from stages.clients.kubernetes.objects import Object, Ref, dig, pod_specs
 from stages.clients.kubernetes.pull_secret import wanted
 from stages.clients.kubernetes.quota import more_pods, shortages

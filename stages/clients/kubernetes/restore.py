@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 
 from pipeline.stage import StageContext, StageErrored, StageFailed
 from stages.clients.kubernetes.api import Cluster
-from stages.clients.kubernetes.apply import Guard, check, intent, proof, write
+from stages.clients.kubernetes.apply import check, intent, proof, write
+from stages.clients.kubernetes.guard import Guard
 from stages.clients.kubernetes.manifests import Manifest
 from stages.clients.kubernetes.objects import RUN, Object, Ref, dig
 from stages.clients.kubernetes.order import batches

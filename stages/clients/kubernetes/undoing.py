@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pipeline.stage import StageContext
-from stages.clients.kubernetes.apply import Guard
 from stages.clients.kubernetes.fence import Tenure, draw
+from stages.clients.kubernetes.guard import Guard
 from stages.clients.kubernetes.ledger import Ledger, state_after
 from stages.clients.kubernetes.records import Head, Part
 from stages.clients.kubernetes.restore import Restored, plan_restore, restore

@@ -10,8 +10,9 @@ import pytest
 from pipeline.stage import CauseKind, ReleasePart, StageErrored, StageFailed
 from stages.clients.kubernetes import fence
 from stages.clients.kubernetes.api import Cluster
-from stages.clients.kubernetes.apply import Guard, check, write
+from stages.clients.kubernetes.apply import check, write
 from stages.clients.kubernetes.fence import Superseded, Tenure, draw, lease_ref, tenure
+from stages.clients.kubernetes.guard import Guard
 from stages.clients.kubernetes.ledger import Ledger
 from stages.clients.kubernetes.manifests import Manifest
 from stages.clients.kubernetes.objects import Object, Ref
