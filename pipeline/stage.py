@@ -441,6 +441,8 @@ class Examined:
     """What was looked at and is well, in a few words each."""
     touches: Mapping[str, str] = field(default_factory=dict)
     """What the stage would change outside, by name, and a fingerprint of how that is now; never a secret."""
+    intends: Sequence[str] = ()
+    """What it will do that its file does not show, a sentence each: `ConfigMap his/old is deleted`."""
 
 
 class PreflightContext(Surroundings, Protocol):

@@ -108,6 +108,8 @@ class Report:
     found: list[Told] = field(default_factory=list)
     checked: list[tuple[str, str]] = field(default_factory=list)
     """Leaf, and what of it was looked at and is well."""
+    intends: list[tuple[str, str]] = field(default_factory=list)
+    """Leaf, and what it will do that its file does not show."""
     skipped: dict[str, Cause] = field(default_factory=dict)
     """Leaves that nobody will reach, if all goes well, and why."""
     touches: dict[str, str] = field(default_factory=dict)
@@ -280,6 +282,7 @@ class Preflight:
         for finding in examined.findings:
             self._tell(telling, finding)
         self._report.checked += [(telling.leaf.name, what) for what in examined.checked]
+        self._report.intends += [(telling.leaf.name, what) for what in examined.intends]
         self._report.touches |= examined.touches
 
     def _look_at_disks(self) -> None:

@@ -33,6 +33,7 @@ from pipeline.stage import (
 )
 from stages.clients.kubernetes.access import connect
 from stages.clients.kubernetes.api import Cluster
+from stages.clients.kubernetes.applier import Applier, OnConflict
 from stages.clients.kubernetes.apply import annotate, check, write, written
 from stages.clients.kubernetes.config import mark_config
 from stages.clients.kubernetes.deploying import Deploying, deploying
@@ -46,6 +47,7 @@ from stages.clients.kubernetes.preflight import Intended, examine
 from stages.clients.kubernetes.pull_secret import ensure_pull_secrets
 from stages.clients.kubernetes.refusals import answered_no
 from stages.clients.kubernetes.scalars import Variables
+from stages.clients.kubernetes.scaling import leave_replicas
 from stages.clients.kubernetes.transport import ApiError
 from stages.clients.kubernetes.waiting import wait_until_done
 
@@ -78,6 +80,8 @@ class Deploy(Stage[DeployOutputs]):
     """The kubeconfig's context; its current one unless said."""
     pull_secret: SecretName = ""
     """The registry login that the `imagePullSecrets` of the pods are made of where they are missing."""
+    on_conflict: OnConflict = "fail"
+    """A field that somebody else owns: `fail`, `force` (it is taken) or `ignore` (it is left as it is)."""
     wait: Duration = timedelta(minutes=5)
     """How long the rollout may take."""
     substitute: bool | tuple[str, ...] = True
@@ -107,6 +111,7 @@ class Deploy(Stage[DeployOutputs]):
             manifests,
             self.images,
             keeps_pull_secrets=bool(self.pull_secret),
+            on_conflict=self.on_conflict,
             account=f"{self.secret} {self.context}",
             makers=", ".join(makers),
             editors=rewriters(ctx),
@@ -164,12 +169,15 @@ class Deploy(Stage[DeployOutputs]):
         await assign_namespaces(cluster, manifests, self.namespace)
         ctx.progress(f"checking {len(manifests)} objects at {cluster.server}")
         await make_namespaces(ctx, cluster, manifests)
-        checked = await check(cluster, manifests)
-        for note in checked.notes:
+        scaling = await leave_replicas(cluster, manifests)
+        applier = Applier(cluster, self.on_conflict, scaling.scaled)
+        checked = await check(applier, scaling.manifests)
+        manifests = list(checked.manifests)
+        for note in (*scaling.notes, *checked.notes):
             ctx.log(note)
-        guard = part.guard(checked.seen) if part else None
-        if part and guard:
-            await part.begin(manifests, guard)
+        if part:
+            applier.guard = part.guard(checked.seen)
+            await part.begin(manifests, applier.guard)
         if self.pull_secret:
             login = ctx.secret(self.pull_secret)
             if isinstance(login, Login):
@@ -177,7 +185,7 @@ class Deploy(Stage[DeployOutputs]):
         applied: list[Object] = []
         for name, batch in batches(manifests):
             ctx.progress(f"applying {name}")
-            objects = await write(ctx, cluster, name, batch, guard)
+            objects = await write(ctx, applier, name, batch)
             applied += objects
             definitions = [each for each in objects if each["kind"] == CRD]
             await wait_until_done(ctx, cluster, definitions, self.wait.total_seconds())

@@ -147,6 +147,7 @@ def _shown(one: Looked) -> Iterator[str]:
     yield from tree(one.plan, reasons, verdicts=True)
     yield ""
     yield from lines(one.found)
+    yield from (f"will happen: {leaf}: {what}" for leaf, what in one.report.intends)
     for key, value in one.facts.items():
         commit = value.get("commit") if isinstance(value, dict) else value
         yield f"{key}: {commit}"
@@ -171,6 +172,7 @@ def _as_json(one: Looked) -> dict[str, JsonValue]:
         ],
         "findings": [as_json(told) for told in one.found],
         "checked": [{"stage": leaf, "what": what} for leaf, what in one.report.checked],
+        "intends": [{"stage": leaf, "what": what} for leaf, what in one.report.intends],
         "facts": one.facts,
         "seconds": round(one.report.seconds, 3),
         "will_fail": one.blocked,

@@ -183,13 +183,16 @@ class Cluster:
             raise Unreachable(self.server, f"a watch said nothing for {_HEARTBEAT:g} s") from error
         return line
 
-    async def apply(self, thing: Object, *, dry_run: bool = False) -> Applied:
-        """Server-side apply as field manager `pipe`, never by force; unknown fields are refused.
+    async def apply(
+        self, thing: Object, *, dry_run: bool = False, force: bool = False, manager: str = FIELD_MANAGER
+    ) -> Applied:
+        """Server-side apply; unknown fields are refused, and without `force` fields that others own.
 
         https://kubernetes.io/docs/reference/using-api/server-side-apply/
         """
         ref = identity(thing)
-        query = (_MANAGED, ("force", "false"), ("fieldValidation", "Strict"), *([("dryRun", "All")] if dry_run else []))
+        words = (("fieldManager", manager), ("force", str(force).lower()), ("fieldValidation", "Strict"))
+        query = (*words, *([("dryRun", "All")] if dry_run else []))
         path = await self._path(ref)
         answer = await self.transport.send(
             Request("PATCH", path, f"patch {ref}", query, thing, "application/apply-patch+yaml")

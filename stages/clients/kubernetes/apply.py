@@ -1,6 +1,6 @@
 """Writing objects: a dry run of everything, then batch by batch inside effects.
 
-Server-side apply, field manager `pipe`, never by force: what belongs to somebody else is a refusal, not a prize.
+Server-side apply, field manager `pipe`: what belongs to somebody else is a refusal, unless the file says more.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,6 +11,7 @@ from pydantic import JsonValue
 
 from pipeline.stage import Settled, StageContext, StageFailed
 from stages.clients.kubernetes.api import Applied, Cluster
+from stages.clients.kubernetes.applier import Applier, Tried
 from stages.clients.kubernetes.guard import Guard
 from stages.clients.kubernetes.manifests import Manifest
 from stages.clients.kubernetes.objects import RUN, Object, Ref, dig, identity
@@ -20,9 +21,6 @@ from stages.clients.kubernetes.transport import ApiError
 
 __all__ = ["annotate", "check", "intent", "proof", "unmet", "write", "written"]
 
-_TRIES = 3
-_GUARDED_TRIES = 8
-"""A guarded write also loses against controllers that only change a status."""
 _LOOKS, _PAUSE = 40, 0.25
 
 
@@ -37,33 +35,42 @@ def annotate(manifests: Sequence[Manifest], run: str, annotations: Mapping[str, 
 class Checked:
     """What a dry run said."""
 
+    manifests: Sequence[Manifest]
+    """As they are to be written: without the fields that are left to their owners."""
     seen: Mapping[Ref, Object]
     """The objects as they would be, with the version that they have now; none if they are not there."""
     notes: Sequence[str] = ()
-    """Words on those that cannot be checked yet, because what they need is part of the same deploy."""
+    """Words on what is left to others, and on what cannot be checked yet as it needs a part of the same deploy."""
 
 
-async def check(cluster: Cluster, manifests: Sequence[Manifest]) -> Checked:
+async def check(applier: Applier, manifests: Sequence[Manifest]) -> Checked:
     """Dry-run every object at the cluster, so that a refusal comes before the first write.
 
     Raises:
         StageFailed: (config) with all refusals as a table.
     """
 
-    async def one(manifest: Manifest) -> str | ApiError | Applied:
+    async def one(manifest: Manifest) -> Tried | str:
         ref = manifest.ref
-        if await cluster.resource(ref.api_version, ref.kind) is None:
+        if await applier.cluster.resource(ref.api_version, ref.kind) is None:
             return f"{ref} is not checkable: its definition is part of this deploy"
-        answer = await _apply(cluster, manifest, dry_run=True)
-        if isinstance(answer, ApiError) and (need := unmet(answer, manifests)):
+        tried = await applier.check(manifest)
+        if isinstance(tried.answer, ApiError) and (need := unmet(tried.answer, manifests)):
             return f"{ref} is not checkable: it needs {need}, which is part of this deploy"
-        return answer
+        return tried
 
     results = await together(one, manifests)
-    _raise_refused(manifests, results)
-    pairs = zip(manifests, results, strict=True)
-    seen = {manifest.ref: result.object for manifest, result in pairs if isinstance(result, Applied)}
-    return Checked(seen, [result for result in results if isinstance(result, str)])
+    tried = [result for result in results if isinstance(result, Tried)]
+    _raise_refused(tried)
+    as_sent = {each.manifest.ref: each.manifest for each in tried}
+    return Checked(
+        [as_sent.get(manifest.ref, manifest) for manifest in manifests],
+        {each.manifest.ref: each.answer.object for each in tried if isinstance(each.answer, Applied)},
+        [
+            *(result for result in results if isinstance(result, str)),
+            *(word for each in tried for word in each.words_left),
+        ],
+    )
 
 
 def unmet(error: ApiError, manifests: Sequence[Manifest]) -> Ref | None:
@@ -72,27 +79,25 @@ def unmet(error: ApiError, manifests: Sequence[Manifest]) -> Ref | None:
     return next((ref for ref in refs if f'"{ref.name}" not found' in error.message), None)
 
 
-async def write(
-    ctx: StageContext, cluster: Cluster, name: str, manifests: Sequence[Manifest], guard: Guard | None = None
-) -> list[Object]:
+async def write(ctx: StageContext, applier: Applier, name: str, manifests: Sequence[Manifest]) -> list[Object]:
     """Apply a batch as one effect: a cancel waits until it is through. The objects as the cluster has them now.
-
-    `guard` holds the writes to what was seen.
 
     Raises:
         StageFailed: (config) with a table of those that were refused; the others are applied.
     """
-    refs = [manifest.ref for manifest in manifests]
+    cluster, refs = applier.cluster, [manifest.ref for manifest in manifests]
     await _until_known(cluster, refs)
     async with ctx.effect(f"apply {name}", intent(cluster, refs)) as effect:
-        answers = await together(lambda each: _write_one(cluster, each, guard), manifests)
-        applied = [answer for answer in answers if isinstance(answer, Applied)]
+        tried = await together(applier.write, manifests)
+        applied = [each.answer for each in tried if isinstance(each.answer, Applied)]
         effect.proof(proof([each.object for each in applied]))
-    if guard:
-        await _confirm(cluster, guard, applied)
+    if applier.guard:
+        await _confirm(cluster, applier.guard, applied)
     for warning in dict.fromkeys(warning for each in applied for warning in each.warnings):
         ctx.log(f"the cluster warns: {warning}")
-    _raise_refused(manifests, answers)
+    for line in (word for each in tried for word in (*each.words_left, *each.words_taken)):
+        ctx.log(line)
+    _raise_refused(tried)
     return [each.object for each in applied]
 
 
@@ -120,36 +125,6 @@ def _version(thing: Object) -> list[JsonValue]:
     return [metadata.get("uid"), metadata.get("generation"), metadata.get("resourceVersion")]
 
 
-async def _apply(cluster: Cluster, manifest: Manifest, *, dry_run: bool) -> Applied | ApiError:
-    for _ in range(_TRIES - 1):
-        try:
-            return await cluster.apply(manifest.object, dry_run=dry_run)
-        except ApiError as error:
-            # A 409 without causes is a race for the same object with somebody else, not a conflict of fields.
-            if error.status != 409 or error.causes:
-                return error
-    try:
-        return await cluster.apply(manifest.object, dry_run=dry_run)
-    except ApiError as error:
-        return error
-
-
-async def _write_one(cluster: Cluster, manifest: Manifest, guard: Guard | None) -> Applied | ApiError:
-    if guard is None:
-        return await _apply(cluster, manifest, dry_run=False)
-    for _ in range(_GUARDED_TRIES - 1):
-        try:
-            return await cluster.apply((await guard.pinned(cluster, manifest)).object)
-        except ApiError as error:
-            if error.status != 409 or error.causes:
-                return error
-        await guard.look_again(cluster, manifest.ref)
-    try:
-        return await cluster.apply((await guard.pinned(cluster, manifest)).object)
-    except ApiError as error:
-        return error
-
-
 async def _confirm(cluster: Cluster, guard: Guard, applied: Sequence[Applied]) -> None:
     """See that nobody took over while the batch was written; what only we have is taken back then.
 
@@ -163,9 +138,8 @@ async def _confirm(cluster: Cluster, guard: Guard, applied: Sequence[Applied]) -
         raise
 
 
-def _raise_refused(manifests: Sequence[Manifest], results: Sequence[object]) -> None:
-    pairs = zip(manifests, results, strict=True)
-    refused = [(manifest, result) for manifest, result in pairs if isinstance(result, ApiError)]
+def _raise_refused(tried: Sequence[Tried]) -> None:
+    refused = [(each.manifest, each.answer) for each in tried if isinstance(each.answer, ApiError)]
     if refused:
         raise explain(refused)
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from pipeline.stage import CauseKind, StageContext, StageFailed
 from stages.clients.kubernetes.api import Cluster
+from stages.clients.kubernetes.applier import Applier
 from stages.clients.kubernetes.apply import check, write
 from stages.clients.kubernetes.manifests import Manifest
 from stages.clients.kubernetes.objects import MANAGED_BY, RUN, Object, Ref, dig
@@ -70,9 +71,10 @@ async def make_namespace(ctx: StageContext, cluster: Cluster, name: str, describ
     if await has_namespace(cluster, name):
         return
     manifest = described or Manifest(_namespace(name, ctx.run.id), "made by pipe", 0)
-    await check(cluster, [manifest])
+    applier = Applier(cluster)
+    await check(applier, [manifest])
     ctx.log(f"making the namespace {name}")
-    await write(ctx, cluster, f"namespace {name}", [manifest])
+    await write(ctx, applier, f"namespace {name}", [manifest])
 
 
 def described_namespace(name: str, manifests: Sequence[Manifest], run: str) -> Manifest:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from pipeline.stage import Cause, CauseKind, Examined, Finding, PreflightContext, Severity
 from stages.clients.kubernetes.api import Cluster, Collection, Resource
+from stages.clients.kubernetes.applier import Applier, OnConflict
 from stages.clients.kubernetes.apply import unmet
 from stages.clients.kubernetes.manifests import Manifest
 from stages.clients.kubernetes.namespaces import described_namespace, has_namespace
@@ -20,6 +21,7 @@ from stages.clients.kubernetes.pull_secret import wanted
 from stages.clients.kubernetes.quota import more_pods, shortages
 from stages.clients.kubernetes.refusals import of_the_object, refusals
 from stages.clients.kubernetes.rights import Right, denied, for_reasons, to_apply, to_keep_secrets
+from stages.clients.kubernetes.scaling import leave_replicas
 from stages.clients.kubernetes.together import together
 from stages.clients.kubernetes.transport import ApiError
 
@@ -38,6 +40,7 @@ class Intended:
     manifests: Sequence[Manifest]
     images: Sequence[str] = ()
     keeps_pull_secrets: bool = False
+    on_conflict: OnConflict = "fail"
     account: str = ""
     """Whose rights are asked for: a name that differs where kubeconfigs do."""
     makers: str = ""
@@ -53,7 +56,10 @@ class _Look:
     ctx: PreflightContext
     cluster: Cluster
     intended: Intended
+    applier: Applier
     findings: list[Finding] = field(default_factory=list)
+    intends: list[str] = field(default_factory=list)
+    """What the deploy will do that its manifests do not say."""
     missing: set[str] = field(default_factory=set)
     """Namespaces that are not there yet."""
     present: dict[Ref, Object | None] = field(default_factory=dict)
@@ -83,7 +89,10 @@ async def examine(ctx: PreflightContext, cluster: Cluster, intended: Intended) -
         StageErrored: the cluster does not answer.
         ApiError: it answers no where it had to answer something.
     """
-    look = _Look(ctx, cluster, intended)
+    scaling = await leave_replicas(cluster, intended.manifests)
+    intended = replace(intended, manifests=scaling.manifests)
+    applier = Applier(cluster, intended.on_conflict, scaling.scaled)
+    look = _Look(ctx, cluster, intended, applier, intends=[*scaling.notes])
     resources = {each.ref: await cluster.resource(each.ref.api_version, each.ref.kind) for each in intended.manifests}
     known = {ref: resource for ref, resource in resources.items() if resource is not None}
     await _look_at_namespaces(look)
@@ -102,7 +111,7 @@ async def examine(ctx: PreflightContext, cluster: Cluster, intended: Intended) -
     touches = {
         f"{ref} at {cluster.server}": _fingerprint(thing, wanted_by_ref[ref]) for ref, thing in look.present.items()
     }
-    return Examined(look.findings, checked, touches)
+    return Examined(look.findings, checked, touches, look.intends)
 
 
 # -- namespaces and rights -------------------------------------------------------------------------
@@ -182,9 +191,9 @@ async def _try(look: _Look, manifest: Manifest, resources: Mapping[Ref, Resource
     if resources[ref] is None:
         return [_unknown(manifest, "its definition is part of this deploy", look.source)]
     stand_in = ref.namespace in look.missing
-    try:
-        await look.cluster.apply(_renamed(manifest.object) if stand_in else manifest.object, dry_run=True)
-    except ApiError as error:
+    tried = await look.applier.check(_renamed(manifest) if stand_in else manifest)
+    look.intends += [*tried.words_left, *tried.words_taken]
+    if isinstance(error := tried.answer, ApiError):
         if _NO_DRY_RUN in error.message:
             return [_unknown(manifest, error.message, look.source)]
         if stand_in and error.status in (403, 409):
@@ -198,11 +207,11 @@ async def _try(look: _Look, manifest: Manifest, resources: Mapping[Ref, Resource
     return []
 
 
-def _renamed(thing: Object) -> Object:
+def _renamed(manifest: Manifest) -> Manifest:
     """The same object where nothing of that name is."""
-    metadata = thing["metadata"]
-    name = "pipe-preflight-" + hashlib.sha256(f"{thing['kind']} {metadata['name']}".encode()).hexdigest()[:12]
-    return {**thing, "metadata": {**metadata, "name": name, "namespace": _STAND_IN}}
+    ref, metadata = manifest.ref, manifest.object["metadata"]
+    name = "pipe-preflight-" + hashlib.sha256(f"{ref.kind} {ref.name}".encode()).hexdigest()[:12]
+    return replace(manifest, object={**manifest.object, "metadata": {**metadata, "name": name, "namespace": _STAND_IN}})
 
 
 async def _try_pod(look: _Look, manifest: Manifest) -> list[Finding]:

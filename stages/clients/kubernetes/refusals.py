@@ -1,28 +1,38 @@
 """What the cluster refuses, as a table that people can act on."""
 
+import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pipeline.stage import Cause, CauseKind, Finding, Severity, StageErrored, StageFailed
 from stages.clients.kubernetes.manifests import Manifest
+from stages.clients.kubernetes.ownership import claims
 from stages.clients.kubernetes.transport import ApiError
 
 __all__ = ["answered_no", "explain", "of_the_object", "refusals"]
 
-_CONFLICT = "FieldManagerConflict"
 _NO_SUCH_TYPE = "failed to create typed patch object"
-_IMMUTABLE = ("immutable", "updates to statefulset spec", "spec is immutable after creation")
+_IMMUTABLE = ("immutable", "updates to statefulset spec", "may not change once set", "cannot change roleRef")
+_INVALID = re.compile(r"Invalid value: (.*): ([^:]+)")
+_LONG = 80
 _WAYS = {
     "owned": (
-        "Fields owned by somebody else are never taken by force. Ways out: leave the field out of the manifest, so that"
-        " its owner keeps it; or make its owner give it up; or take it over once, by hand:"
-        " kubectl apply --server-side --field-manager=pipe --force-conflicts -f FILE"
+        "A field that somebody else owns is not taken unless you say so. Ways out: leave the field out of the manifest,"
+        " so that its owner keeps it; or say `on_conflict: ignore`, which does that for every such field; or"
+        " `on_conflict: force`, which takes them; or make the owner give it up"
     ),
     "immutable": (
-        "An immutable field cannot be changed. Ways out: give the object a new name; or delete it, and the next deploy"
-        " makes it again (its pods are gone meanwhile)"
+        "An immutable field cannot be changed, and pipe never deletes an object to make it again. Ways out: leave the"
+        " field as it is; or give the object a new name; or delete it yourself, and the next deploy makes it again"
+        " (what hangs on it, its pods say, is gone meanwhile)"
     ),
     "forbidden": "Ways out: give the account of this kubeconfig the right that is named, or use another kubeconfig",
+}
+_FIXED = "field is immutable"
+_BRIEF = {
+    "owned": "on_conflict: force | ignore",
+    "immutable": "keep the field | new name | delete it first",
+    "forbidden": "another account",
 }
 
 
@@ -93,23 +103,38 @@ def _rows(manifest: Manifest, error: ApiError) -> Iterator[_Row]:
     hidden = manifest.ref.kind == "Secret" and error.status in (400, 422, 500)
     if error.status == 403:
         yield _Row("forbidden", thing, "", error.message)
-    elif hidden or not error.causes:
-        said = f"HTTP {error.status} {error.reason}; its words are withheld, they may quote the Secret"
-        yield _Row("invalid", thing, "", said if hidden else error.message)
+    elif owned := claims(error):
+        yield from (_Row("owned", thing, claim.field, f"is owned by {claim.says}") for claim in owned)
+    elif not error.causes:
+        yield _Row("invalid", thing, "", _withheld(error) if hidden else error.message)
     else:
         for cause in error.causes:
-            yield _cause(thing, cause)
+            row = _cause(thing, cause)
+            why = row.why if not hidden else _FIXED if row.sort == "immutable" else _withheld(error)
+            yield replace(row, why=why)
+
+
+def _withheld(error: ApiError) -> str:
+    return f"HTTP {error.status} {error.reason}; its words are withheld, they may quote the Secret"
 
 
 def _cause(thing: str, cause: dict[str, str]) -> _Row:
     message, field = cause.get("message", ""), cause.get("field", "")
-    if cause.get("reason") == _CONFLICT:
-        return _Row("owned", thing, field, "is owned by " + message.removeprefix("conflict with "))
     sort = "immutable" if any(sign in message for sign in _IMMUTABLE) else "invalid"
-    return _Row(sort, thing, field, message)
+    return _Row(sort, thing, field, _brief(message))
+
+
+def _brief(message: str) -> str:
+    """The cluster's words in one line, without a value that nobody reads: a whole pod template, say."""
+    first = message.partition("\n")[0]
+    invalid = _INVALID.fullmatch(first)
+    return f"Invalid value: {invalid[2]}" if invalid and len(invalid[1]) > _LONG else first
 
 
 def _table(rows: Sequence[_Row]) -> list[str]:
-    lines = [("OBJECT", "FIELD", "WHY"), *((row.thing, row.field or "-", row.why) for row in rows)]
-    first, second = (max(len(line[at]) for line in lines) for at in (0, 1))
-    return [f"{thing:<{first}}  {name:<{second}}  {why}" for thing, name, why in lines]
+    lines = [
+        ("OBJECT", "FIELD", "WHY", "WAYS OUT"),
+        *((row.thing, row.field or "-", row.why, _BRIEF.get(row.sort, "-")) for row in rows),
+    ]
+    widths = [max(len(line[at]) for line in lines) for at in range(3)]
+    return ["  ".join([*map(str.ljust, line, widths), line[-1]]) for line in lines]

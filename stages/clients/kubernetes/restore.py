@@ -5,12 +5,14 @@ from dataclasses import dataclass, field
 
 from pipeline.stage import StageContext, StageErrored, StageFailed
 from stages.clients.kubernetes.api import Cluster
+from stages.clients.kubernetes.applier import Applier
 from stages.clients.kubernetes.apply import check, intent, proof, write
 from stages.clients.kubernetes.guard import Guard
 from stages.clients.kubernetes.manifests import Manifest
 from stages.clients.kubernetes.objects import RUN, Object, Ref, dig
 from stages.clients.kubernetes.order import batches
 from stages.clients.kubernetes.records import Head, Part, overlaid
+from stages.clients.kubernetes.scaling import leave_replicas
 from stages.clients.kubernetes.together import together
 from stages.clients.kubernetes.transport import ApiError
 from stages.clients.kubernetes.waiting import wait_until_done
@@ -164,23 +166,25 @@ async def restore(ctx: StageContext, cluster: Cluster, plan: Plan, guard: Guard,
 async def _put_back(
     ctx: StageContext, cluster: Cluster, service: Service, guard: Guard, done: Restored
 ) -> list[Object]:
-    allowed = await _allowed(cluster, service, guard, done)
+    scaling = await leave_replicas(cluster, service.manifests)
+    applier = Applier(cluster, scaled=scaling.scaled, guard=guard)
+    allowed = await _allowed(applier, scaling.manifests, guard, done)
     applied: list[Object] = []
     for name, batch in batches(allowed):
         try:
-            applied += await write(ctx, cluster, f"{name} of {service.name} again", batch, guard)
+            applied += await write(ctx, applier, f"{name} of {service.name} again", batch)
         except StageFailed as error:
             await guard.ensure()
             _note(done, str(error))
     return applied
 
 
-async def _allowed(cluster: Cluster, service: Service, guard: Guard, done: Restored) -> list[Manifest]:
+async def _allowed(applier: Applier, manifests: Sequence[Manifest], guard: Guard, done: Restored) -> list[Manifest]:
     """The objects that the cluster takes, by a dry run of each."""
 
     async def one(manifest: Manifest) -> Manifest | None:
         try:
-            checked = await check(cluster, [manifest])
+            checked = await check(applier, [manifest])
         except StageFailed as error:
             _note(done, str(error))
             return None
@@ -188,7 +192,7 @@ async def _allowed(cluster: Cluster, service: Service, guard: Guard, done: Resto
             guard.take_in(ref, thing)
         return manifest
 
-    return [manifest for manifest in await together(one, service.manifests) if manifest]
+    return [manifest for manifest in await together(one, manifests) if manifest]
 
 
 def _note(done: Restored, message: str) -> None:

@@ -10,6 +10,7 @@ import pytest
 from pipeline.stage import CauseKind, ReleasePart, StageErrored, StageFailed
 from stages.clients.kubernetes import fence
 from stages.clients.kubernetes.api import Cluster
+from stages.clients.kubernetes.applier import Applier
 from stages.clients.kubernetes.apply import check, write
 from stages.clients.kubernetes.fence import Superseded, Tenure, draw, lease_ref, tenure
 from stages.clients.kubernetes.guard import Guard
@@ -200,7 +201,7 @@ async def guarded(cluster: Cluster, manifest: Manifest, *, lost: bool) -> Guard:
             raise Superseded("t", 1, "other#1", 2)
 
     guard = Guard(ensure)
-    for ref, thing in (await check(cluster, [manifest])).seen.items():
+    for ref, thing in (await check(Applier(cluster), [manifest])).seen.items():
         guard.take_in(ref, thing)
     return guard
 
@@ -214,7 +215,7 @@ async def test_nothing_is_written_over_what_a_newer_run_wrote_meanwhile(
     guard = await guarded(cluster, config(namespace, "old"), lost=True)
     await cluster.apply(config(namespace, "new").object)
     with pytest.raises(StageFailed, match="superseded"):
-        await write(world.context(), cluster, "configuration", [config(namespace, "old")], guard)
+        await write(world.context(), Applier(cluster, guard=guard), "configuration", [config(namespace, "old")])
     assert await value(cluster, namespace) == "new"
 
 
@@ -225,7 +226,7 @@ async def test_what_a_newer_run_deleted_meanwhile_is_not_made_again(
     guard = await guarded(cluster, config(namespace, "old"), lost=True)
     await cluster.delete(Ref("v1", "ConfigMap", namespace, "c"))
     with pytest.raises(StageFailed, match="superseded"):
-        await write(world.context(), cluster, "configuration", [config(namespace, "old")], guard)
+        await write(world.context(), Applier(cluster, guard=guard), "configuration", [config(namespace, "old")])
     assert await value(cluster, namespace) is None
 
 
@@ -234,7 +235,7 @@ async def test_what_only_the_older_run_makes_is_taken_back_when_its_hold_was_los
 ) -> None:
     guard = await guarded(cluster, config(namespace, "old"), lost=True)
     with pytest.raises(StageFailed, match="superseded"):
-        await write(world.context(), cluster, "configuration", [config(namespace, "old")], guard)
+        await write(world.context(), Applier(cluster, guard=guard), "configuration", [config(namespace, "old")])
     assert await value(cluster, namespace) is None
 
 
@@ -245,7 +246,7 @@ async def test_a_controller_that_changes_an_object_meanwhile_holds_up_no_deploy(
     guard = await guarded(cluster, config(namespace, "new"), lost=False)
     labelled = {"metadata": {"labels": {"by": "a-controller"}}}
     await cluster.merge(Ref("v1", "ConfigMap", namespace, "c"), labelled)
-    await write(world.context(), cluster, "configuration", [config(namespace, "new")], guard)
+    await write(world.context(), Applier(cluster, guard=guard), "configuration", [config(namespace, "new")])
     assert await value(cluster, namespace) == "new"
 
 
