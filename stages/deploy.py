@@ -1,16 +1,18 @@
 """`uses: deploy`: apply manifests to a Kubernetes cluster and wait until the rollout is really done."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from datetime import timedelta
 from typing import Annotated, ClassVar
 
-from pydantic import Field, JsonValue
+import anyio
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from pipeline.files import Folder
 from pipeline.stage import (
     FROM_PLAN,
     Cause,
+    CauseKind,
     Duration,
     Examined,
     Finding,
@@ -19,6 +21,7 @@ from pipeline.stage import (
     Outputs,
     PreflightContext,
     ReleasePart,
+    RunInfo,
     SecretName,
     SecretRef,
     Settled,
@@ -34,16 +37,19 @@ from pipeline.stage import (
 from stages.clients.kubernetes.access import connect
 from stages.clients.kubernetes.api import Cluster
 from stages.clients.kubernetes.applier import Applier, OnConflict
-from stages.clients.kubernetes.apply import annotate, check, write, written
+from stages.clients.kubernetes.apply import Checked, annotate, check, write, written
 from stages.clients.kubernetes.config import mark_config
 from stages.clients.kubernetes.deploying import Deploying, deploying
 from stages.clients.kubernetes.files import choose_manifests
 from stages.clients.kubernetes.images import replace_images
+from stages.clients.kubernetes.inventory import Book, Inventory, Records
+from stages.clients.kubernetes.ledger import Ledger
 from stages.clients.kubernetes.manifests import Manifest, read_manifests
 from stages.clients.kubernetes.namespaces import assign_namespaces, make_namespaces
 from stages.clients.kubernetes.objects import Object, Ref, dig
-from stages.clients.kubernetes.order import CRD, batches
+from stages.clients.kubernetes.order import CRD, batches, waves
 from stages.clients.kubernetes.preflight import Intended, examine
+from stages.clients.kubernetes.prune import KeptKind, Pruning
 from stages.clients.kubernetes.pull_secret import ensure_pull_secrets
 from stages.clients.kubernetes.refusals import answered_no
 from stages.clients.kubernetes.scalars import Variables
@@ -65,6 +71,15 @@ class DeployOutputs(Outputs):
     """The revision of the Deployment, empty if there is none or more than one."""
 
 
+class Prune(BaseModel):
+    """What may be deleted beyond what `prune: true` deletes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    also: tuple[KeptKind, ...] = ()
+    """Kinds that hold others' data: they stay unless they are named here."""
+
+
 class Deploy(Stage[DeployOutputs]):
     """Apply manifests to Kubernetes and wait until the rollout is really done."""
 
@@ -82,6 +97,8 @@ class Deploy(Stage[DeployOutputs]):
     """The registry login that the `imagePullSecrets` of the pods are made of where they are missing."""
     on_conflict: OnConflict = "fail"
     """A field that somebody else owns: `fail`, `force` (it is taken) or `ignore` (it is left as it is)."""
+    prune: bool | Prune = False
+    """Delete what earlier deploys of this stage have applied and no manifest describes any more."""
     wait: Duration = timedelta(minutes=5)
     """How long the rollout may take."""
     substitute: bool | tuple[str, ...] = True
@@ -111,6 +128,8 @@ class Deploy(Stage[DeployOutputs]):
             manifests,
             self.images,
             keeps_pull_secrets=bool(self.pull_secret),
+            prunes=self._inventory if self.prune else None,
+            prunable=self._prunable,
             on_conflict=self.on_conflict,
             account=f"{self.secret} {self.context}",
             makers=", ".join(makers),
@@ -132,9 +151,7 @@ class Deploy(Stage[DeployOutputs]):
         async with await connect(ctx, self.secret, self.context) as cluster:
             try:
                 async with deploying(ctx, cluster, self.release) if self.release else nullcontext() as part:
-                    applied = await self._apply(ctx, cluster, manifests, part)
-                    await ctx.tool("kubernetes", cluster.tell_version)
-                    await wait_until_done(ctx, cluster, applied, self.wait.total_seconds())
+                    await self._deploy(ctx, cluster, manifests, part)
                     return await _outputs(cluster, manifests)
             except ApiError as error:
                 raise answered_no(error, cluster.transport.credentials) from error
@@ -156,6 +173,7 @@ class Deploy(Stage[DeployOutputs]):
         replace_images([manifest.object for manifest in manifests], self.images)
         annotate(manifests, ctx.run.id, self.annotations)
         mark_config([manifest.object for manifest in manifests], self.namespace)
+        waves(manifests)  # refused before anything is asked or written
         return manifests
 
     def _variables(self, ctx: Surroundings) -> Variables:
@@ -163,34 +181,83 @@ class Deploy(Stage[DeployOutputs]):
             return Variables(ctx.manifest_env, None if self.substitute else frozenset())
         return Variables(ctx.manifest_env, frozenset(self.substitute))
 
-    async def _apply(
+    async def _deploy(
         self, ctx: StageContext, cluster: Cluster, manifests: list[Manifest], part: Deploying | None
-    ) -> list[Object]:
+    ) -> None:
         await assign_namespaces(cluster, manifests, self.namespace)
         ctx.progress(f"checking {len(manifests)} objects at {cluster.server}")
         await make_namespaces(ctx, cluster, manifests)
         scaling = await leave_replicas(cluster, manifests)
         applier = Applier(cluster, self.on_conflict, scaling.scaled)
         checked = await check(applier, scaling.manifests)
-        manifests = list(checked.manifests)
         for note in (*scaling.notes, *checked.notes):
             ctx.log(note)
+        pruning = await self._pruning(ctx, cluster, checked)
         if part:
             applier.guard = part.guard(checked.seen)
-            await part.begin(manifests, applier.guard)
+            await part.begin(checked.manifests, applier.guard, pruning.surplus.stayed if pruning else ())
+        if pruning:
+            await pruning.begin(checked.manifests)
+        deadline = anyio.current_time() + self.wait.total_seconds()
+        applied = await self._apply(ctx, applier, checked.manifests, deadline)
+        await ctx.tool("kubernetes", cluster.tell_version)
+        await self._wait(ctx, cluster, applied, deadline)
+        if pruning:
+            await pruning.end(applied, applier.guard.ensure if applier.guard else None)
+
+    async def _pruning(self, ctx: StageContext, cluster: Cluster, checked: Checked) -> Pruning | None:
+        if not self.prune:
+            return None
+        inventory = self._inventory(cluster, ctx.run)
+        return await Pruning.prepare(ctx, cluster, inventory, checked, self._prunable)
+
+    def _inventory(self, cluster: Cluster, run: RunInfo) -> Inventory:
+        """Where it is known what earlier deploys of this stage have applied."""
+        if self.release:
+            return Records(Ledger.of(cluster, self.release), run.stage, self.release.number)
+        if not self.namespace:
+            message = "`prune:` needs `namespace:`, where it is kept what was applied, or `release:` of the pipeline"
+            raise StageFailed(message, kind=CauseKind.CONFIG)
+        return Book(cluster, self.namespace, run)
+
+    @property
+    def _prunable(self) -> Sequence[str]:
+        return self.prune.also if isinstance(self.prune, Prune) else ()
+
+    async def _apply(
+        self, ctx: StageContext, applier: Applier, manifests: Sequence[Manifest], deadline: float
+    ) -> list[Object]:
+        cluster = applier.cluster
         if self.pull_secret:
             login = ctx.secret(self.pull_secret)
             if isinstance(login, Login):
                 await ensure_pull_secrets(ctx, cluster, manifests, self.images, login)
         applied: list[Object] = []
-        for name, batch in batches(manifests):
-            ctx.progress(f"applying {name}")
-            objects = await write(ctx, applier, name, batch)
+        ordered = waves(manifests)
+        for at, (wave, members) in enumerate(ordered, 1):
+            of_wave = f" of wave {wave}" if len(ordered) > 1 else ""
+            objects = await self._apply_wave(ctx, applier, members, of_wave, deadline)
             applied += objects
-            definitions = [each for each in objects if each["kind"] == CRD]
-            await wait_until_done(ctx, cluster, definitions, self.wait.total_seconds())
+            if at < len(ordered):
+                ctx.log(f"wave {wave}: {len(objects)} objects applied; the next one begins when they are done")
+                await self._wait(ctx, cluster, objects, deadline)
         ctx.log(f"{len(applied)} objects applied to {cluster.server}")
         return applied
+
+    async def _apply_wave(
+        self, ctx: StageContext, applier: Applier, manifests: Sequence[Manifest], of_wave: str, deadline: float
+    ) -> list[Object]:
+        applied: list[Object] = []
+        for name, batch in batches(manifests):
+            ctx.progress(f"applying {name}{of_wave}")
+            objects = await write(ctx, applier, f"{name}{of_wave}", batch)
+            applied += objects
+            await self._wait(ctx, applier.cluster, [each for each in objects if each["kind"] == CRD], deadline)
+        return applied
+
+    async def _wait(self, ctx: StageContext, cluster: Cluster, objects: Sequence[Object], deadline: float) -> None:
+        """Wait for these objects; `wait:` is the limit of all waits together."""
+        await wait_until_done(ctx, cluster, objects, max(deadline - anyio.current_time(), 1.0))
 
 
 def _doubted(cause: Cause, makers: str) -> Finding:

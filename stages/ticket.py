@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import JsonValue
 
-from pipeline.stage import Outputs, SecretRef, Settled, Stage, StageContext
+from pipeline.stage import Foreseen, Outputs, PreflightContext, SecretRef, Settled, Stage, StageContext
 from stages.clients.kubernetes.access import connect
 from stages.clients.kubernetes.ledger import Ledger
 from stages.clients.kubernetes.namespaces import make_namespace
@@ -61,6 +61,10 @@ class Ticket(Stage[TicketOutputs]):
                 raise answered_no(error, cluster.transport.credentials) from error
         ctx.log(f"{head.name}, for {', '.join(self.parts)}")
         return TicketOutputs(number=head.number, name=head.name)
+
+    async def foresee(self, ctx: PreflightContext) -> Foreseen:  # noqa: ARG002
+        """A number that only drawing it gives, so that what is part of the release can be looked at."""
+        return Foreseen(TicketOutputs(number=0, name=f"{self.target}@0"), frozenset({"number", "name"}))
 
     async def settle(self, ctx: StageContext, key: str, intent: Mapping[str, JsonValue]) -> Settled:  # noqa: ARG002
         """A number that was drawn and not written down is a gap that hurts nobody."""

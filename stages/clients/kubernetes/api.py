@@ -223,10 +223,16 @@ class Cluster:
         path = await self._path(ref)
         return await self._json(Request("PATCH", path, f"patch {ref}", (_MANAGED,), changes, content))
 
-    async def delete(self, ref: Ref, uid: str = "") -> None:
-        """Delete an object, its dependants in the background; fine if there is none. `uid`: this very one, else 409."""
-        options: Object = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}
-        body = {**options, "preconditions": {"uid": uid}} if uid else options
+    async def delete(self, ref: Ref, uid: str = "", version: str = "", *, dry_run: bool = False) -> None:
+        """Delete an object, its dependants in the background; fine if there is none.
+
+        `uid`: this very one, `version`: as it was then; else ApiError 409.
+        """
+        body: Object = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}
+        if only := {name: value for name, value in (("uid", uid), ("resourceVersion", version)) if value}:
+            body["preconditions"] = only
+        if dry_run:
+            body["dryRun"] = ["All"]
         try:
             await self._json(Request("DELETE", await self._path(ref), f"delete {ref}", body=body))
         except ApiError as error:

@@ -19,7 +19,7 @@ from stages.clients.kubernetes.refusals import explain
 from stages.clients.kubernetes.together import together
 from stages.clients.kubernetes.transport import ApiError
 
-__all__ = ["annotate", "check", "intent", "proof", "unmet", "write", "written"]
+__all__ = ["Checked", "annotate", "check", "intent", "proof", "unmet", "write", "written"]
 
 _LOOKS, _PAUSE = 40, 0.25
 

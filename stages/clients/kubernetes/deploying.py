@@ -43,13 +43,14 @@ class Deploying:
     async def _ensure(self) -> None:
         await self.held.ensure(self.ledger.cluster)
 
-    async def begin(self, manifests: Iterable[Manifest], guard: Guard) -> None:
-        """Keep what is about to be applied, and which of it was not there before."""
+    async def begin(self, manifests: Iterable[Manifest], guard: Guard, stayed: tuple[Ref, ...] = ()) -> None:
+        """Keep what is about to be applied, which of it was not there before, and what stays without being applied."""
         objects = tuple(manifest.object for manifest in manifests)
         refs = [identity(thing) for thing in objects]
         created = tuple((ref.api_version, ref.kind, ref.namespace, ref.name) for ref in refs if guard.is_new(ref))
         before = self.part.created
-        self.part = self.part.model_copy(update={"objects": objects, "created": tuple(dict.fromkeys(before + created))})
+        known = tuple(dict.fromkeys(before + created))
+        self.part = self.part.model_copy(update={"objects": objects, "created": known, "stayed": stayed})
         secrets = write_part(self.part, self.head, self.ledger.namespace)
         self.part = self.part.model_copy(update={"pieces": len(secrets)})
         names = intent(self.ledger.cluster, [identity(secret) for secret in secrets])

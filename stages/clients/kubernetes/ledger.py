@@ -26,7 +26,7 @@ from stages.clients.kubernetes.records import (
 from stages.clients.kubernetes.together import together
 from stages.clients.kubernetes.transport import ApiError
 
-__all__ = ["KEPT", "Ledger", "last_good", "state_after", "way_back"]
+__all__ = ["KEPT", "Ledger", "last_good", "state_after", "state_now", "way_back"]
 
 KEPT = 20
 """How many releases of a target are kept; of older ones the parts that are still deployed."""
@@ -137,9 +137,15 @@ def last_good(heads: Mapping[int, Head], before: Head) -> Head | None:
 
 def state_after(heads: Mapping[int, Head], release: Head, done: Iterable[str]) -> dict[str, int]:
     """What the target holds after a release that deployed these parts."""
+    before = {number: head for number, head in heads.items() if head.order < release.order}
+    return {**state_now(before), **dict.fromkeys(done, release.number)}
+
+
+def state_now(heads: Mapping[int, Head]) -> Mapping[str, int]:
+    """What the target holds after the last of these releases that has ended: each part, and who deployed it last."""
     ended = [head for head in heads.values() if head.outcome in ("complete", "partial")]
-    base = max((head for head in ended if head.order < release.order), key=lambda head: head.order, default=None)
-    return {**(base.state if base else {}), **dict.fromkeys(done, release.number)}
+    last = max(ended, key=lambda head: head.order, default=None)
+    return last.state if last else {}
 
 
 def way_back(heads: Mapping[int, Head], release: Head) -> str:

@@ -7,16 +7,18 @@ what is wrong with the object itself counts.
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from pipeline.stage import Cause, CauseKind, Examined, Finding, PreflightContext, Severity
+from pipeline.stage import Cause, CauseKind, Examined, Finding, PreflightContext, RunInfo, Severity
 from stages.clients.kubernetes.api import Cluster, Collection, Resource
 from stages.clients.kubernetes.applier import Applier, OnConflict
 from stages.clients.kubernetes.apply import unmet
+from stages.clients.kubernetes.inventory import Inventory
 from stages.clients.kubernetes.manifests import Manifest
 from stages.clients.kubernetes.namespaces import described_namespace, has_namespace
 from stages.clients.kubernetes.objects import Object, Ref, dig, pod_specs
+from stages.clients.kubernetes.prune import find_surplus, refused_removals
 from stages.clients.kubernetes.pull_secret import wanted
 from stages.clients.kubernetes.quota import more_pods, shortages
 from stages.clients.kubernetes.refusals import of_the_object, refusals
@@ -41,6 +43,10 @@ class Intended:
     images: Sequence[str] = ()
     keeps_pull_secrets: bool = False
     on_conflict: OnConflict = "fail"
+    prunes: Callable[[Cluster, RunInfo], Inventory] | None = None
+    """Gives what earlier deploys have applied, if the deploy deletes what is described no more."""
+    prunable: Sequence[str] = ()
+    """Kinds that are deleted only by an explicit word, and have it."""
     account: str = ""
     """Whose rights are asked for: a name that differs where kubeconfigs do."""
     makers: str = ""
@@ -63,6 +69,8 @@ class _Look:
     missing: set[str] = field(default_factory=set)
     """Namespaces that are not there yet."""
     present: dict[Ref, Object | None] = field(default_factory=dict)
+    deleted: dict[str, str] = field(default_factory=dict)
+    """What is described no more, and a fingerprint of how it is now."""
     forbidden: set[tuple[str, str]] = field(default_factory=set)
     """Resources that we may not write, and where: a dry run would only say so again."""
 
@@ -106,9 +114,10 @@ async def examine(ctx: PreflightContext, cluster: Cluster, intended: Intended) -
     look.findings += _twice(intended.manifests, look.source)
     await _look_at_pull_secrets(look)
     await _look_at_storage(look)
+    await _look_at_surplus(look)
     checked = [f"{len(tried)} of {len(intended.manifests)} objects tried at {cluster.server}"]
     wanted_by_ref = {each.ref: each.object for each in intended.manifests}
-    touches = {
+    touches = look.deleted | {
         f"{ref} at {cluster.server}": _fingerprint(thing, wanted_by_ref[ref]) for ref, thing in look.present.items()
     }
     return Examined(look.findings, checked, touches, look.intends)
@@ -376,6 +385,18 @@ async def _names_of(look: _Look, version: str, kind: str) -> Sequence[Object] | 
             raise
 
     return await look.ctx.shared(f"all {kind} {look.cluster.server} {look.intended.account}", ask)
+
+
+async def _look_at_surplus(look: _Look) -> None:
+    if not look.intended.prunes:
+        return
+    entries = await look.intended.prunes(look.cluster, look.ctx.run).entries()
+    there = [thing for thing in look.present.values() if thing]
+    surplus = await find_surplus(look.cluster, entries, look.intended.manifests, there, look.intended.prunable)
+    for manifest, error in await refused_removals(look.cluster, surplus):
+        look.findings += [replace(each, source=look.source) for each in refusals(manifest, error)]
+    look.intends += surplus.intends
+    look.deleted |= {f"{ref} at {look.cluster.server}": _fingerprint(thing, {}) for ref, thing in surplus.going.items()}
 
 
 # -- words -----------------------------------------------------------------------------------------

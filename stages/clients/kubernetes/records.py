@@ -25,6 +25,7 @@ __all__ = [
     "overlaid",
     "read_head",
     "read_parts",
+    "slug",
     "whose",
     "write_head",
     "write_part",
@@ -106,6 +107,8 @@ class Part(_Record):
     outcome: str = ""
     """How the deploy ended; empty: nobody has said."""
     message: str = ""
+    stayed: tuple[Ref, ...] = ()
+    """Objects of earlier deploys that it does not describe, and that stay as nobody has said that they may go."""
     pieces: int = 1
     """How many Secrets hold its objects."""
 
@@ -141,7 +144,7 @@ def write_part(part: Part, head: Head, namespace: str, chunk: int = _CHUNK) -> l
     packed = zlib.compress(json.dumps(part.objects).encode(), 9)
     chunks = [packed[at : at + chunk] for at in range(0, len(packed), chunk)]
     whole = part.model_copy(update={"pieces": len(chunks)})
-    stem = f"pipe-release.{head.target}.{head.number}.{_slug(part.name)}"
+    stem = f"pipe-release.{head.target}.{head.number}.{slug(part.name)}"
     return [
         _secret(f"{stem}.{at}", namespace, head, "part", {_OBJECTS: _coded(block), _PART: _said(whole, at)})
         for at, block in enumerate(chunks)
@@ -204,7 +207,7 @@ def _secret(name: str, namespace: str, head: Head, kind: str, data: Mapping[str,
     return {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "type": _TYPE, "data": dict(data)}
 
 
-def _slug(name: str) -> str:
+def slug(name: str) -> str:
     """A leaf's name as a part of an object's, unique whatever it holds."""
     plain = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:60].rstrip("-")
     return f"{plain}-{sha256(name.encode()).hexdigest()[:8]}"

@@ -10,7 +10,7 @@ from stages.clients.kubernetes.apply import check, intent, proof, write
 from stages.clients.kubernetes.guard import Guard
 from stages.clients.kubernetes.manifests import Manifest
 from stages.clients.kubernetes.objects import RUN, Object, Ref, dig
-from stages.clients.kubernetes.order import batches
+from stages.clients.kubernetes.order import batches, waves
 from stages.clients.kubernetes.records import Head, Part, overlaid
 from stages.clients.kubernetes.scaling import leave_replicas
 from stages.clients.kubernetes.together import together
@@ -170,9 +170,11 @@ async def _put_back(
     applier = Applier(cluster, scaled=scaling.scaled, guard=guard)
     allowed = await _allowed(applier, scaling.manifests, guard, done)
     applied: list[Object] = []
-    for name, batch in batches(allowed):
+    ordered = [(wave, *batch) for wave, members in waves(allowed) for batch in batches(members)]
+    for wave, name, batch in ordered:
+        of_wave = f" {wave}" if wave != ordered[0][0] else ""
         try:
-            applied += await write(ctx, applier, f"{name} of {service.name} again", batch)
+            applied += await write(ctx, applier, f"{name}{of_wave} of {service.name} again", batch)
         except StageFailed as error:
             await guard.ensure()
             _note(done, str(error))

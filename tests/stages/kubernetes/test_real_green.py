@@ -183,3 +183,32 @@ spec:
     finally:
         async with world.cluster() as cluster:
             await cluster.delete(Ref("apiextensions.k8s.io/v1", "CustomResourceDefinition", "", f"widgets.{group}"))
+
+
+MIGRATION = """
+---
+apiVersion: batch/v1
+kind: Job
+metadata: {name: migrate, annotations: {pipe-ci/wave: "-1"}}
+spec:
+  backoffLimit: 0
+  template:
+    spec:
+      restartPolicy: Never
+      imagePullSecrets: [{name: pull}]
+      containers: [{name: migrate, image: busybox, command: [sh, -c, COMMAND]}]
+"""
+
+
+async def test_a_wave_begins_only_when_the_one_before_is_done(world: World, namespace: str) -> None:
+    text = app() + MIGRATION.replace("COMMAND", "sleep 4")
+    await green(world, namespace, text)
+    job = await world.get("Job", namespace, "migrate", "batch/v1")
+    deployment = await world.get("Deployment", namespace, "web", "apps/v1")
+    assert deployment["metadata"]["creationTimestamp"] >= job["status"]["completionTime"]
+
+
+async def test_a_wave_that_fails_keeps_the_next_from_being_written(world: World, namespace: str) -> None:
+    result = await red(world, namespace, app() + MIGRATION.replace("COMMAND", "exit 3"))
+    assert "Job" in result.message
+    assert await world.get("Deployment", namespace, "web", "apps/v1") is None
