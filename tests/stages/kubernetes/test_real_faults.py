@@ -168,3 +168,61 @@ async def test_a_deployment_deleted_meanwhile_is_red(world: World, namespace: st
         result = await red(world, namespace, app(container=probe))
     assert "deleted" in result.message
     assert result.seconds < 40
+
+
+async def test_a_deployment_replaced_by_another_of_its_name_meanwhile_is_red_though_that_one_is_well(
+    world: World, namespace: str
+) -> None:
+    probe = "readinessProbe: {exec: {command: ['false']}}"
+    async with anyio.create_task_group() as tasks:
+
+        async def replace() -> None:
+            await anyio.sleep(4)
+            ref = Ref("apps/v1", "Deployment", namespace, "web")
+            async with world.cluster() as cluster:
+                present = await cluster.get(ref)
+                assert present is not None
+                await cluster.delete(ref)
+                spec = {**present["spec"], "replicas": 0}
+                named = {key: present["metadata"][key] for key in ("name", "namespace", "labels")}
+                await cluster.create({**present, "metadata": named, "spec": spec, "status": {}})
+
+        tasks.start_soon(replace)
+        result = await red(world, namespace, app(container=probe))
+    assert "replaced" in result.message or "deleted" in result.message
+    assert result.seconds < 40
+
+
+async def test_replicas_that_somebody_changes_meanwhile_are_waited_for(world: World, namespace: str) -> None:
+    slow = "readinessProbe: {exec: {command: [test, -e, /tmp/up]}, periodSeconds: 1}"
+    text = app(command="sleep 9; touch /tmp/up; sleep 3600", container=slow)
+    async with anyio.create_task_group() as tasks:
+
+        async def scale() -> None:
+            await anyio.sleep(4)
+            async with world.cluster() as cluster:
+                ref = Ref("apps/v1", "Deployment", namespace, "web")
+                await cluster.merge(ref, {"spec": {"replicas": 3}})
+
+        tasks.start_soon(scale)
+        await green(world, namespace, text)
+    found = await world.get("Deployment", namespace, "web", "apps/v1")
+    assert (found["spec"]["replicas"], found["status"]["availableReplicas"]) == (3, 3)
+
+
+async def test_a_line_that_is_half_open_to_the_end_ends_with_the_wait_and_is_an_error(
+    world: World, namespace: str, tmp_path: Path
+) -> None:
+    probe = "readinessProbe: {exec: {command: ['false']}}"
+    async with proxied(world, tmp_path) as (proxy, given), anyio.create_task_group() as tasks:
+
+        async def mute() -> None:
+            await anyio.sleep(4)
+            proxy.silent = True
+
+        tasks.start_soon(mute)
+        result = await red(world, namespace, app(container=probe), secret={"kubeconfig": given}, wait="40s")
+        proxy.silent = False
+    assert isinstance(result.error, StageErrored), result.message
+    assert "nobody knows" in result.message
+    assert 40 <= result.seconds < 75
