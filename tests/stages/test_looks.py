@@ -18,6 +18,7 @@ from stages.maven import Maven
 from stages.npm import Npm
 from stages.push import Push, PushOutputs
 from stages.shell import Shell
+from stages.ticket import Ticket, TicketOutputs
 from tests.stages.test_checkout import commit, git, repository
 from tests.stages.test_mail import accept, server, sink
 from tests.support.context import FakeContext
@@ -254,3 +255,12 @@ async def test_a_kind_that_has_nothing_to_look_at_says_nothing(ctx: FakeContext)
     stage = Shell(script="true")
     assert (await stage.preflight(ctx), await stage.foresee(ctx)) == (Examined(), Foreseen())
     assert os.listdir(ctx.workspace) == []  # noqa: PTH208
+
+
+# -- ticket ----------------------------------------------------------------------------------------
+
+
+async def test_a_ticket_is_foreseen_so_that_the_deploys_of_a_release_are_looked_at(ctx: FakeContext) -> None:
+    foreseen = await Ticket.model_validate({"target": "his", "namespace": "his"}).foresee(ctx)
+    assert isinstance(foreseen.outputs, TicketOutputs)
+    assert foreseen.made == {"number", "name"}
