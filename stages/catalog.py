@@ -22,6 +22,7 @@ Kind: TypeAlias = type[Stage[Outputs]]
 _OURS: Final = {
     "checkout": "stages.checkout:Checkout",
     "deploy": "stages.deploy:Deploy",
+    "helm": "stages.helm:Helm",
     "image": "stages.image:Image",
     "mail": "stages.mail:Mail",
     "maven": "stages.maven:Maven",

@@ -21,7 +21,7 @@ from pipeline.stage import CauseKind, SecretFile, StageFailed, Surroundings
 from stages.clients.kubernetes.api import Cluster
 from stages.clients.kubernetes.transport import Transport
 
-__all__ = ["cluster_at", "cluster_of", "connect"]
+__all__ = ["cluster_at", "cluster_of", "connect", "kubeconfig_of"]
 
 _VARIABLE = "PIPE_KUBECONFIG"
 _IN_CLUSTER = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
@@ -51,6 +51,14 @@ async def connect(ctx: Surroundings, secret: str, context: str) -> Cluster:
     """
     source = _source(ctx, secret)
     return await ctx.call(_cluster, source, context)
+
+
+def kubeconfig_of(ctx: Surroundings, secret: str) -> Path | None:
+    """The kubeconfig that `connect` would use, for a program of its own; None: the service account of the pod.
+
+    Raises StageFailed (config) if none is named.
+    """
+    return _source(ctx, secret).path
 
 
 def cluster_at(path: Path, label: str, context: str = "") -> Cluster:

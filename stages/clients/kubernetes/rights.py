@@ -9,7 +9,7 @@ from stages.clients.kubernetes.objects import Object, Ref
 from stages.clients.kubernetes.together import together
 from stages.clients.kubernetes.transport import Request
 
-__all__ = ["Right", "denied", "for_reasons", "to_apply", "to_keep_secrets"]
+__all__ = ["Right", "denied", "for_reasons", "to_apply", "to_keep_records", "to_keep_secrets"]
 
 _REVIEW = "authorization.k8s.io/v1"
 _WATCHED = {"Deployment", "StatefulSet", "DaemonSet", "Job", "Pod", "PersistentVolumeClaim"}
@@ -53,6 +53,13 @@ def to_keep_secrets(namespaces: Iterable[str]) -> Iterator[Right]:
     """What keeping pull secrets needs."""
     for namespace in namespaces:
         yield from (Right(verb, "", "secrets", namespace) for verb in ("get", "create", "update"))
+
+
+def to_keep_records(namespace: str) -> Iterator[Right]:
+    """What Helm needs to keep its releases there, and we to note how they ended."""
+    yield from (
+        Right(verb, "", "secrets", namespace) for verb in ("get", "list", "create", "update", "patch", "delete")
+    )
 
 
 async def denied(ctx: PreflightContext, cluster: Cluster, account: str, rights: Iterable[Right]) -> dict[Right, str]:

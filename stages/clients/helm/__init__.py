@@ -1,0 +1,1 @@
+"""Helm releases: the program, what it records in the cluster, and what is to be said of both."""

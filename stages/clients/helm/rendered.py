@@ -1,0 +1,145 @@
+"""What a chart renders to: objects with the template that each comes from, read as kindly as Helm reads them.
+
+Also run as a program, between Helm's rendering and its applying: `python -m stages.clients.helm.rendered IMAGE…` puts
+each image in its place of the objects on stdin and changes not a character besides.
+"""
+
+import json
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from pipeline.stage import CauseKind, StageFailed
+from stages.clients.kubernetes.images import containers, replace_images
+from stages.clients.kubernetes.manifests import Manifest
+from stages.clients.kubernetes.objects import dig
+from stages.clients.kubernetes.scalars import plain
+
+__all__ = ["Rendered", "read_rendered", "with_images"]
+
+_PLAIN, _TEXT = "!plain", "tag:yaml.org,2002:str"
+_MERGE = "tag:yaml.org,2002:merge"
+_SOURCE = re.compile(r"^# Source: (\S+)", re.MULTILINE)
+_HOOK = "helm.sh/hook"
+
+
+class _Placed(str):
+    """Text that knows where in the whole it stands."""
+
+    __slots__ = ("span",)
+    span: tuple[int, int]
+
+
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """Reads scalars as Kubernetes does, and takes what charts are full of: a key that stands twice."""
+
+    yaml_implicit_resolvers: dict[str | None, list[tuple[str, re.Pattern[str]]]] = {  # noqa: RUF012
+        "<": [(_MERGE, re.compile("^<<$"))],
+        None: [(_PLAIN, re.compile(""))],
+    }
+
+
+def _plain(_: _Loader, node: yaml.ScalarNode) -> Any:
+    value = plain(node.value)
+    return _placed(node) if isinstance(value, str) else value
+
+
+def _text(_: _Loader, node: yaml.ScalarNode) -> str:
+    return _placed(node)
+
+
+def _placed(node: yaml.ScalarNode) -> _Placed:
+    text = _Placed(node.value)
+    text.span = (node.start_mark.index, node.end_mark.index)
+    return text
+
+
+_Loader.add_constructor(_PLAIN, _plain)
+_Loader.add_constructor(_TEXT, _text)
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """The objects of a chart, and those that Helm handles apart because they are hooks."""
+
+    manifests: tuple[Manifest, ...]
+    hooks: tuple[Manifest, ...] = ()
+
+
+def read_rendered(text: str) -> Rendered:
+    """Read what `helm template` or the record of a revision has.
+
+    Raises:
+        StageFailed: (config) it is no YAML, or a document in it is no object.
+    """
+    sorts: dict[bool, list[Manifest]] = {False: [], True: []}
+    for manifest in _manifests(text):
+        sorts[bool(dig(manifest.object, "metadata", "annotations", _HOOK))].append(manifest)
+    return Rendered(tuple(sorts[False]), tuple(sorts[True]))
+
+
+def _manifests(text: str) -> Iterator[Manifest]:
+    sources = [(match.start(), match[1]) for match in _SOURCE.finditer(text)]
+    loader = _Loader(text)
+    try:
+        while loader.check_node():
+            node = loader.get_node()
+            value = loader.construct_document(node)
+            file = next((name for at, name in reversed(sources) if at <= node.start_mark.index), "the chart")
+            items = value.get("items") if isinstance(value, dict) else None
+            listed = isinstance(items, list) and str(value.get("kind")).endswith("List")
+            for thing in items if listed and items else [value]:
+                if thing is not None and _has_name(thing, file):
+                    yield Manifest(thing, file, 0)
+    except yaml.YAMLError as error:
+        line = f" (line {error.problem_mark.line + 1})" if getattr(error, "problem_mark", None) else ""  # type: ignore[attr-defined]
+        raise StageFailed(f"what the chart renders to is no YAML{line}", kind=CauseKind.CONFIG) from error
+    finally:
+        loader.dispose()
+
+
+def _has_name(thing: object, file: str) -> bool:
+    """Whether it can be followed by its name; raises StageFailed for what is no object."""
+    if isinstance(thing, dict) and all(isinstance(thing.get(key), str) for key in ("apiVersion", "kind")):
+        metadata = thing.get("metadata")
+        if isinstance(metadata, dict) and ("name" in metadata or "generateName" in metadata):
+            return isinstance(metadata.get("name"), str)
+    message = f"{file} renders to what is no Kubernetes object: it needs apiVersion, kind and metadata.name"
+    raise StageFailed(message, kind=CauseKind.CONFIG)
+
+
+# -- images ----------------------------------------------------------------------------------------
+
+
+def with_images(text: str, images: Sequence[str]) -> str:
+    """The same text with each image in the place of those of its repository, as `deploy` does it.
+
+    Raises:
+        StageFailed: (config) an image is for no container, or a container has two.
+    """
+    objects = [manifest.object for manifest in _manifests(text)]
+    places = [(container, container["image"]) for container in containers(objects)]
+    replace_images(objects, images)
+    changes = {old.span: container["image"] for container, old in places if container["image"] is not old}
+    parts, at = [], 0
+    for (start, end), image in sorted(changes.items()):
+        parts += [text[at:start], json.dumps(image)]
+        at = end
+    return "".join([*parts, text[at:]])
+
+
+def _main(images: Sequence[str]) -> int:
+    try:
+        sys.stdout.write(with_images(sys.stdin.read(), images))
+    except StageFailed as failure:
+        sys.stderr.write(f"{failure}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(_main(sys.argv[1:]))

@@ -1,0 +1,321 @@
+"""`uses: helm` with real Helm 3 and Helm 4, on a real cluster, with a small chart of ours."""
+
+import base64
+import json
+import secrets
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.stage import Severity, StageErrored, StageFailed
+from sandbox.helm import HELM_3, HELM_4
+from stages.clients.helm.records import History, read_history
+from stages.clients.kubernetes.objects import Ref
+from stages.helm import Helm, HelmOutputs
+from tests.stages.kubernetes.support import World
+from tests.support.context import FakeContext
+
+pytestmark = [pytest.mark.sandbox, pytest.mark.slow, pytest.mark.timeout(240, func_only=True)]
+
+CHART = {
+    "Chart.yaml": "apiVersion: v2\nname: web\nversion: 1.2.3\nappVersion: '7'\n",
+    "values.yaml": "image: busybox\ncommand: sleep 3600\npassword: none\nhook: ''\ntest: 'true'\nlevel: info\n",
+    "templates/app.yaml": """
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: {{ .Release.Name }}}
+data: {level: {{ .Values.level | quote }}, password: {{ .Values.password | quote }}}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: {{ .Release.Name }}}
+spec:
+  selector: {matchLabels: {app: {{ .Release.Name }}}}
+  template:
+    metadata: {labels: {app: {{ .Release.Name }}}}
+    spec:
+      terminationGracePeriodSeconds: 1
+      imagePullSecrets: [{name: pull}]
+      containers:
+        - name: app
+          image: {{ .Values.image }}   # what `images:` replaces
+          command: [sh, -c, {{ .Values.command | quote }}]
+          env: [{name: LEVEL, value: {{ .Values.level }}}]
+""",
+    "templates/hook.yaml": """
+{{- if .Values.hook }}
+apiVersion: batch/v1
+kind: Job
+metadata: {name: {{ .Release.Name }}-hook, annotations: {helm.sh/hook: "pre-install,pre-upgrade"}}
+spec:
+  backoffLimit: 0
+  template:
+    spec:
+      restartPolicy: Never
+      terminationGracePeriodSeconds: 1
+      imagePullSecrets: [{name: pull}]
+      containers: [{name: hook, image: HOOKIMAGE, command: [sh, -c, {{ .Values.hook | quote }}]}]
+{{- end }}
+""",
+    "templates/tests/test.yaml": """
+apiVersion: v1
+kind: Pod
+metadata: {name: {{ .Release.Name }}-test, annotations: {helm.sh/hook: test}}
+spec:
+  restartPolicy: Never
+  imagePullSecrets: [{name: pull}]
+  containers: [{name: test, image: HOOKIMAGE, command: [sh, -c, {{ .Values.test | quote }}]}]
+""",
+}
+
+
+@pytest.fixture(scope="session", params=[HELM_3, HELM_4], ids=["helm3", "helm4"])
+def program(request: pytest.FixtureRequest) -> Path:
+    built: Path = request.param.ensure()
+    return built
+
+
+class Chart:
+    """A release in a namespace of its own, and a stage for it."""
+
+    def __init__(self, world: World, namespace: str, program: Path) -> None:
+        self.world, self.namespace, self.program = world, namespace, program
+
+    def stage(self, **fields: Any) -> Helm:
+        common = {"chart": "./chart", "release": "web", "namespace": self.namespace, "secret": "kubeconfig"}
+        more = {"images": [self.world.image], "program": str(self.program), "wait": "60s"}
+        return Helm.model_validate({**common, **more, **fields})
+
+    def context(self, run: str = "", attempt: int = 1) -> FakeContext:
+        ctx = self.world.context(run)
+        ctx.run = replace(ctx.run, attempt=attempt)
+        ctx.env["HOME"] = str(ctx.folder)
+        for name, text in CHART.items():
+            file = ctx.workspace / "chart" / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text.replace("HOOKIMAGE", self.world.image))
+        return ctx
+
+    async def up(self, ctx: FakeContext | None = None, **fields: Any) -> HelmOutputs:
+        return await self.stage(**fields).run(ctx or self.context())
+
+    async def fails(self, ctx: FakeContext | None = None, **fields: Any) -> StageFailed:
+        with pytest.raises(StageFailed) as caught:
+            await self.up(ctx, **fields)
+        return caught.value
+
+    async def history(self) -> History:
+        async with self.world.cluster() as cluster:
+            return await read_history(cluster, self.namespace, "web")
+
+    async def statuses(self) -> list[str]:
+        return [each.status for each in (await self.history()).revisions]
+
+    async def level(self) -> str:
+        found = await self.world.get("ConfigMap", self.namespace, "web")
+        return str(found["data"]["level"])
+
+    def killed_in_the_middle(self, ctx: FakeContext, **fields: Any) -> None:
+        """A helm that is ended by SIGKILL while a hook of the chart sleeps."""
+
+
+@pytest.fixture
+async def chart(world: World, namespace: str, program: Path) -> Chart:
+    auth = base64.b64encode(f"{world.login.username}:{world.login.password}".encode()).decode()
+    config = json.dumps({"auths": {world.image.split("/")[0]: {"auth": auth}}})
+    async with world.cluster() as cluster:
+        await cluster.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
+        await cluster.create(
+            {
+                "apiVersion": "v1",
+                "kind": "Secret",
+                "type": "kubernetes.io/dockerconfigjson",
+                "metadata": {"name": "pull", "namespace": namespace},
+                "data": {".dockerconfigjson": base64.b64encode(config.encode()).decode()},
+            }
+        )
+    return Chart(world, namespace, program)
+
+
+async def test_a_chart_is_installed_upgraded_and_tested_and_its_values_stay_out_of_arguments(chart: Chart) -> None:
+    ctx = chart.context()
+    ctx.env["DB_PASSWORD"] = "hunter2-hunter2"
+    (ctx.workspace / "prod.yaml").write_text("level: warn\n")
+    fields = {
+        "values": ["prod.yaml"],
+        "set_env": {"password": "DB_PASSWORD"},
+        "test": True,
+        "set": {"test": "echo all is well"},
+    }
+    outputs = await chart.up(ctx, **fields)
+    assert outputs == HelmOutputs(
+        release="web", namespace=chart.namespace, revision=1, chart="web-1.2.3", app_version="7", objects=2
+    )
+    assert "all is well" in ctx.text
+    assert not any("hunter2" in word for run in ctx.runs for word in (*run.argv, *run.env.values()))
+    assert "hunter2" not in ctx.text
+    found = await chart.world.get("ConfigMap", chart.namespace, "web")
+    assert found["data"] == {"level": "warn", "password": "hunter2-hunter2"}
+    (effect,) = ctx.effects
+    history = await chart.history()
+    assert effect.value == {"revision": 1, "status": "deployed", "manifest": history.revisions[0].digest}
+    assert (await chart.up(set={"level": "debug"})).revision == 2
+    assert await chart.level() == "debug"
+    assert [(each.status, each.verdict) for each in (await chart.history()).revisions] == [
+        ("superseded", "good"),
+        ("deployed", "good"),
+    ]
+
+
+async def test_a_bad_image_ends_red_with_the_reason_and_the_release_goes_back(chart: Chart) -> None:
+    await chart.up()
+    bad = chart.world.image.replace("busybox:1", "busybox:nope")
+    error = await chart.fails(set={"level": "debug"}, images=[bad], on_failure="rollback")
+    assert "there is no such image" in str(error)
+    assert "Rolled back to revision 1, which runs again as revision 3" in str(error)
+    assert await chart.level() == "info"
+    history = await chart.history()
+    assert [each.verdict for each in history.revisions] == ["good", "bad", "good"]
+    # what was judged bad is nothing to go back to, whatever Helm calls it
+    assert history.last_good(3) == history.revisions[0]
+
+
+async def test_a_crash_that_stays_says_what_goes_back(chart: Chart) -> None:
+    await chart.up()
+    error = await chart.fails(set={"command": "echo no database >&2; exit 3"})
+    assert "exit code 3" in str(error)
+    assert "no database" in "\n".join(error.cause.evidence)
+    assert f"`helm rollback web 1 --namespace {chart.namespace}` goes back" in str(error)
+
+
+async def test_a_hook_that_fails_is_told_with_its_own_last_words(chart: Chart) -> None:
+    error = await chart.fails(set={"hook": "echo the migration is broken; exit 4"})
+    assert "hook failed: Job" in str(error)
+    assert "the migration is broken" in "\n".join(error.cause.evidence)
+    assert "there is no good one before it" in str(error)
+    assert await chart.statuses() == ["failed"]
+
+
+async def test_tests_of_a_chart_that_fail_are_red_with_their_log(chart: Chart) -> None:
+    error = await chart.fails(test=True, set={"test": "echo nobody answers; exit 1"})
+    assert "the tests of" in str(error)
+    assert "nobody answers" in "\n".join(error.cause.evidence)
+
+
+async def test_what_the_cluster_refuses_is_told_before_anything_is_written(chart: Chart) -> None:
+    ctx = chart.context()
+    file = ctx.workspace / "chart/templates/app.yaml"
+    file.write_text(file.read_text().replace("matchLabels: {app: ", "matchLabels: {app: x"))
+    error = await chart.fails(ctx)
+    assert "selector" in str(error)
+    assert "web/templates/app.yaml" in "\n".join(error.cause.evidence)
+    assert await chart.statuses() == []
+
+
+async def test_an_image_for_no_container_is_refused_by_name(chart: Chart) -> None:
+    error = await chart.fails(images=["r.example/a/wab:1"])
+    assert "r.example/a/wab:1 is used by no container; images present: busybox" in str(error)
+
+
+# -- a helm that died ------------------------------------------------------------------------------
+
+
+async def leave_pending(chart: Chart, *, run: str = "", secret: Path) -> None:
+    """Have a helm die in the middle: it is killed while the hook of the chart sleeps."""
+    ctx = chart.context(run)
+    command = [str(chart.program), "upgrade", "--install", "web", str(ctx.workspace / "chart"), "-n", chart.namespace]
+    command += ["--set", "hook=sleep 300", "--set", f"image={chart.world.image}", "--kubeconfig", str(secret)]
+    helm = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        while not any(status.startswith("pending-") for status in await chart.statuses()):
+            assert helm.poll() is None
+    finally:
+        helm.kill()
+        helm.wait(10)
+
+
+async def test_an_upgrade_that_a_dead_helm_left_is_rolled_back_and_then_done(chart: Chart) -> None:
+    await chart.up()
+    await leave_pending(chart, secret=chart.world.kubeconfig)
+    assert await chart.statuses() == ["deployed", "pending-upgrade"]
+    with pytest.raises(StageErrored, match=r"pending-upgrade: another helm works on it; .* counts as dead"):
+        await chart.up(wait="3s")
+    ctx = chart.context()
+    assert (await chart.up(ctx, stuck_after="1s", set={"level": "debug"})).revision == 4
+    (warning,) = ctx.warned
+    assert "was stuck: revision 2 is pending-upgrade" in warning
+    assert "rolled back to revision 1" in warning
+    assert (await chart.statuses())[-1] == "deployed"
+    assert await chart.level() == "debug"
+
+
+async def test_an_install_of_which_nothing_runs_is_uninstalled_and_then_done(chart: Chart) -> None:
+    await leave_pending(chart, secret=chart.world.kubeconfig)
+    assert await chart.statuses() == ["pending-install"]
+    ctx = chart.context()
+    await chart.up(ctx, stuck_after="1s")
+    assert "uninstalled, as nothing of it runs" in ctx.warned[0]
+    assert await chart.statuses() == ["deployed"]
+
+
+async def test_of_an_install_that_runs_only_the_record_is_removed(chart: Chart) -> None:
+    await chart.up()
+    before = await chart.world.get("Deployment", chart.namespace, "web", "apps/v1")
+    secret = Ref("v1", "Secret", chart.namespace, "sh.helm.release.v1.web.v1")
+    async with chart.world.cluster() as cluster:
+        found = await cluster.get(secret)
+        await cluster.merge(
+            secret,
+            {"metadata": {"labels": {"status": "pending-install", "pipe-ci/made": None}}, "data": _pending(found)},
+        )
+    ctx = chart.context()
+    await chart.up(ctx, stuck_after="1s")
+    assert "its record is removed and what it made stays" in ctx.warned[0]
+    after = await chart.world.get("Deployment", chart.namespace, "web", "apps/v1")
+    assert after["metadata"]["uid"] == before["metadata"]["uid"]
+
+
+def _pending(secret: Any) -> dict[str, str]:
+    """The record of an install that has not ended."""
+    import gzip
+
+    record = json.loads(gzip.decompress(base64.b64decode(base64.b64decode(secret["data"]["release"]))))
+    record["info"]["status"] = "pending-install"
+    return {"release": base64.b64encode(base64.b64encode(gzip.compress(json.dumps(record).encode()))).decode()}
+
+
+async def test_an_upgrade_without_proof_is_settled_by_its_record_and_never_repeated(chart: Chart) -> None:
+    run = f"RUN{secrets.token_hex(6)}"
+    first = chart.context(run)
+    assert (await chart.up(first)).revision == 1
+    (effect,) = first.effects
+    answer = await chart.stage().settle(chart.context(run, 2), effect.key, effect.intent)
+    assert (answer.state, answer.proof) == ("done", effect.value)
+    again = chart.context(run, 2)
+    assert (await chart.up(again)).revision == 1
+    assert "was made by an earlier attempt" in again.text
+    assert await chart.statuses() == ["deployed"]
+    # another run, or the same with other values, is another upgrade
+    assert (await chart.up(chart.context(run, 3), set={"level": "debug"})).revision == 2
+
+
+# -- beforehand ------------------------------------------------------------------------------------
+
+
+async def test_beforehand_the_chart_is_rendered_and_tried_and_nothing_is_written(chart: Chart) -> None:
+    examined = await chart.stage().preflight(chart.context())
+    assert [each for each in examined.findings if each.severity is Severity.FAILS] == []
+    assert any("renders ./chart" in each for each in examined.checked)
+    assert any("2 of 2 objects tried" in each for each in examined.checked)
+    assert await chart.statuses() == []
+
+
+async def test_beforehand_a_chart_that_refuses_its_values_is_told_with_its_words(chart: Chart) -> None:
+    ctx = chart.context()
+    (ctx.workspace / "chart/templates/need.yaml").write_text('{{ required "a host is needed" .Values.host }}\n')
+    (finding,) = (await chart.stage().preflight(ctx)).findings
+    assert finding.severity is Severity.FAILS
+    assert "a host is needed" in finding.cause.message
