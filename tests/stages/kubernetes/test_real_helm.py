@@ -1,6 +1,7 @@
 """`uses: helm` with real Helm 3 and Helm 4, on a real cluster, with a small chart of ours."""
 
 import base64
+import gzip
 import json
 import secrets
 import subprocess
@@ -8,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 from pipeline.stage import Severity, StageErrored, StageFailed
@@ -17,6 +19,8 @@ from stages.clients.kubernetes.objects import Ref
 from stages.helm import Helm, HelmOutputs
 from tests.stages.kubernetes.support import World
 from tests.support.context import FakeContext
+from tests.support.program import PIPE, host, pipe
+from tests.support.strike import strike
 
 pytestmark = [pytest.mark.sandbox, pytest.mark.slow, pytest.mark.timeout(240, func_only=True)]
 
@@ -117,9 +121,6 @@ class Chart:
     async def level(self) -> str:
         found = await self.world.get("ConfigMap", self.namespace, "web")
         return str(found["data"]["level"])
-
-    def killed_in_the_middle(self, ctx: FakeContext, **fields: Any) -> None:
-        """A helm that is ended by SIGKILL while a hook of the chart sleeps."""
 
 
 @pytest.fixture
@@ -280,8 +281,6 @@ async def test_of_an_install_that_runs_only_the_record_is_removed(chart: Chart) 
 
 def _pending(secret: Any) -> dict[str, str]:
     """The record of an install that has not ended."""
-    import gzip
-
     record = json.loads(gzip.decompress(base64.b64decode(base64.b64decode(secret["data"]["release"]))))
     record["info"]["status"] = "pending-install"
     return {"release": base64.b64encode(base64.b64encode(gzip.compress(json.dumps(record).encode()))).decode()}
@@ -300,6 +299,54 @@ async def test_an_upgrade_without_proof_is_settled_by_its_record_and_never_repea
     assert await chart.statuses() == ["deployed"]
     # another run, or the same with other values, is another upgrade
     assert (await chart.up(chart.context(run, 3), set={"level": "debug"})).revision == 2
+
+
+PIPELINE = """
+pipelines:
+  charts:
+    secrets: {kubeconfig: file}
+    stages:
+      web:
+        uses: helm
+        with:
+          chart: ./chart
+          release: web
+          namespace: NAMESPACE
+          program: PROGRAM
+          secret: kubeconfig
+          images: [IMAGE]
+          set: {hook: sleep 5, level: debug}
+"""
+
+
+@pytest.mark.parametrize("moment", ["in the middle of the upgrade", "while the rollout is waited for"])
+async def test_a_run_that_is_killed_goes_on_and_neither_repeats_nor_loses_its_upgrade(
+    chart: Chart, moment: str
+) -> None:
+    await chart.up()
+    ctx = chart.context()
+    text = PIPELINE.replace("NAMESPACE", chart.namespace).replace("PROGRAM", str(chart.program))
+    (ctx.workspace / "pipeline.yaml").write_text(text.replace("IMAGE", chart.world.image))
+    env = host(HOME=str(ctx.folder), PIPE_SECRET_KUBECONFIG_FILE=str(chart.world.kubeconfig))
+    wanted = "pending-upgrade" if moment == "in the middle of the upgrade" else "deployed"
+    with subprocess.Popen([PIPE, "run", "pipeline.yaml"], cwd=ctx.workspace, env=env, stdout=-3, stderr=-3) as run:
+        while (await chart.statuses())[1:] != [wanted]:
+            assert run.poll() is None
+            await anyio.sleep(0.2)
+        strike(run, "engine")
+        assert run.wait(20) == 1
+
+    done = pipe(ctx.workspace, "resume", env=env, limit=120)
+
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr
+    assert await chart.level() == "debug"
+    statuses = await chart.statuses()
+    if wanted == "deployed":
+        assert statuses == ["superseded", "deployed"]
+        assert "was made by an earlier attempt" in done.stdout
+    else:
+        assert statuses == ["superseded", "pending-upgrade", "superseded", "deployed"]
+        assert "an earlier attempt of this stage started it, and is over); rolled back to revision 1" in done.stdout
 
 
 # -- beforehand ------------------------------------------------------------------------------------

@@ -1,0 +1,267 @@
+"""`uses: helm` up to where it needs a cluster; with one it is tried in tests/stages/kubernetes/test_real_helm.py."""
+
+import base64
+import gzip
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from pipeline.stage import CauseKind, Severity, StageErrored, StageFailed
+from stages.clients.helm.logins import sources
+from stages.clients.helm.records import History, Promise, Revision, read_revision
+from stages.clients.helm.release import settled
+from stages.clients.helm.rendered import read_rendered, with_images
+from stages.clients.helm.stuck import pending
+from stages.clients.helm.trouble import trouble
+from stages.clients.helm.values import values_text
+from stages.helm import Helm
+from tests.support.context import FakeContext
+
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+HERE, THERE = "aaaaaaaa", "bbbbbbbb"
+PATIENCE = timedelta(minutes=10)
+
+
+def revision(number: int, status: str, **more: Any) -> Revision:
+    return Revision(number, status, created=NOW, changed=NOW, uid=f"u{number}", **more)
+
+
+def history(*revisions: Revision, after: float = 0) -> History:
+    return History(revisions, NOW + timedelta(seconds=after))
+
+
+def promise(seconds: float, machine: str = HERE, mark: str = "mine") -> Promise:
+    return Promise(NOW + timedelta(seconds=seconds), machine, mark)
+
+
+# -- whether a helm is dead ------------------------------------------------------------------------
+
+
+def is_dead(given: History) -> bool:
+    found = pending(given, "mine", HERE, PATIENCE)
+    assert found is not None
+    return found.is_dead(given.now)
+
+
+def test_what_has_ended_is_not_pending() -> None:
+    assert pending(history(), "mine", HERE, PATIENCE) is None
+    assert pending(history(revision(1, "pending-install"), revision(2, "deployed")), "mine", HERE, PATIENCE) is None
+
+
+@pytest.mark.parametrize(
+    ("made", "after", "dead"),
+    [
+        (promise(300), 1, True),  # an earlier attempt of this very stage, here
+        (promise(300, THERE), 1, False),  # the same, but that machine may only be out of reach
+        (promise(300, THERE), 301, True),
+        (promise(300, HERE, "other"), 299, False),  # another run
+        (promise(300, HERE, "other"), 301, True),
+        (None, 599, False),  # nobody of us
+        (None, 601, True),
+    ],
+)
+def test_a_helm_is_dead_when_its_stage_is_over_its_time_is_or_its_record_is_old(
+    made: Promise | None, after: float, *, dead: bool
+) -> None:
+    assert is_dead(history(revision(4, "pending-upgrade", made=made), after=after)) is dead
+
+
+def test_of_a_rollback_the_revision_before_says_who_does_it_if_it_came_in_that_time() -> None:
+    rollback = revision(5, "pending-rollback", made=promise(-900))  # a label of the revision that it goes back to
+    assert not is_dead(history(revision(4, "failed"), rollback, after=1))
+    ours = revision(4, "failed", undone=promise(300))
+    assert is_dead(history(ours, rollback, after=1))
+    long_ago = revision(4, "failed", undone=promise(-300, THERE))
+    assert not is_dead(history(long_ago, rollback, after=1))
+
+
+def test_a_revision_that_we_found_bad_is_not_gone_back_to() -> None:
+    given = history(
+        revision(1, "superseded"),
+        revision(2, "superseded", verdict="good"),
+        revision(3, "superseded", verdict="bad"),
+        revision(4, "superseded", verdict="open"),
+        revision(5, "failed"),
+        revision(6, "deployed"),
+    )
+    assert [(found := given.last_good(number)) and found.number for number in (6, 2, 1)] == [2, 1, None]
+
+
+def test_an_upgrade_is_settled_by_the_revision_that_bears_its_mark() -> None:
+    intent = {"mark": "mine"}
+    key = "helm upgrade his/web"
+    assert settled(history(revision(1, "deployed")), key, intent).state == "absent"
+    assert settled(history(revision(1, "pending-upgrade", made=promise(9))), key, intent).state == "absent"
+    assert settled(history(revision(1, "failed", made=promise(9))), key, intent).state == "absent"
+    done = settled(history(revision(1, "deployed", made=promise(9))), key, intent)
+    assert (done.state, done.proof["revision"]) == ("done", 1)
+    assert settled(history(revision(1, "deployed", made=promise(9))), "helm rollback his/web", intent).state == "absent"
+
+
+# -- records ---------------------------------------------------------------------------------------
+
+
+def secret(number: int, labels: dict[str, str], record: Any = None) -> dict[str, Any]:
+    packed = gzip.compress(json.dumps(record or {"manifest": "a: b"}).encode())
+    metadata = {
+        "namespace": "his",
+        "name": f"sh.helm.release.v1.web.v{number}",
+        "uid": "u",
+        "creationTimestamp": "2026-03-01T12:00:00Z",
+        "managedFields": [{"time": "2026-03-01T12:00:09Z"}],
+        "labels": {"version": str(number), "status": "deployed", **labels},
+    }
+    return {"metadata": metadata, "data": {"release": base64.b64encode(base64.b64encode(packed)).decode()}}
+
+
+def test_labels_that_helm_carried_over_from_another_revision_say_nothing() -> None:
+    labels = {"pipe-ci/made": promise(60).label(4), "pipe-ci/verdict": "4.good", "pipe-ci/undone": "4.x"}
+    own, carried = read_revision(secret(4, labels)), read_revision(secret(5, labels))
+    assert (own.made, own.verdict, own.undone) == (promise(60), "good", None)
+    assert (carried.made, carried.verdict) == (None, "")
+    assert (own.manifest, own.changed) == ("a: b", NOW + timedelta(seconds=9))
+
+
+def test_a_secret_that_is_no_record_is_named() -> None:
+    broken = secret(4, {})
+    broken["data"]["release"] = "AAAA"
+    with pytest.raises(StageErrored, match=r"his/sh\.helm\.release\.v1\.web\.v4 is no record"):
+        read_revision(broken)
+
+
+# -- values and images -----------------------------------------------------------------------------
+
+
+def test_paths_become_nested_values_and_later_ones_hold() -> None:
+    text = values_text({"image.tag": "1.10", "replicas": 2, "a\\.b": None}, {"image.tag": "2"})
+    assert json.loads(text) == {"image": {"tag": "2"}, "replicas": 2, "a.b": None}
+    assert values_text({}) == b""
+
+
+@pytest.mark.parametrize("path", ["hosts[0]", "a..b", ""])
+def test_a_path_that_is_none_is_refused(path: str) -> None:
+    with pytest.raises(StageFailed, match="is no path such as"):
+        values_text({path: 1})
+
+
+def test_a_path_into_a_value_is_refused() -> None:
+    with pytest.raises(StageFailed, match="leads into a value"):
+        values_text({"image": "x", "image.tag": "1"})
+
+
+RENDERED = """---
+# Source: web/templates/app.yaml
+apiVersion: v1
+kind: Pod
+metadata: {name: web}  # ümläut
+spec:
+  containers:
+  - {name: app, image: web:1, env: [], env: []}
+  - name: side
+    image: "r.example/x/side:1"   # stays here
+---
+# Source: web/templates/job.yaml
+apiVersion: v1
+kind: Pod
+metadata: {name: hook, annotations: {"helm.sh/hook": test}}
+spec: {containers: [{name: t, image: web:1}]}
+"""
+
+
+def test_images_are_replaced_where_they_stand_and_nothing_else_is_touched() -> None:
+    new = "r:5000/team/web:2@sha256:" + "0" * 64
+    assert with_images(RENDERED, [new]) == RENDERED.replace("image: web:1", f'image: "{new}"')
+
+
+def test_rendered_objects_know_their_templates_and_hooks_are_apart() -> None:
+    rendered = read_rendered(RENDERED)
+    assert [(each.ref.name, each.place) for each in rendered.manifests] == [("web", "web/templates/app.yaml")]
+    assert [each.ref.name for each in rendered.hooks] == ["hook"]
+
+
+# -- its words -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("line", "kind", "said"),
+    [
+        ('looks like "https://x" is not a valid chart repository or cannot be reached: failed to fetch https://x/index.yaml : 401 Unauthorized', StageFailed, "the chart repository https://x refuses the login"),
+        ('looks like "https://x" is not a valid chart repository or cannot be reached: failed to fetch https://x/index.yaml : 404 Not Found', StageFailed, "there is no chart repository at https://x"),
+        ('looks like "https://x" is not a valid chart repository or cannot be reached: error unmarshaling JSON: while decoding JSON', StageFailed, "is no index of charts"),
+        ('looks like "https://x" is not a valid chart repository or cannot be reached: dial tcp: lookup x: no such host', StageErrored, "no such host"),
+        ("UPGRADE FAILED: another operation (install/upgrade/rollback) is in progress", StageErrored, "another helm works on this release"),
+        ("INSTALLATION FAILED: execution error at (web/templates/a.yaml:1:3): a host is needed", StageFailed, "the chart refuses its values at web/templates/a.yaml:1:3: a host is needed"),
+        ("repo bitnami not found", StageFailed, "give its URL by `repo:`"),
+    ],
+)  # fmt: skip
+def test_what_helm_says_is_told_by_whose_turn_it_is(line: str, kind: type[Exception], said: str) -> None:
+    error = trouble("helm upgrade", 1, ["something else", f"Error: {line}"])
+    assert isinstance(error, kind)
+    assert said in str(error)
+
+
+# -- the kind --------------------------------------------------------------------------------------
+
+FIELDS: dict[str, Any] = {"chart": "./chart", "release": "web", "namespace": "his"}
+
+
+@pytest.mark.parametrize(
+    "fields", [{"release": "Web_1"}, {"chart": "--help"}, {"namespace": ""}, {"on_failure": "x"}, {"wait": 5}]
+)
+def test_fields_are_checked(fields: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        Helm.model_validate({**FIELDS, **fields})
+
+
+async def test_without_helm_the_way_out_is_told(ctx: FakeContext) -> None:
+    stage = Helm.model_validate({**FIELDS, "program": "no-such-helm"})
+    with pytest.raises(
+        StageFailed, match=r"there is no program 'no-such-helm'.*any Helm from 3\.13 on will do"
+    ) as caught:
+        await stage.run(ctx)
+    assert caught.value.cause.kind is CauseKind.CONFIG
+    (finding,) = (await stage.preflight(ctx)).findings
+    assert finding.severity is Severity.FAILS
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        ("Client: v2.11.0", "is Helm v2.11.0"),
+        ("v3.9.0", "is Helm v3.9.0"),
+        ("v5.0.1", "is Helm v5.0.1"),
+        ("?", "Helm 2"),
+    ],
+)
+async def test_a_helm_of_another_age_is_refused(ctx: FakeContext, said: str, why: str) -> None:
+    program = ctx.folder / "helm"
+    program.write_text(f"#!/bin/sh\necho '{said}'\n")
+    program.chmod(0o755)
+    with pytest.raises(StageFailed, match=why):
+        await Helm.model_validate({**FIELDS, "program": str(program)}).run(ctx)
+
+
+async def test_a_chart_and_values_that_are_not_there_are_told_together(ctx: FakeContext) -> None:
+    program = ctx.folder / "helm"
+    program.write_text("#!/bin/sh\necho v3.22.0\n")
+    program.chmod(0o755)
+    (ctx.workspace / "prod.yaml").write_text("a: b\n")
+    with pytest.raises(StageFailed, match=r"there is no chart in \./chart") as caught:
+        await Helm.model_validate({**FIELDS, "program": str(program), "values": ["prd.yaml"]}).run(ctx)
+    assert "prd.yaml" in caught.value.cause.evidence[1]
+    assert "prod.yaml" in caught.value.cause.evidence[1]
+
+
+def test_a_login_lies_in_memory_and_is_gone_afterwards() -> None:
+    from pipeline.stage import Login
+
+    with sources("web", "https://charts.example", Login("me", "hunter2")) as source:
+        path = source.env["HELM_REPOSITORY_CONFIG"]
+        with open(path) as file:  # noqa: PTH123 - as Helm opens it
+            (known,) = json.load(file)["repositories"]
+        assert (known["name"], known["password"]) == (source.repository, "hunter2")
+    with pytest.raises(FileNotFoundError), open(path):  # noqa: PTH123
+        pass
