@@ -39,7 +39,7 @@ from stages.clients.helm.program import Helm as Program
 from stages.clients.helm.program import NoHelm, find_helm, too_large
 from stages.clients.helm.records import Revision, read_history, this_machine
 from stages.clients.helm.release import Release, settled
-from stages.clients.helm.rendered import Rendered, read_rendered
+from stages.clients.helm.rendered import Rendered, read_rendered, with_images
 from stages.clients.helm.stuck import pending
 from stages.clients.helm.trying import AsHelm, api_versions, assign_release_namespace
 from stages.clients.helm.values import values_text
@@ -231,7 +231,7 @@ class Helm(Stage[HelmOutputs]):
             release = await self._release(ctx, cluster, await self._program(ctx, version, source), files)
             before = await release.free()
             try:
-                words = await self._words(ctx, release.helm, source, files)
+                words = [*release.helm.images(self.images), *await self._words(ctx, source, files)]
                 said: dict[str, JsonValue] = {"chart": self.chart, "version": self.version}
                 revision = await release.upgrade(words, self._stdin(ctx), before, said)
                 manifests = await release.wait_for(revision)
@@ -309,7 +309,7 @@ class Helm(Stage[HelmOutputs]):
         login = ctx.secret(self.login) if self.login else None
         return sources(self.chart, self.repo, login if isinstance(login, Login) else None)
 
-    async def _words(self, ctx: Surroundings, helm: Program, source: Sources, files: Folder) -> list[str]:
+    async def _words(self, ctx: Surroundings, source: Sources, files: Folder) -> list[str]:
         """What helm is told of chart and values, the chart last."""
         local = not self.repo and await ctx.call(is_local, self.chart, files)
         chart = f"{source.repository}/{self.chart}" if source.repository else self.chart
@@ -318,7 +318,6 @@ class Helm(Stage[HelmOutputs]):
             *(["--plain-http"] if self.plain_http else []),
             *(f"--values={files.path / name}" for name in self.values),
             *(["--values=-"] if self.set or self.set_env else []),
-            *helm.images(self.images),
             str(files.path / self.chart) if local else chart,
         ]
 
@@ -344,7 +343,7 @@ class Helm(Stage[HelmOutputs]):
         ]
         with self._sources(ctx) as source:
             helm = await self._program(ctx, version, source)
-            words = await self._words(ctx, helm, source, files)
+            words = await self._words(ctx, source, files)
             ctx.progress(f"rendering {self.chart}")
             called = await helm.call(
                 ctx,
@@ -360,7 +359,8 @@ class Helm(Stage[HelmOutputs]):
         called.check("helm template")
         if too_large(called):
             return None
-        rendered = read_rendered(called.stdout.decode(errors="replace"))
+        # Helm 4 keeps to itself what its post-renderer has against an image, so that is found here
+        rendered = read_rendered(with_images(called.stdout.decode(errors="replace"), self.images))
         await assign_release_namespace(cluster, rendered.manifests, self.namespace)
         return rendered
 

@@ -173,7 +173,8 @@ spec: {containers: [{name: t, image: web:1}]}
 
 def test_images_are_replaced_where_they_stand_and_nothing_else_is_touched() -> None:
     new = "r:5000/team/web:2@sha256:" + "0" * 64
-    assert with_images(RENDERED, [new]) == RENDERED.replace("image: web:1", f'image: "{new}"')
+    # a hook keeps its image, whichever Helm it is
+    assert with_images(RENDERED, [new]) == RENDERED.replace("image: web:1", f'image: "{new}"', 1)
 
 
 def test_rendered_objects_know_their_templates_and_hooks_are_apart() -> None:

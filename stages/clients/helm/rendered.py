@@ -118,10 +118,12 @@ def _has_name(thing: object, file: str) -> bool:
 def with_images(text: str, images: Sequence[str]) -> str:
     """The same text with each image in the place of those of its repository, as `deploy` does it.
 
+    Hooks keep theirs: Helm 4 shows them here and Helm 3 does not, and a chart must not depend on that.
+
     Raises:
         StageFailed: (config) an image is for no container, or a container has two.
     """
-    objects = [manifest.object for manifest in _manifests(text)]
+    objects = [manifest.object for manifest in read_rendered(text).manifests]
     places = [(container, container["image"]) for container in containers(objects)]
     replace_images(objects, images)
     changes = {old.span: container["image"] for container, old in places if container["image"] is not old}

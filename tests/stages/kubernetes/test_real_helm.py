@@ -5,14 +5,18 @@ import gzip
 import json
 import secrets
 import subprocess
+import threading
+from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
 
-from pipeline.stage import Severity, StageErrored, StageFailed
+from pipeline.stage import Login, Severity, StageErrored, StageFailed
 from sandbox.helm import HELM_3, HELM_4
 from stages.clients.helm.records import History, read_history
 from stages.clients.kubernetes.objects import Ref
@@ -366,3 +370,51 @@ async def test_beforehand_a_chart_that_refuses_its_values_is_told_with_its_words
     (finding,) = (await chart.stage().preflight(ctx)).findings
     assert finding.severity is Severity.FAILS
     assert "a host is needed" in finding.cause.message
+
+
+# -- a chart repository ----------------------------------------------------------------------------
+
+
+class _Charts(SimpleHTTPRequestHandler):
+    """A folder of charts behind a password."""
+
+    def do_GET(self) -> None:
+        if self.headers.get("Authorization") != "Basic " + base64.b64encode(b"me:hunter2-hunter2").decode():
+            self.send_error(401)
+        else:
+            super().do_GET()
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
+
+
+@pytest.fixture
+def repository(chart: Chart, tmp_path: Path) -> Iterator[str]:
+    """The URL of a chart repository with our chart."""
+    sources, folder = chart.context(), tmp_path / "charts"
+    for words in (["package", "chart", "-d", str(folder)], ["repo", "index", str(folder)]):
+        subprocess.run([chart.program, *words], cwd=sources.workspace, check=True, capture_output=True)
+    (folder / "odd").mkdir()
+    (folder / "odd" / "index.yaml").write_text("<html>welcome</html>")
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Charts, directory=str(folder))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+async def test_a_chart_comes_out_of_a_repository_by_a_login_that_no_argument_has(chart: Chart, repository: str) -> None:
+    def context(password: str) -> FakeContext:
+        ctx = chart.context()
+        ctx.secrets = {**ctx.secrets, "charts": Login("me", password)}
+        return ctx
+
+    fields = {"chart": "web", "repo": repository, "login": "charts"}
+    ctx = context("hunter2-hunter2")
+    assert (await chart.up(ctx, **fields)).chart == "web-1.2.3"
+    assert not any("hunter2" in word for run in ctx.runs for word in (*run.argv, *run.env.values()))
+    wrong = await chart.fails(context("not-it"), **fields)
+    assert f"the chart repository {repository} refuses the login" in str(wrong)
+    odd = await chart.fails(context("hunter2-hunter2"), **{**fields, "repo": f"{repository}/odd"})
+    assert "is no index of charts" in str(odd)
+    nowhere = await chart.fails(context("hunter2-hunter2"), **{**fields, "repo": f"{repository}/nowhere"})
+    assert f"there is no chart repository at {repository}/nowhere" in str(nowhere)
