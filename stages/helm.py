@@ -155,6 +155,8 @@ class Helm(Stage[HelmOutputs]):
 
     async def _examined(self, ctx: PreflightContext, cluster: AsHelm, version: str, files: Folder) -> Examined:
         findings = await self._look_at_release(ctx, cluster)
+        if any(each.severity is Severity.FAILS for each in findings):
+            return Examined(findings)
         try:
             rendered = await self._rendered(ctx, cluster, version, files)
         except StageFailed as failure:
@@ -266,7 +268,10 @@ class Helm(Stage[HelmOutputs]):
 
     async def _ended_badly(self, release: Release, before: int, failure: StageFailed) -> StageFailed:
         """The failure with a word on what the release is now; it has gone back first if that is wanted."""
-        history = await release.history()
+        try:
+            history = await release.history()
+        except (StageErrored, ApiError) as error:
+            return _more(failure, f"How {release} is now cannot be told: {error}")
         bad = history.newest
         if bad is None or bad.number <= before:
             return failure
@@ -281,7 +286,7 @@ class Helm(Stage[HelmOutputs]):
         try:
             back = await release.roll_back(history, good)
             await release.wait_for(back)
-        except (StageFailed, StageErrored) as error:
+        except (StageFailed, StageErrored, ApiError) as error:
             return _more(failure, f"It could not be rolled back to revision {good.number}: {error}")
         await release.judge(back, "good")
         return _more(failure, f"Rolled back to revision {good.number}, which runs again as revision {back.number}")

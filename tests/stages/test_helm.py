@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from pipeline.files import Folder
 from pipeline.stage import CauseKind, Severity, StageErrored, StageFailed
+from stages.clients.helm.chart import fingerprint, is_local, missing
 from stages.clients.helm.logins import sources
 from stages.clients.helm.records import History, Promise, Revision, read_revision
 from stages.clients.helm.release import settled
@@ -254,6 +256,29 @@ async def test_a_chart_and_values_that_are_not_there_are_told_together(ctx: Fake
         await Helm.model_validate({**FIELDS, "program": str(program), "values": ["prd.yaml"]}).run(ctx)
     assert "prd.yaml" in caught.value.cause.evidence[1]
     assert "prod.yaml" in caught.value.cause.evidence[1]
+
+
+def test_a_chart_and_values_outside_of_the_stages_folder_are_refused(ctx: FakeContext) -> None:
+    (found,) = missing("../web", ["a.yaml"], Folder(ctx.workspace, ctx.root))
+    assert "../web leads out of the stage's folder" in found
+    assert not is_local("oci://r.example/web", Folder(ctx.workspace, ctx.root))
+
+
+def test_what_is_installed_has_another_name_when_a_file_changes_and_hidden_ones_do_not_count(ctx: FakeContext) -> None:
+    files = Folder(ctx.workspace, ctx.root)
+
+    def name(given: str = "") -> str:
+        return fingerprint(".", ["prod.yaml"], files, given)
+
+    (ctx.workspace / "Chart.yaml").write_text("name: web\n")
+    (ctx.workspace / "prod.yaml").write_text("a: 1\n")
+    first = name()
+    (ctx.workspace / ".pipe").mkdir()
+    (ctx.workspace / ".pipe" / "events.1.jsonl").write_text("{}")
+    assert name() == first
+    assert name("other") != first
+    (ctx.workspace / "prod.yaml").write_text("a: 2\n")
+    assert name() != first
 
 
 def test_a_login_lies_in_memory_and_is_gone_afterwards() -> None:
