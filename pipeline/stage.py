@@ -91,19 +91,22 @@ class CauseKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """Why an end is not green: a kind, one line for people, and the lines that prove it."""
+    """Why an end is not green: a kind, one line for people, the lines that prove it, and the way out if it is known."""
 
     kind: CauseKind
     message: str
     evidence: tuple[str, ...] = ()
+    hint: str = ""
 
 
 class StageFailed(Exception):
     """The stage says no: outcome *failed*. `kind` is `user` unless the file itself is wrong (`config`)."""
 
-    def __init__(self, message: str, *, kind: CauseKind = CauseKind.USER, evidence: Sequence[str] = ()) -> None:
+    def __init__(
+        self, message: str, *, kind: CauseKind = CauseKind.USER, evidence: Sequence[str] = (), hint: str = ""
+    ) -> None:
         super().__init__(message)
-        self.cause = Cause(kind, message, tuple(evidence))
+        self.cause = Cause(kind, message, tuple(evidence), hint)
 
 
 class StageErrored(Exception):

@@ -65,7 +65,8 @@ def _masked(value: Any, mask: Callable[[str], str]) -> Any:
         case str():
             return mask(value)
         case Cause():
-            return replace(value, message=mask(value.message), evidence=tuple(map(mask, value.evidence)))
+            evidence = tuple(map(mask, value.evidence))
+            return replace(value, message=mask(value.message), evidence=evidence, hint=mask(value.hint))
         case Mapping():
             return {key: _masked(item, mask) for key, item in value.items()}
         case list() | tuple():
@@ -336,7 +337,8 @@ class RunFinished(Event):
 
 def _plain(value: object) -> object:
     if isinstance(value, Cause):
-        return {"kind": value.kind, "message": value.message, "evidence": list(value.evidence)}
+        hint = {"hint": value.hint} if value.hint else {}
+        return {"kind": value.kind, "message": value.message, "evidence": list(value.evidence), **hint}
     return dict(value) if isinstance(value, Mapping) else value
 
 
@@ -353,7 +355,7 @@ def _outcome(value: Any) -> Outcome:
 
 
 def _cause(value: Any) -> Cause | None:
-    return value and Cause(CauseKind(value["kind"]), value["message"], tuple(value["evidence"]))
+    return value and Cause(CauseKind(value["kind"]), value["message"], tuple(value["evidence"]), value.get("hint", ""))
 
 
 _READERS = types.MappingProxyType({"outcome": _outcome, "cause": _cause})

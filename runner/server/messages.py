@@ -63,6 +63,8 @@ def _why(run: "Row[Any]", state: RunState) -> Iterator[str]:
     if leaf and leaf.cause:
         yield _line(f"{leaf.name}: {leaf.cause.message}")
         yield from (f"  {_line(text)}" for text in leaf.cause.evidence[:MOST_EVIDENCE])
+        if leaf.cause.hint:
+            yield f"  what to do: {_line(leaf.cause.hint)}"
     elif run.note:
         first, *more = run.note.splitlines()
         yield _line(first)

@@ -43,6 +43,8 @@ def _failure(view: RunView, leaf: LeafState) -> Iterator[str]:
     yield f"---- {_named(view, leaf.name)} {leaf.outcome}: {plain_text(leaf.cause.message) if leaf.cause else ''}"
     for line in useful_lines(view, leaf):
         yield f"  {plain_text(line)}"
+    if leaf.cause and leaf.cause.hint:
+        yield f"  what to do: {plain_text(leaf.cause.hint)}"
 
 
 def useful_lines(view: RunView, leaf: LeafState) -> list[str]:

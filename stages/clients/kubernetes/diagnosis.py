@@ -8,26 +8,31 @@ from typing import Any
 from stages.clients.kubernetes.objects import Object, dig
 from stages.clients.kubernetes.rollout import condition
 
-__all__ = ["Patience", "Trouble", "create_troubles", "is_ready", "pod_troubles"]
+__all__ = ["Patience", "Trouble", "claim_troubles", "create_troubles", "is_ready", "pod_troubles"]
 
-NO_GRACE, SOON, CONFIG, PULL, CRASH = 0.0, 5.0, 30.0, 45.0, 30.0
+NO_GRACE, SOON, CONFIG, PULL, CRASH = 0.0, 5.0, 20.0, 45.0, 30.0
 """Seconds that a trouble may last before waiting is no use: what refers to it may be made a moment later."""
 CRASHES = 3
 
 _IMAGE = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"}
-_CANNOT_START = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
+_CANNOT_START = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError", "PostStartHookError"}
+_NOT_STARTED = {"StartError", "ContainerCannotRun"}
 _NO_SUCH = re.compile(r"not found|manifest unknown|name unknown|does not exist", re.IGNORECASE)
 _DENIED = re.compile(r"unauthorized|authori[sz]ation failed|denied|no basic auth|authentication req", re.IGNORECASE)
 _PULL_CAUSES = (
-    ("there is no such image", NO_GRACE, _NO_SUCH),
-    # a node that has not heard of a new pull secret yet tries without it first, and again after half a minute at most
-    ("access denied", PULL, _DENIED),
+    # first, as containerd ends it with "not found" too
     ("not made for this node's architecture", NO_GRACE, re.compile(r"no match(ing manifest)? for ", re.IGNORECASE)),
+    ("there is no such image", NO_GRACE, _NO_SUCH),
+    ("access denied", PULL, _DENIED),
 )
-_MISSING = re.compile(r'(configmap|secret)s? "[^"]+" not found|non-existent (config|secret) key', re.IGNORECASE)
+_MISSING = re.compile(
+    r'(configmap|secret|persistentvolumeclaim|storageclass\S*)s? "[^"]+" not found|non-existent (config|secret) key',
+    re.IGNORECASE,
+)
+_CLAIM = re.compile(r"persistentvolumeclaim", re.IGNORECASE)
 _PROBE_KILL = re.compile(r"failed (liveness|startup) probe")
 # The first of these is what is told; the rest may follow from it.
-_ORDER = ("image", "config", "create", "crash", "ended", "volume", "probe", "gate", "schedule", "starting")
+_ORDER = ("image", "config", "create", "crash", "ended", "claim", "volume", "probe", "gate", "schedule", "starting")
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +111,7 @@ def create_troubles(owner: Object, events: Sequence[Object]) -> list[Trouble]:
     failure = condition(owner, "ReplicaFailure")
     said = [failure.get("message", "")] if failure.get("status") == "True" else []
     said += _said(events, "FailedCreate")[-1:]
-    denied = re.compile(r"violates PodSecurity|denied the request", re.IGNORECASE)
+    denied = re.compile(r"violates PodSecurity|denied (the )?request", re.IGNORECASE)
     return [
         Trouble(
             "create",
@@ -119,6 +124,21 @@ def create_troubles(owner: Object, events: Sequence[Object]) -> list[Trouble]:
     ]
 
 
+def claim_troubles(claim: Object, events: Sequence[Object]) -> list[Trouble]:
+    """Why a PersistentVolumeClaim is not bound yet, as its provisioner says."""
+    failures = _said(events, "ProvisioningFailed", "FailedBinding")[-1:]
+    return [
+        Trouble(
+            "claim",
+            "",
+            claim["metadata"]["uid"],
+            f"it cannot be bound: {message}",
+            grace=CONFIG if _MISSING.search(message) else None,
+        )
+        for message in failures
+    ]
+
+
 def _of_pod(pod: Object, events: Sequence[Object]) -> Iterator[Trouble]:
     status, metadata = pod.get("status") or {}, pod["metadata"]
     scheduled = condition(pod, "PodScheduled")
@@ -126,8 +146,7 @@ def _of_pod(pod: Object, events: Sequence[Object]) -> Iterator[Trouble]:
         message = f"it ended: {status['reason']}: {status.get('message', '')}"
         yield Trouble("ended", metadata["name"], metadata["uid"], message)
     if scheduled.get("status") == "False":
-        message = f"no node takes it: {scheduled.get('message', '')}"
-        yield Trouble("schedule", metadata["name"], metadata["uid"], message)
+        yield _unscheduled(metadata, scheduled.get("message", ""))
     mounts = [
         str(event.get("message")) for event in events if event.get("reason") in ("FailedMount", "FailedAttachVolume")
     ]
@@ -135,6 +154,12 @@ def _of_pod(pod: Object, events: Sequence[Object]) -> Iterator[Trouble]:
         missing = _MISSING.search(mounts[-1])
         sort, grace = ("config", CONFIG) if missing else ("volume", None)
         yield Trouble(sort, metadata["name"], metadata["uid"], f"a volume cannot be mounted: {mounts[-1]}", grace=grace)
+
+
+def _unscheduled(metadata: Mapping[str, Any], said: str) -> Trouble:
+    sort = "claim" if _CLAIM.search(said) else "schedule"
+    grace = CONFIG if sort == "claim" and _MISSING.search(said) else None
+    return Trouble(sort, metadata["name"], metadata["uid"], f"no node takes it: {said}", grace=grace)
 
 
 def _containers(pod: Object) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any]]]:
@@ -162,12 +187,12 @@ def _of_container(
     running = dig(status, "state", "running") is not None
     ended = dig(status, "state", "terminated") or dig(status, "lastState", "terminated")
     init = any(each["name"] == status["name"] for each in dig(pod, "spec", "initContainers") or ())
-    if reason in _IMAGE:
-        yield trouble("image", *_pull(reason, said, events))
-    elif reason in _CANNOT_START:
-        yield trouble("config", f"it cannot be started: {said or reason}", CONFIG)
-    elif status.get("ready") or reason == "PodInitializing":
+    if status.get("ready") or reason == "PodInitializing":
         return
+    if reason in _IMAGE:
+        yield trouble("image", *_pull(reason, said, events, pod))
+    elif cannot := _cannot_start(reason, said, ended):
+        yield trouble("config", *cannot)
     elif killed_by := _killed_by(status, events):
         yield trouble("probe", _probe(status, spec, events, killed_by))
     elif ended and (ended.get("exitCode") or not (init or may_end)):
@@ -180,21 +205,44 @@ def _of_container(
         )
 
 
+def _cannot_start(reason: str, said: str, ended: Mapping[str, Any] | None) -> tuple[str, float] | None:
+    """What keeps a container from being made, or its program from being begun."""
+    if reason in _CANNOT_START:
+        return f"it cannot be started: {said or reason}", CONFIG
+    if ended and ended.get("reason") in _NOT_STARTED:
+        return f"it cannot be started: {ended.get('message') or ended['reason']}", SOON
+    return None
+
+
 def _said(events: Sequence[Object], *reasons: str) -> list[str]:
     """What the events of these reasons say, the newest last."""
     return [str(event.get("message")) for event in events if event.get("reason") in reasons]
 
 
-def _pull(reason: str, said: str, events: Sequence[Object]) -> tuple[str, float, str]:
+def _pull(reason: str, said: str, events: Sequence[Object], pod: Object) -> tuple[str, float, str]:
     if reason in ("InvalidImageName", "ErrImageNeverPull"):
         return f"its image cannot be used: {reason}: {said}", NO_GRACE, ""
     texts = [said, *reversed(_said(events, "Failed"))]
     for text in texts:
         for cause, grace, pattern in _PULL_CAUSES:
             if pattern.search(text):
-                return f"its image cannot be pulled: {cause} ({reason})", grace, text
+                login, least = _login(pod, events) if pattern is _DENIED else ("", grace)
+                return f"its image cannot be pulled: {cause}{login} ({reason})", min(grace, least), text
     telling = next((text for text in texts if text and not text.startswith(("Back-off", "Error:"))), said)
     return f"its image cannot be pulled: {reason}: {telling}", PULL, ""
+
+
+def _login(pod: Object, events: Sequence[Object]) -> tuple[str, float]:
+    """With what a pull was denied, and how long that may last.
+
+    A node that has not heard of a new pull secret yet tries without it first, and again after half a minute at most.
+    """
+    names = ", ".join(each.get("name", "") for each in dig(pod, "spec", "imagePullSecrets") or ())
+    if not names:
+        return ", as the pod names no pull secret", SOON
+    if _said(events, "FailedToRetrieveImagePullSecret"):
+        return f", as there is no pull secret {names}", CONFIG
+    return f" to the login in the pull secret {names}", PULL
 
 
 def _crash(

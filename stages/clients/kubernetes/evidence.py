@@ -1,79 +1,85 @@
-"""What proves a diagnosis: the events about a pod and the last lines of the right container's log."""
+"""What is asked of the cluster about a trouble: the events, and the log of the right container."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Any
 
 import anyio
 
 from pipeline.stage import StageErrored, StageFailed
 from stages.clients.kubernetes.api import Cluster, Collection
 from stages.clients.kubernetes.diagnosis import Trouble
+from stages.clients.kubernetes.explanation import Seen
 from stages.clients.kubernetes.objects import Object, Ref, dig
 from stages.clients.kubernetes.scene import Scene
 from stages.clients.kubernetes.transport import ApiError
 
-__all__ = ["collect"]
+__all__ = ["look_closer"]
 
 _SECONDS = 8.0
-_LINES = 50
-_EVENTS = 8
-_WIDTH = 500
+_LINES = 400
+"""Of a log: the stack trace of a Java server alone may have two hundred."""
 _WITH_LOG = {"crash", "probe", "ended", "gate", "starting"}
 
 
-async def _events_of(cluster: Cluster, namespace: str, uid: str) -> list[Object]:
+async def _events_about(cluster: Cluster, namespace: str, fields: str) -> list[Object]:
     """The events about an object, the newest last; none if they cannot be read."""
     try:
-        found, _ = await cluster.items(Collection("v1", "Event", namespace, fields=f"involvedObject.uid={uid}"))
+        found, _ = await cluster.items(Collection("v1", "Event", namespace, fields=fields))
     except (ApiError, StageErrored, StageFailed):
         return []
     return sorted(found, key=_time)
 
 
-async def collect(cluster: Cluster, scene: Scene, trouble: Trouble | None) -> list[str]:
-    """Lines of evidence, at most about a hundred; fewer when the cluster is slow to tell."""
-    lines: list[str] = []
+async def look_closer(cluster: Cluster, scene: Scene, trouble: Trouble | None) -> Seen:
+    """What the cluster still has to tell of a trouble; less when it is slow to tell."""
+    seen, missing = Seen(), f"the cluster did not tell it in {_SECONDS:g} s"
     with anyio.move_on_after(_SECONDS):
         try:
-            await _collect(cluster, scene, trouble, lines)
+            async for more in _look(cluster, scene, trouble):
+                seen = replace(seen, **more)
         except (ApiError, StageErrored, StageFailed) as error:
-            lines.append(f"no more evidence: {error}")
-    return [line[:_WIDTH] for line in lines]
+            return replace(seen, missing=str(error))
+        return seen
+    return replace(seen, missing=missing)
 
 
-async def _collect(cluster: Cluster, scene: Scene, trouble: Trouble | None, lines: list[str]) -> None:
+async def _look(cluster: Cluster, scene: Scene, trouble: Trouble | None) -> AsyncIterator[dict[str, Any]]:
+    """One part of `Seen` after the other."""
     uid = trouble.uid if trouble else scene.thing["metadata"]["uid"]
-    events = await _events_of(cluster, scene.ref.namespace, uid)
-    lines += [trouble.detail] if trouble and trouble.detail else []
-    lines += [_event(event) for event in events if event.get("type") != "Normal"][-_EVENTS:]
-    container = trouble.container if trouble and trouble.sort in _WITH_LOG else ""
+    yield {"events": await _events_about(cluster, scene.ref.namespace, f"involvedObject.uid={uid}")}
+    pod, container = _where(scene, trouble)
+    if pod is not None and container:
+        before, now = await _logs(cluster, pod, container)
+        yield {"container": container, "before": before, "now": now}
+    if pod is not None and trouble and trouble.sort == "claim":
+        yield {"claims": await _claims(cluster, pod)}
+
+
+def _where(scene: Scene, trouble: Trouble | None) -> tuple[Object | None, str]:
+    """The pod in trouble and the container whose log matters, empty if none does."""
     pod = next((each for each in scene.pods if trouble and each["metadata"]["uid"] == trouble.uid), None)
     if pod is None and scene.thing["kind"] == "Job" and scene.pods:
         pod = max(scene.pods, key=lambda each: str(each["metadata"].get("creationTimestamp")))
-        container = pod["spec"]["containers"][0]["name"]
-    if pod is not None and container:
-        lines += await _logs(cluster, pod, container)
+        return pod, pod["spec"]["containers"][0]["name"]
+    return pod, trouble.container if trouble and trouble.sort in _WITH_LOG else ""
 
 
-async def _logs(cluster: Cluster, pod: Object, container: str) -> list[str]:
-    """The log of the container as it is now, and of the time before its last restart."""
+async def _logs(cluster: Cluster, pod: Object, container: str) -> tuple[list[str], list[str]]:
+    """The log of the time before the container's last restart, and the present one."""
     ref = Ref("v1", "Pod", pod["metadata"]["namespace"], pod["metadata"]["name"])
     statuses = [*(dig(pod, "status", "initContainerStatuses") or ()), *(dig(pod, "status", "containerStatuses") or ())]
     restarts = next((each.get("restartCount") for each in statuses if each["name"] == container), 0)
     now = await cluster.log(ref, container, previous=False, lines=_LINES)
-    before = await cluster.log(ref, container, previous=True, lines=_LINES) if restarts else []
-    lines = _titled(f"log of {container} before its last restart", before if before != now else [])
-    return [*lines, *_titled(f"log of {container}", now)]
+    return await cluster.log(ref, container, previous=True, lines=_LINES) if restarts else [], now
 
 
-def _titled(title: str, lines: Sequence[str]) -> list[str]:
-    gone = len(lines) == 1 and lines[0].startswith("unable to retrieve container logs")
-    return [f"--- {title}, last {len(lines)} lines ---", *lines] if lines and not gone else []
-
-
-def _event(event: Object) -> str:
-    count = event.get("count") or dig(event, "series", "count") or 1
-    times = f" ({count} times)" if count > 1 else ""
-    return f"event {event.get('reason')}{times}: {' '.join(str(event.get('message')).split())}"
+async def _claims(cluster: Cluster, pod: Object) -> dict[str, list[Object]]:
+    """The events about the claims of a pod."""
+    volumes = dig(pod, "spec", "volumes") or ()
+    names = [name for volume in volumes if (name := dig(volume, "persistentVolumeClaim", "claimName"))]
+    namespace, about = pod["metadata"]["namespace"], "involvedObject.kind=PersistentVolumeClaim,involvedObject.name="
+    return {name: await _events_about(cluster, namespace, about + name) for name in names}
 
 
 def _time(event: Object) -> str:

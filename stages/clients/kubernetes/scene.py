@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from stages.clients.kubernetes.diagnosis import Trouble, create_troubles, is_ready, pod_troubles
+from stages.clients.kubernetes.diagnosis import Trouble, claim_troubles, create_troubles, is_ready, pod_troubles
 from stages.clients.kubernetes.objects import Object, Ref, dig, identity
 from stages.clients.kubernetes.pods import new_pods, new_replica_set
 from stages.clients.kubernetes.rollout import Verdict, judge
@@ -61,6 +61,8 @@ def look(
     """
     uid = now["metadata"]["uid"]
     verdict = judge(now, then, events.get(uid, ()))
+    if now["kind"] == "PersistentVolumeClaim" and verdict.state == "waiting":
+        return Scene(now, verdict, (), tuple(claim_troubles(now, events.get(uid, ()))))
     if now["kind"] not in WITH_PODS:
         return Scene(now, verdict)
     new = new_pods(now, replica_sets, pods or [])

@@ -10,7 +10,8 @@ import anyio
 from pipeline.stage import StageContext, StageErrored, StageFailed
 from stages.clients.kubernetes.api import FIELD_MANAGER, Cluster, Collection
 from stages.clients.kubernetes.diagnosis import Patience, Trouble
-from stages.clients.kubernetes.evidence import collect
+from stages.clients.kubernetes.evidence import look_closer
+from stages.clients.kubernetes.explanation import explain
 from stages.clients.kubernetes.hearing import Hearing
 from stages.clients.kubernetes.objects import Object, Ref, identity
 from stages.clients.kubernetes.pods import selector
@@ -25,6 +26,8 @@ __all__ = ["collections_for", "wait_until_done"]
 _TICK = 1.0
 _GENERIC_SECONDS = 30.0
 _SILENT_SECONDS = 15.0
+_OTHERS = 8
+"""Objects that were not done either and are named."""
 _POD, _REPLICA_SET = ("v1", "Pod"), ("apps/v1", "ReplicaSet")
 
 
@@ -204,9 +207,11 @@ class _Vigil:
                 raise StageErrored(f"{ref}: nobody knows how it is, for {now - since:.0f} s already: {reason}")
 
     async def _fail(self, scene: Scene, trouble: Trouble | None, words: str) -> None:
-        evidence = await collect(self.cluster, scene, trouble)
+        why = explain(trouble, scene.verdict.message, await look_closer(self.cluster, scene, trouble))
         others = [f"{each.ref}: {each.summary}" for each in self.scenes if each is not scene]
-        for line in (*others, *evidence):
+        more = [f"… and {len(others) - _OTHERS} more"] if len(others) > _OTHERS else []
+        evidence = [*others[:_OTHERS], *more, *why.evidence]
+        for line in evidence:
             self.ctx.log(line)
         reason = ": ".join(part for part in (words, str(trouble or "")) if part)
-        raise StageFailed(f"{scene.ref}: {reason}", evidence=[*others, *evidence])
+        raise StageFailed(f"{scene.ref}: {reason}{why.because}", evidence=evidence, hint=why.hint)

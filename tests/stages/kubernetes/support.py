@@ -55,6 +55,11 @@ class World:
     kubeconfig: Path
     folder: Path
 
+    @property
+    def registry(self) -> str:
+        """HOST:PORT of the sandbox's registry."""
+        return self.image.partition("/")[0]
+
     def context(self, run: str = "", **secret: Secret) -> FakeContext:
         """A stage's context in a new folder, whose secrets are `kubeconfig` and `registry`."""
         ctx = FakeContext(self.folder / secrets.token_hex(4))

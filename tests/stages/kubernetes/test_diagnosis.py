@@ -58,28 +58,34 @@ NO_HOST = "failed to do request: dial tcp: lookup r: no such host"
     [
         (waiting("InvalidImageName", "bad"), [], "image", "InvalidImageName: bad", 0),
         (waiting("ErrImagePull", NOT_FOUND), [], "image", "there is no such image (ErrImagePull)", 0),
-        (waiting("ErrImagePull", "401 Unauthorized"), [], "image", "access denied (ErrImagePull)", 45),
+        (
+            waiting("ErrImagePull", "401 Unauthorized"),
+            [],
+            "image",
+            "access denied, as the pod names no pull secret (ErrImagePull)",
+            5,
+        ),
         (waiting("ErrImagePull", "no match for platform in manifest"), [], "image", "architecture", 0),
         (waiting("ImagePullBackOff", "Back-off pulling"), [event("Failed", NOT_FOUND)], "image", "no such image", 0),
         (waiting("ImagePullBackOff", "Back-off pulling"), [event("Failed", NO_HOST)], "image", "no such host", 45),
         (waiting("ErrImagePull", NO_HOST), [], "image", "no such host", 45),
-        (waiting("CreateContainerConfigError", 'configmap "c" not found'), [], "config", 'configmap "c" not found', 30),
-        (waiting("CreateContainerConfigError", "couldn't find key k"), [], "config", "couldn't find key k", 30),
-        (waiting("CreateContainerError", "name in use"), [], "config", "name in use", 30),
+        (waiting("CreateContainerConfigError", 'configmap "c" not found'), [], "config", 'configmap "c" not found', 20),
+        (waiting("CreateContainerConfigError", "couldn't find key k"), [], "config", "couldn't find key k", 20),
+        (waiting("CreateContainerError", "name in use"), [], "config", "name in use", 20),
         (waiting("ContainerCreating"), [], "starting", "ContainerCreating", None),
         (
             waiting("ContainerCreating"),
             [event("FailedMount", 'MountVolume.SetUp failed for volume "v" : secret "s" not found')],
             "config",
             'secret "s" not found',
-            30,
+            20,
         ),
         (
             waiting("ContainerCreating"),
             [event("FailedMount", "references non-existent secret key: k")],
             "config",
             "non-existent secret key",
-            30,
+            20,
         ),
         (waiting("ContainerCreating"), [event("FailedAttachVolume", "timed out")], "volume", "timed out", None),
         (ended(3), [], "crash", "it crashed with exit code 3, 1 time so far", None),
@@ -186,10 +192,10 @@ def test_the_likeliest_cause_comes_first_and_names_everything() -> None:
 @pytest.mark.parametrize(
     ("conditions", "events", "said", "grace"),
     [
-        ([{"type": "ReplicaFailure", "status": "True", "message": "exceeded quota: q"}], [], "exceeded quota", 30),
+        ([{"type": "ReplicaFailure", "status": "True", "message": "exceeded quota: q"}], [], "exceeded quota", 20),
         ([], [event("FailedCreate", 'pods "x" is forbidden: violates PodSecurity "baseline"')], "PodSecurity", 5),
         ([], [event("FailedCreate", 'admission webhook "w" denied the request: no')], "denied the request", 5),
-        ([], [event("FailedCreate", "error looking up service account a/b")], "service account", 30),
+        ([], [event("FailedCreate", "error looking up service account a/b")], "service account", 20),
     ],
 )
 def test_pods_that_cannot_be_made_are_a_trouble_of_their_owner(
