@@ -234,6 +234,20 @@ def show(run: str, server: str, *, as_json: bool) -> int:
 
 @pipe.command()
 @click.argument("run", default="")
+@click.option("--json", "as_json", is_flag=True, help="Print it as one JSON object.")
+@server_option
+def doctor(run: str, server: str, *, as_json: bool) -> int:
+    """Say why RUN failed: the one cause, what proves it, what to do, and what came of it. Else the newest that failed.
+
+    It reads the run's own journal and logs, so it works when the cluster is gone too.
+    """
+    from runner.commands.doctor import doctor as examine
+
+    return examine(run, server, as_json=as_json)
+
+
+@pipe.command()
+@click.argument("run", default="")
 @click.argument("stage", default="")
 @click.option("--attempt", type=click.IntRange(min=1), default=None, help="An earlier attempt (default: the last).")
 @click.option("-f", "--follow", is_flag=True, help="Go on while it grows.")

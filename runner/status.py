@@ -46,9 +46,10 @@ def doing(state: RunState) -> str:
 
 
 def first_red(state: RunState) -> LeafState | None:
-    """The first leaf that went wrong and was not allowed to: its cause is the run's."""
+    """The leaf that went wrong first and was not allowed to: its cause is the run's."""
     bad = [leaf for leaf in state.leaves.values() if leaf.outcome and leaf.cause and not leaf.allowed]
-    return next((leaf for leaf in bad if leaf.outcome not in (Outcome.SUCCEEDED, Outcome.SKIPPED)), None)
+    red = [leaf for leaf in bad if leaf.outcome not in (Outcome.SUCCEEDED, Outcome.SKIPPED)]
+    return min(red, key=lambda leaf: leaf.ended, default=None)
 
 
 def _first_reason(state: RunState) -> str:

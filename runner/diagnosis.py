@@ -1,0 +1,84 @@
+"""What went wrong in a run: the one cause first, then what came of it. Pure functions of its plan and its state."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from pipeline.plan import Plan
+from pipeline.stage import Cause, CauseKind, Outcome
+from runner.state import LeafState, RunState
+
+__all__ = ["Diagnosis", "diagnose", "useful", "way_out"]
+
+_RED = (Outcome.FAILED, Outcome.ERRORED, Outcome.TIMED_OUT)
+_STOPPED = (Outcome.SKIPPED, Outcome.CANCELLED)
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """The leaf whose cause is the run's, None if none went wrong; leaves in the order of their ends.
+
+    `followed` went wrong or never ran because of it, `others` went wrong by themselves.
+    """
+
+    first: LeafState | None
+    followed: tuple[LeafState, ...] = ()
+    others: tuple[LeafState, ...] = ()
+
+
+def diagnose(plan: Plan, state: RunState) -> Diagnosis:
+    """Find the first leaf that went wrong by itself: none that it waited for had gone wrong before it."""
+    upstream = _upstream(plan)
+    ended = sorted((leaf for leaf in state.leaves.values() if leaf.outcome), key=lambda leaf: leaf.ended)
+    red = [leaf for leaf in ended if leaf.outcome in _RED and not leaf.allowed]
+    names = {leaf.name for leaf in red}
+    roots = [leaf for leaf in red if not names & upstream.get(leaf.name, frozenset())]
+    if not roots:
+        return Diagnosis(None, others=tuple(red))
+    first = roots[0]
+    followed = [leaf for leaf in ended if leaf is not first and _followed(leaf, first, upstream)]
+    others = [leaf for leaf in red if leaf is not first and leaf not in followed]
+    return Diagnosis(first, tuple(followed), tuple(others))
+
+
+def _upstream(plan: Plan) -> Mapping[str, frozenset[str]]:
+    """Every leaf with all that it waits for, directly or through others."""
+    known: dict[str, frozenset[str]] = {}
+    for leaf in (*plan.leaves, *plan.finally_):
+        direct = [name for need in leaf.needs for name in need.leaves]
+        known[leaf.name] = frozenset(direct).union(*(known.get(name, frozenset()) for name in direct))
+    return known
+
+
+def _followed(leaf: LeafState, first: LeafState, upstream: Mapping[str, frozenset[str]]) -> bool:
+    """Whether a leaf is not green because of another: it waited for it, or its cause names it."""
+    named = leaf.cause is not None and leaf.cause.evidence[:1] == (first.name,)
+    waited = first.name in upstream.get(leaf.name, frozenset())
+    return (leaf.outcome in (*_RED, *_STOPPED) and waited) or (leaf.outcome in _STOPPED and named)
+
+
+def useful(lines: Iterable[str], known: Iterable[str], most: int) -> list[str]:
+    """The last lines of a log that say something: no empty ones, no repetitions, none that is known already."""
+    told = {line.strip() for line in known}
+    kept: list[str] = []
+    for line in lines:
+        text = line.strip()
+        if text and text not in told and not (kept and kept[-1].strip() == text):
+            kept.append(line.rstrip())
+    return kept[-most:]
+
+
+_WAYS = {
+    CauseKind.INFRA: "when it answers again, `pipe rerun '{run}' --failed` does what did not succeed",
+    CauseKind.CONFIG: "correct what the message names, and run again",
+    CauseKind.TIMEOUT: "see what took so long, or give it a longer `timeout:`",
+    CauseKind.CANCELLED_BY: "`pipe rerun '{run}' --failed` does what did not succeed",
+    CauseKind.SUPERSEDED_BY: "nothing: the other run takes its place",
+    CauseKind.BUG: "please report it, with the lines above",
+}
+_OF_USER = "mend what the message names; `pipe logs '{run}' '{leaf}'` shows the whole log"
+
+
+def way_out(run: str, leaf: LeafState, cause: Cause) -> str:
+    """What to do about the cause of a leaf: what the cause itself says, else what its kind asks for."""
+    way = _WAYS.get(cause.kind, _OF_USER if leaf.attempt else _WAYS[CauseKind.CONFIG])
+    return cause.hint or way.format(run=run, leaf=leaf.name)
