@@ -4,13 +4,10 @@ import secrets
 from collections.abc import Iterator
 from contextlib import nullcontext
 
-import docker
 import pytest
 from blockbuster import BlockBuster, blockbuster_ctx
 
-import sandbox
-from pipeline.stage import Login
-from tests.stages.kubernetes.support import World, forget
+from tests.stages.kubernetes.support import World, forget, real_world
 
 
 @pytest.fixture(autouse=True)
@@ -25,15 +22,7 @@ def no_blocking(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    given = sandbox.ensure()
-    engine = docker.APIClient(base_url=given.docker_host)
-    engine.tag("busybox:1", f"{given.registry}/lib/busybox", "1")
-    auth = {"username": given.registry_user, "password": given.registry_password}
-    for line in engine.push(f"{given.registry}/lib/busybox", "1", auth_config=auth, stream=True, decode=True):
-        assert "error" not in line, line
-    engine.close()
-    login = Login(given.registry_user, given.registry_password)
-    return World(f"{given.registry}/lib/busybox:1", login, given.kubeconfig, tmp_path_factory.mktemp("deploys"))
+    return real_world(tmp_path_factory.mktemp("deploys"))
 
 
 @pytest.fixture

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import docker
 import yaml
 
+import sandbox
 from pipeline.stage import Login, Secret, SecretFile, StageErrored, StageFailed
 from stages.clients.kubernetes.access import connect
 from stages.clients.kubernetes.api import Cluster
@@ -75,6 +77,19 @@ class World:
     async def get(self, kind: str, namespace: str, name: str, version: str = "v1") -> Any:
         async with self.cluster() as cluster:
             return await cluster.get(Ref(version, kind, namespace, name))
+
+
+def real_world(folder: Path) -> World:
+    """The sandbox, started if need be, with a busybox in its registry."""
+    given = sandbox.ensure()
+    engine = docker.APIClient(base_url=given.docker_host)
+    engine.tag("busybox:1", f"{given.registry}/lib/busybox", "1")
+    auth = {"username": given.registry_user, "password": given.registry_password}
+    for line in engine.push(f"{given.registry}/lib/busybox", "1", auth_config=auth, stream=True, decode=True):
+        assert "error" not in line, line
+    engine.close()
+    login = Login(given.registry_user, given.registry_password)
+    return World(f"{given.registry}/lib/busybox:1", login, given.kubeconfig, folder)
 
 
 def forget(world: World, namespace: str) -> None:

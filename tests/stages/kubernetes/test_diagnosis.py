@@ -4,7 +4,14 @@ from typing import Any
 
 import pytest
 
-from stages.clients.kubernetes.diagnosis import Patience, Trouble, create_troubles, is_ready, pod_troubles
+from stages.clients.kubernetes.diagnosis import (
+    Patience,
+    Trouble,
+    claim_troubles,
+    create_troubles,
+    is_ready,
+    pod_troubles,
+)
 
 SPEC = {
     "name": "app",
@@ -65,12 +72,19 @@ NO_HOST = "failed to do request: dial tcp: lookup r: no such host"
             "access denied, as the pod names no pull secret (ErrImagePull)",
             5,
         ),
-        (waiting("ErrImagePull", "no match for platform in manifest"), [], "image", "architecture", 0),
+        (waiting("ErrImagePull", "no match for platform in manifest: not found"), [], "image", "architecture", 0),
         (waiting("ImagePullBackOff", "Back-off pulling"), [event("Failed", NOT_FOUND)], "image", "no such image", 0),
         (waiting("ImagePullBackOff", "Back-off pulling"), [event("Failed", NO_HOST)], "image", "no such host", 45),
         (waiting("ErrImagePull", NO_HOST), [], "image", "no such host", 45),
         (waiting("CreateContainerConfigError", 'configmap "c" not found'), [], "config", 'configmap "c" not found', 20),
         (waiting("CreateContainerConfigError", "couldn't find key k"), [], "config", "couldn't find key k", 20),
+        (
+            ended(128, 1, reason="StartError", message="exec: serve: not found"),
+            [],
+            "config",
+            "exec: serve: not found",
+            5,
+        ),
         (waiting("CreateContainerError", "name in use"), [], "config", "name in use", 20),
         (waiting("ContainerCreating"), [], "starting", "ContainerCreating", None),
         (
@@ -234,3 +248,25 @@ def test_what_may_pass_never_exhausts_patience_and_the_likeliest_cause_is_told()
     assert patience.exhausted([trouble("probe", None)], 0) is None
     assert patience.exhausted([trouble("probe", None)], 9999) is None
     assert patience.exhausted([trouble("crash", 0), trouble("image", 0)], 0) == trouble("image", 0)
+
+
+def test_a_pull_that_is_denied_says_with_which_login_and_waits_only_where_one_may_come() -> None:
+    denied = waiting("ErrImagePull", "401 Unauthorized")
+    named = pod(denied)
+    named["spec"]["imagePullSecrets"] = [{"name": "pull"}]
+    first = pod_troubles(named, [])[0]
+    assert "to the login in the pull secret pull" in first.message
+    assert first.grace == 45
+    missing = pod_troubles(named, [event("FailedToRetrieveImagePullSecret", "Unable to retrieve pull")])[0]
+    assert "there is no pull secret pull" in missing.message
+    assert missing.grace == 20
+
+
+def test_a_claim_that_nobody_provides_for_is_told_before_the_pod_that_waits_for_it() -> None:
+    claim = {"metadata": {"uid": "c"}}
+    (found,) = claim_troubles(claim, [event("ProvisioningFailed", 'storageclass.storage.k8s.io "golden" not found')])
+    assert (found.sort, found.grace) == ("claim", 20)
+    assert claim_troubles(claim, [event("ProvisioningFailed", "the store is busy")])[0].grace is None
+    assert claim_troubles(claim, []) == []
+    unbound = {"message": "0/1 nodes are available: pod has unbound immediate PersistentVolumeClaims."}
+    assert pod_troubles(pod(PodScheduled=unbound), [])[0].sort == "claim"
