@@ -100,6 +100,8 @@ def test_a_run_on_a_server_is_started_shown_and_ends_with_its_own_exit_code(ther
     assert listed[1].endswith("bad: the script ended with exit code 3")
     assert "✖ bad" in there.pipe("show", "demo#1").stdout
     assert json.loads(there.pipe("show", "1", "--json").stdout)["leaves"]["bad"]["outcome"] == "failed"
+    why = json.loads(there.pipe("doctor", "--json").stdout)["run"]
+    assert (why["run"], why["cause"]["leaf"], why["log"]) == ("shop/demo#1", "bad", ["oh no"])
     assert there.pipe("logs", "shop/demo#1", "bad").stdout == "oh no\n"
     assert "[say] saying bye\n" in there.pipe("logs", "1").stdout
     assert "param word: bye → hello" in there.pipe("diff", "1", "2").stdout
