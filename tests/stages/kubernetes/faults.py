@@ -41,7 +41,7 @@ class Fault:
     """The password of a pull secret that is there already."""
 
 
-SHORT = {"wait": "20s"}
+SHORT = {"wait": "45s"}
 """For what may still pass: it is told when the wait is over."""
 
 
@@ -469,7 +469,7 @@ FAULTS: tuple[Fault, ...] = (
         "/alive",
         "startupProbe",
         lasting=False,
-        fields={"wait": "30s"},
+        fields={"wait": "60s"},
     ),
     Fault(
         "startup",
