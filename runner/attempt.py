@@ -45,6 +45,8 @@ from runner.workspace import attempt_folders, leaf_folder
 __all__ = ["Kind", "Lookup", "Result", "World", "attempt", "bound", "gone", "looks", "stage_of", "variables_of"]
 
 OUTPUT_LIMIT = 65536
+HEARD_WITHIN = 1.0
+"""Seconds after which an abort that ends a stage's processes has reached us too."""
 Lookup = Callable[[str], JsonValue]
 Kind = type[Stage[Outputs]]
 
@@ -109,6 +111,8 @@ async def attempt(
             if ended.outcome is Outcome.FAILED and world.kind(leaf.uses).starts_processes:
                 await note_problems(world.journal, leaf.name, number, world.workspace)
     if not scope.cancelled_caught:
+        if ended.cause and (control.signalled or world.host.sweeps):
+            await anyio.sleep(HEARD_WITHIN)  # it may be the first we see of a cancel, which then ends this too
         return ended
     reason = control.expired or f"not done after {limit:g} s, its timeout"
     return Result(Outcome.TIMED_OUT, Cause(CauseKind.TIMEOUT, reason))

@@ -135,6 +135,7 @@ class Context:
         shown = output or self.stage_log.stream()
         ended, captured = await carried(argv, cwd=where, env=environ, stdin=stdin, capture=capture, shown=shown)
         self.saw_kill = self.saw_kill or ended.exit_code == 128 + signal.SIGKILL
+        self.control.signalled |= ended.exit_code - 128 in (signal.SIGTERM, signal.SIGINT)
         if ended.left_behind:
             self.warn(f"{program} ended, but a process that it left behind keeps its output open; no longer reading")
         return completed(program, ended, captured, check=check)

@@ -31,6 +31,8 @@ class Control:
         self.interrupt: Interrupt | None = None
         self.expired = ""
         """Which limit of the attempt ended it, if that was not its timeout."""
+        self.signalled = False
+        """A program of the attempt was ended by SIGTERM or SIGINT, and not by us."""
         self._attempt = anyio.CancelScope()
         self._deadline = math.inf
         self._effect_deadline = math.inf
@@ -51,7 +53,7 @@ class Control:
     @contextmanager
     def attempt(self, seconds: float) -> Iterator[anyio.CancelScope]:
         """Bound one attempt: when its time is over it is cancelled, which the scope's `cancelled_caught` tells."""
-        self.expired, self._expiry = "", math.inf
+        self.expired, self._expiry, self.signalled = "", math.inf, False
         with anyio.CancelScope(deadline=anyio.current_time() + seconds) as scope:
             self._attempt, self._deadline = scope, scope.deadline
             yield scope

@@ -7,37 +7,41 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple, NoReturn
 
-__all__ = ["Guardian", "guard", "leave"]
+__all__ = ["CANARY", "Guardian", "guard", "leave"]
 
 _PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 PR_SET_CHILD_SUBREAPER = 36
 KILL_WITHIN = 5.0
+CANARY = 0x80
+"""Set in a byte of the pipe when it was the canary that got the signal."""
+_SWEEPER = "JENKINS_SERVER_COOKIE"
 
 
 class Guardian(NamedTuple):
     """What the guardian gives to its engine."""
 
     pipe: int
-    """One byte for each signal that it passes on; the end of the pipe means that it is dead."""
+    """One byte for each signal that it passes on, with `CANARY` or without; its end means that the guardian is dead."""
     private: str
     """A folder (0700) for files with secrets, which it removes when the engine has ended, however that was."""
 
 
 def guard(work: Callable[[Guardian], NoReturn]) -> NoReturn:
     """Fork: the child does the work, this process guards it. Call it before anything heavy is imported."""
+    canary = _canary() if _SWEEPER in os.environ else None
     reading, writing = os.pipe()
     private = _private_folder()
     for number in _PASSED_ON:
         signal.signal(number, lambda received, _: _pass_on(writing, received))
     engine = os.fork()
     if engine == 0:
-        os.close(writing)
         for number in _PASSED_ON:
             signal.signal(number, signal.SIG_IGN)  # until the engine listens; the pipe keeps them meanwhile
+        os.close(writing)
         work(Guardian(reading, private))
     os.close(reading)
     _adopt_orphans()
-    code = _wait_for(engine)
+    code = _wait_for(engine, canary, writing)
     _end_descendants()
     _remove(private)
     os._exit(code)
@@ -51,6 +55,24 @@ def leave(code: int) -> NoReturn:
         except OSError:  # nobody reads any more
             continue
     os._exit(code)
+
+
+def _canary() -> int:
+    """A child that is there to be ended: its pid.
+
+    Jenkins aborts children first, and goes on to the next process only when the one before is gone, for two minutes if
+    need be. Without a child that is older than all stages we would hear of it when they have died of it, or never.
+    """
+    reading, writing = os.pipe()
+    canary = os.fork()
+    if canary == 0:
+        for number in _PASSED_ON:
+            signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.SIG_IGN)
+        os.close(writing)
+        os.read(reading, 1)  # until nobody is left who could write
+        os._exit(0)
+    os.close(reading)
+    return canary
 
 
 def _private_folder() -> str:
@@ -85,10 +107,12 @@ def _adopt_orphans() -> None:
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
-def _wait_for(engine: int) -> int:
+def _wait_for(engine: int, canary: int | None, writing: int) -> int:
     """Reap whoever ends until the engine does; its exit code, 128 + n if signal n ended it."""
     while True:
         pid, status = os.waitpid(-1, 0)
+        if pid == canary and os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGTERM:
+            _pass_on(writing, signal.SIGTERM | CANARY)
         if pid == engine:
             code = os.waitstatus_to_exitcode(status)
             if code < 0:

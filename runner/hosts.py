@@ -8,7 +8,11 @@ from runner.handover import Received
 
 __all__ = ["Host", "detect"]
 
-_NEVER_PASSED = frozenset({"PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV"})
+SWEEPER = "JENKINS_SERVER_COOKIE"
+"""Whoever carries it, Jenkins ends when a step is aborted."""
+
+_NEVER_PASSED = frozenset({"PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", SWEEPER})
+
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +27,11 @@ class Host:
     trigger: Trigger = field(default_factory=Trigger)
     given: Received | None = None
     """The secrets that it handed over; None: they come from variables and files."""
+
+    @property
+    def sweeps(self) -> bool:
+        """Whether it aborts us by ending each of our processes by itself, children first."""
+        return SWEEPER in self.environ
 
     def source(self) -> dict[str, str]:
         """What `checkout` takes for the run's own source on our server: a repository and the very commit in it."""
@@ -41,7 +50,8 @@ class Host:
     def base(self) -> dict[str, str]:
         """The environment that every process starts from: all of the host's but secrets.
 
-        Our own interpreter's settings stay out, or they would break a stage's Python.
+        Our own interpreter's settings stay out, or they would break a stage's Python. So does the cookie by which
+        Jenkins would find the processes of a stage before it finds us; it ends them as our descendants all the same.
         """
         return {
             name: value

@@ -9,6 +9,7 @@ from contextlib import suppress
 import anyio
 
 from runner.engine import STOP_WITHIN, Engine
+from runner.guardian import CANARY
 from runner.journal import EpochLost
 from runner.sinks.sink import Sink
 
@@ -32,22 +33,40 @@ class Stopper:
         """130 or 143 once a signal came, else 0."""
 
     async def obey_signals(self) -> None:
-        """Take the signals that reach this process; runs until cancelled."""
-        with anyio.open_signal_receiver(*_OBEYED) as received:
-            async for number in received:
-                self._hear("direct", number)
+        """Take the signals that reach this process; runs until cancelled. One that comes later finds nothing to end.
+
+        Not by the event loop's own receiver: that gives them their default back when it ends, and a sweep of Jenkins
+        which comes to this process then would end it while the last things are written down.
+        """
+        reading, writing = os.pipe()
+        os.set_blocking(reading, False)
+        os.set_blocking(writing, False)
+        signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+        for obeyed in _OBEYED:
+            signal.signal(obeyed, lambda *_: None)
+        try:
+            while True:
+                await anyio.wait_readable(reading)
+                for number in os.read(reading, 16):
+                    self._hear("direct", number)
+        finally:
+            for obeyed in _OBEYED:
+                signal.signal(obeyed, signal.default_int_handler if obeyed == signal.SIGINT else signal.SIG_IGN)
+            signal.set_wakeup_fd(-1)
+            os.close(reading)
+            os.close(writing)
 
     async def obey_guardian(self, pipe: int) -> None:
         """Take what the guardian passes on, one byte a signal; the end of the pipe means that it is dead.
 
-        A terminal and Jenkins signal both of us, so a second signal is one that comes twice the same way.
+        A terminal and Jenkins signal all of us, so a second signal is one that comes twice the same way.
         """
         os.set_blocking(pipe, False)
         while True:
             await anyio.wait_readable(pipe)
             numbers = os.read(pipe, 16)
             for number in numbers:
-                self._hear("guardian", number)
+                self._hear("canary" if number & CANARY else "guardian", number & ~CANARY)
             if not numbers:
                 self._let_go()
                 return
