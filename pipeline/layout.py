@@ -41,7 +41,7 @@ class Given:
         """The names outside of params, vars and stages that are known."""
         found: dict[str, Form] = {"pipeline.name": pipeline}
         if self.run:
-            found |= {"run.id": self.run.id, "run.number": self.run.number, "run.previous": self.run.previous}
+            found |= {f"run.{name}": value for name, value in self.run.model_dump().items()}
         if self.trigger:
             found |= {f"trigger.{name}": value for name, value in self.trigger.model_dump().items()}
         return found

@@ -1,5 +1,6 @@
 """The waist: what a run executes, checked, frozen and serialisable; nothing after this reads YAML."""
 
+import re
 from enum import StrEnum
 from typing import Literal
 
@@ -18,6 +19,7 @@ __all__ = [
     "RunIdentity",
     "SecretSource",
     "Trigger",
+    "slug",
 ]
 
 
@@ -99,12 +101,19 @@ class Trigger(_Frozen):
         return not self.fork
 
 
+def slug(name: str) -> str:
+    """A branch or tag as an image tag can hold it: letters, digits, `.`, `_` and `-`, at most 128."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip("-.")[:128]
+
+
 class RunIdentity(_Frozen):
     """A run's ULID, its display number and how the run before it ended (empty when there was none)."""
 
     id: str
     number: int
     previous: str = ""
+    url: str = ""
+    """The page about it of the host that it runs on; empty if there is none."""
 
 
 class Leaf(_Frozen):

@@ -21,7 +21,7 @@ ROOTS: Final = ("params", "vars", "pipeline", "run", "trigger", "each", "stages"
 
 _FIXED: Final[Mapping[str, Mapping[str, Type]]] = {
     "pipeline": {"name": "text"},
-    "run": {"number": "int", "id": "text"},
+    "run": {"number": "int", "id": "text", "url": "text"},
     "trigger": {name: "bool" if info.annotation is bool else "text" for name, info in Trigger.model_fields.items()},
 }
 LAST: Final[Mapping[str, Type]] = {"outcome": "text", "previous": "text"}

@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from pipeline.plan import Trigger
+from runner.ci import said
 from runner.handover import Received
 
 __all__ = ["Host", "detect"]
@@ -14,10 +16,9 @@ SWEEPER = "JENKINS_SERVER_COOKIE"
 _NEVER_PASSED = frozenset({"PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", SWEEPER})
 
 
-
 @dataclass(frozen=True, slots=True)
 class Host:
-    """A terminal, a Jenkins agent or our own server. `number` is the run's number if the host counts, else None."""
+    """A terminal, our own server, or one of `runner.ci`. `number` is the run's number if the host counts, else None."""
 
     name: str
     environ: Mapping[str, str]
@@ -27,6 +28,10 @@ class Host:
     trigger: Trigger = field(default_factory=Trigger)
     given: Received | None = None
     """The secrets that it handed over; None: they come from variables and files."""
+    url: str = ""
+    """Its page about the run, if it has one."""
+    notes: tuple[str, ...] = ()
+    """What of its words was not taken."""
 
     @property
     def sweeps(self) -> bool:
@@ -68,11 +73,8 @@ def detect(environ: Mapping[str, str], given: Received | None = None) -> Host:
         number = int(environ.get("PIPE_SERVER_NUMBER", "0")) or None
         trigger = Trigger.model_validate_json(told)
         return Host("server", environ, number, environ.get("PIPE_SERVER_RUN", ""), trigger, given)
-    if environ.get("JENKINS_URL") and environ.get("BUILD_NUMBER", "").isdigit():
-        trigger = Trigger(
-            branch=environ.get("BRANCH_NAME", ""),
-            tag=environ.get("TAG_NAME", ""),
-            commit=environ.get("GIT_COMMIT", ""),
+    if found := said(environ, Path.cwd()):
+        return Host(
+            found.host, environ, found.number, trigger=found.trigger, given=given, url=found.url, notes=found.refused
         )
-        return Host("jenkins", environ, int(environ["BUILD_NUMBER"]), trigger=trigger, given=given)
     return Host("terminal", environ, given=given)

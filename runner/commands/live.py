@@ -124,7 +124,8 @@ class _Facts:
 
 def _identity(call: Call, store: Store, pipeline: str) -> RunIdentity:
     number = call.host.number or store.next_number(pipeline)
-    return RunIdentity(id=call.host.run or ulid_now(), number=number, previous=store.previous(pipeline, number))
+    previous = store.previous(pipeline, number)
+    return RunIdentity(id=call.host.run or ulid_now(), number=number, previous=previous, url=call.host.url)
 
 
 def _masker(looked: Sequence[Looked]) -> Masker:

@@ -27,7 +27,7 @@ def show(file: str, pipelines: Sequence[str], params: Sequence[str], *, as_json:
     call = open_call(file, pipelines, params, host)
     store = Store(host.environ, Path.cwd())
     for name in call.pipelines:
-        run = RunIdentity(id="<run.id>", number=host.number or store.next_number(name))
+        run = RunIdentity(id="<run.id>", number=host.number or store.next_number(name), url=host.url)
         plan = call.plan(name, run, offline=True)
         if as_json:
             click.echo(plan.model_dump_json(by_alias=True, exclude_defaults=True))

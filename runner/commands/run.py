@@ -64,6 +64,8 @@ def run(options: Options) -> int:
     given = receive(options.secrets_fd)
     host = detect(dict(os.environ), given)
     store = Store(host.environ, Path.cwd())
+    for note in host.notes:
+        sys.stderr.write(f"pipe: {note}\n")
     call, facts = _call(options, host, store)
     ongoing = _ongoing(call, store) if options.resume else {}
     call = replace(call, pipelines=tuple(name for name in call.pipelines if name not in ongoing))
@@ -148,7 +150,8 @@ def _check_source(plan: Plan, options: Options) -> None:
 
 
 def _identity(store: Store, host: Host, pipeline: str, number: int) -> RunIdentity:
-    return RunIdentity(id=host.run or ulid_now(), number=number, previous=store.previous(pipeline, number))
+    previous = store.previous(pipeline, number)
+    return RunIdentity(id=host.run or ulid_now(), number=number, previous=previous, url=host.url)
 
 
 def _take(call: Call, store: Store, plan: Plan, secrets: Secrets, source: Mapping[str, str]) -> Ready:

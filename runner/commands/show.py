@@ -67,6 +67,7 @@ def _facts(view: RunView, now: float) -> Iterator[str]:
     state = view.state
     began = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(state.started)) if state.started else "never"
     yield f"  started {began}, {view.plan.trigger.kind}, pipe {state.begun.version}, run.id {view.plan.run.id}"
+    yield from (f"  {plain_text(line)}" for line in _why(view.plan) if line)
     for name, value in view.plan.params.items():
         yield f"  {name} = {plain_text(value if isinstance(value, str) else json.dumps(value))}"
     if state.preflight:
@@ -77,6 +78,20 @@ def _facts(view: RunView, now: float) -> Iterator[str]:
         took = {name: state.leaves[name].seconds(now) for name in path}
         steps = " → ".join(f"{name} {clock(took[name])}" for name in path)
         yield f"  critical path, {clock(sum(took.values()))}: {steps}"
+
+
+def _why(plan: Plan) -> Iterator[str]:
+    """Where the run came from, as far as that is known."""
+    trigger = plan.trigger
+    place = f"tag {trigger.tag}" if trigger.tag else f"branch {trigger.branch}" if trigger.branch else ""
+    onto = f" onto {trigger.base}" if trigger.base else ""
+    commit = f"commit {trigger.commit[:12]}" if trigger.commit else ""
+    fork = "of a fork" if trigger.fork else ""
+    yield ", ".join(filter(None, (place + onto, commit, fork, trigger.repo)))
+    request = f"change request {trigger.number}" if trigger.kind == "pull_request" and trigger.number else ""
+    author = f"by {trigger.author}" if trigger.author else ""
+    yield ", ".join(filter(None, (request, trigger.title, author, trigger.url)))
+    yield plan.run.url
 
 
 def _longest(plan: Plan, state: RunState, now: float) -> tuple[str, ...]:
@@ -140,6 +155,8 @@ def _as_json(plan: Plan, state: RunState, how: Status) -> JsonValue:
         "note": how.note,
         "started": state.started,
         "finished": state.finished,
+        "url": plan.run.url,
+        "trigger": plan.trigger.model_dump(),
         "params": dict(plan.params),
         "facts": dict(state.facts),
         "warnings": list(state.warnings),

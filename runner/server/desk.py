@@ -15,7 +15,7 @@ from ulid_transform import ulid_now
 
 from pipeline.errors import PipeError
 from pipeline.model import PipelineFile
-from pipeline.plan import Trigger
+from pipeline.plan import Trigger, slug
 from pipeline.repository import same_repository
 from pipeline.spec import Triggers, next_time
 from pipeline.triggers import Event, repositories_followed
@@ -23,7 +23,7 @@ from runner.server.connections import Away
 from runner.server.database import Database, deliveries, refs, runs, times
 from runner.server.fleet import NotOurs
 from runner.server.intake import Found
-from runner.server.payloads import Change, named_ref, read, slug
+from runner.server.payloads import Change, named_ref, read
 from runner.server.projects import Project
 from runner.server.registry import Registry
 from runner.server.repositories import RepositoryError

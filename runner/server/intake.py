@@ -15,7 +15,7 @@ from ulid_transform import ulid_now
 
 from pipeline.errors import PipeError, nearest
 from pipeline.model import PipelineFile, read
-from pipeline.plan import RunIdentity, Trigger
+from pipeline.plan import RunIdentity, Trigger, slug
 from pipeline.resolve import assignments, resolve
 from pipeline.source import load
 from pipeline.spec import ParamSpec, PipelineSpec
@@ -24,7 +24,7 @@ from runner.server.announcements import announce
 from runner.server.database import Database, refs, runs, statuses
 from runner.server.ends import WAITS
 from runner.server.forks import Refused, find, needs_approval, withdraw
-from runner.server.payloads import Change, named_ref, slug
+from runner.server.payloads import Change, named_ref
 from runner.server.projects import Project
 from runner.server.repositories import Repository, Strangers
 from runner.server.users import as_owner

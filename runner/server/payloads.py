@@ -9,11 +9,11 @@ from typing import Any, Final, Literal
 
 from pydantic import JsonValue
 
-from pipeline.plan import Trigger
+from pipeline.plan import Trigger, slug
 from pipeline.triggers import Event
 from runner.server.signatures import Forge, Headers
 
-__all__ = ["Change", "Read", "named_ref", "read", "redacted", "slug"]
+__all__ = ["Change", "Read", "named_ref", "read", "redacted"]
 
 LONGEST: Final = 1000
 _UNFIT: Final = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
@@ -58,11 +58,6 @@ def read(forge: Forge, headers: Headers, body: bytes) -> Read:
     except (ValueError, RecursionError) as error:
         return Read(ignored=f"its body is no JSON: {error}"[:200])
     return _READERS[forge](_Node(found), headers)
-
-
-def slug(name: str) -> str:
-    """A branch or tag as an image tag can hold it: letters, digits, `.`, `_` and `-`, at most 128."""
-    return re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip("-.")[:128]
 
 
 def redacted(forge: Forge, body: bytes) -> bytes:

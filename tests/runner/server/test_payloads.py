@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.plan import Trigger
-from runner.server.payloads import Change, Read, read, redacted, slug
+from pipeline.plan import Trigger, slug
+from runner.server.payloads import Change, Read, read, redacted
 from runner.server.signatures import FORGES, Forge
 from tests.runner.server.test_signatures import recorded
 
