@@ -4,21 +4,21 @@ Nothing in it is trusted: whoever opens a change request chooses its title, its 
 branches. Each value has to look like what it is said to be, or it is left out and that is told; none of them is ever
 put into a script.
 
-Sources: CoreEnvironmentContributor of Jenkins, BranchNameContributor of branch-api; GitLab, "Predefined CI/CD variables";
-GitHub, "Variables reference", whose names Gitea and Forgejo took over; git-check-ref-format(1).
+Sources: CoreEnvironmentContributor of Jenkins, BranchNameContributor of branch-api; GitLab, "Predefined CI/CD
+variables"; GitHub, "Variables reference", whose names Gitea and Forgejo took over; git-check-ref-format(1).
 """
 
 import json
 import re
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 
 from pipeline.plan import Trigger, slug
 
-__all__ = ["Said", "said"]
+__all__ = ["Said", "host_of", "said"]
 
 Kind = Literal["manual", "push", "tag", "pull_request", "cron", "pipeline", "webhook"]
 
@@ -49,14 +49,19 @@ class Said:
 
 def said(environ: Mapping[str, str], folder: Path) -> Said | None:
     """What the CI host that these variables belong to says of a run in this folder; None where there is none."""
+    host = host_of(environ)
+    if not host:
+        return None
     told = _Told(environ)
-    for host, here, reader in _HOSTS:
-        if any(environ.get(name) for name in here):
-            number, url, trigger = reader(told)
-            trigger["commit"] = trigger.get("commit") or _checked_out(folder)
-            trigger["slug"] = slug(trigger.get("branch") or trigger.get("tag") or "")
-            return Said(host, int(number) if number else None, url, Trigger(**trigger), tuple(told.refused))
-    return None
+    number, url, trigger = _HOSTS[host][1](told)
+    trigger["commit"] = trigger.get("commit") or _checked_out(folder)
+    trigger["slug"] = slug(trigger.get("branch") or trigger.get("tag") or "")
+    return Said(host, int(number) if number else None, url, Trigger(**trigger), tuple(told.refused))
+
+
+def host_of(environ: Mapping[str, str]) -> str:
+    """The name of the CI host that these variables belong to; empty where there is none."""
+    return next((host for host, (here, _) in _HOSTS.items() if any(map(environ.get, here))), "")
 
 
 class _Told:
@@ -264,13 +269,13 @@ def _other(_: _Told) -> Read:
     return "", "", {}
 
 
-_HOSTS: Final = (
-    ("jenkins", ("JENKINS_URL", "JENKINS_NODE_COOKIE"), _jenkins),
-    ("gitlab", ("GITLAB_CI",), _gitlab),
-    ("gitea", ("GITEA_ACTIONS", "FORGEJO_ACTIONS"), _github),
-    ("github", ("GITHUB_ACTIONS",), _github),
-    ("ci", ("CI",), _other),
-)
+_HOSTS: Final[Mapping[str, tuple[tuple[str, ...], Callable[[_Told], Read]]]] = {
+    "jenkins": (("JENKINS_URL", "JENKINS_NODE_COOKIE"), _jenkins),
+    "gitlab": (("GITLAB_CI",), _gitlab),
+    "gitea": (("GITEA_ACTIONS", "FORGEJO_ACTIONS"), _github),
+    "github": (("GITHUB_ACTIONS",), _github),
+    "ci": (("CI",), _other),
+}
 """Each with the variables that only it sets, those that pose as another first."""
 
 

@@ -14,9 +14,18 @@ _GUARDED = frozenset({"run", "resume", "rerun", "rollback"})
 
 def main() -> NoReturn:
     """Run the command line; ends this process."""
+    _open_streams()
     if sys.platform == "linux" and len(sys.argv) > 1 and sys.argv[1] in _GUARDED and not _elsewhere(sys.argv):
         guard(_work)
     _work(None)
+
+
+def _open_streams() -> None:
+    """Put /dev/null in the place of a closed stream, or the next file that is opened gets its number and its output."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            descriptor = os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+            setattr(sys, name, os.fdopen(descriptor, "w" if number else "r"))
 
 
 def _elsewhere(words: Sequence[str]) -> bool:

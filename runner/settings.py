@@ -12,9 +12,18 @@ def default_jobs() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def cache_folder(environ: Mapping[str, str]) -> Path:
-    """Where kinds keep what outlives runs: `$PIPE_CACHE`, else the user's cache folder."""
+def cache_folder(environ: Mapping[str, str], store: Path) -> Path:
+    """Where kinds keep what outlives runs: `$PIPE_CACHE`, else the user's cache folder, else one beside the runs.
+
+    In a container we may be a user whom nobody knows, without a home or with one that cannot be written.
+    """
     if named := environ.get("PIPE_CACHE"):
         return Path(named)
     home = environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111 - HOME may be unset
-    return Path(home) / "pipe-ci" / "kinds"
+    place = Path(home) / "pipe-ci" / "kinds"
+    return place if _can_be_made(place) else store / ".cache" / "kinds"
+
+
+def _can_be_made(place: Path) -> bool:
+    there = next(folder for folder in (place, *place.parents) if folder.exists())
+    return place.is_absolute() and os.access(there, os.W_OK | os.X_OK)

@@ -136,7 +136,7 @@ def _engine(item: Ready, host: Host, sink: Sink, guardian: Guardian | None, pool
         host=host,
         emptied=item.epoch > 1 and item.plan.checks_out and not item.folder.work.exists(),
         workspace=run_workspace(item.plan, item.folder, item.caller),
-        cache=cache_folder(host.environ),
+        cache=cache_folder(host.environ, item.store),
         kind=kind,
         facts=Facts(journal),
         store=item.store,

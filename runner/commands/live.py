@@ -79,7 +79,7 @@ def look(call: Call, store: Store, plans: Sequence[Plan]) -> list[Looked]:
     found = [search_secrets(plan, call.host, store.path) for plan in plans]
     looked = [Looked(plan, secrets, missing) for plan, (secrets, missing) in zip(plans, found, strict=True)]
     _load_kinds(plans)
-    anyio.run(_look, call, looked)
+    anyio.run(_look, call, looked, store)
     return looked
 
 
@@ -89,7 +89,7 @@ def _load_kinds(plans: Sequence[Plan]) -> None:
         kind(name)
 
 
-async def _look(call: Call, looked: Sequence[Looked]) -> None:
+async def _look(call: Call, looked: Sequence[Looked], store: Store) -> None:
     async def one(item: Looked) -> None:
         scene = Scene(
             plan=item.plan,
@@ -97,7 +97,7 @@ async def _look(call: Call, looked: Sequence[Looked]) -> None:
             host=call.host,
             secrets=item.secrets,
             workspace=Path.cwd(),
-            cache=cache_folder(call.host.environ),
+            cache=cache_folder(call.host.environ, store.path),
             once=_Facts(item.facts).once,
             source=source_of(call.path, "", call.host),
         )

@@ -1,5 +1,6 @@
 """`pipe logs`: the output of a run or of one stage, as it is kept, and while it grows."""
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -7,6 +8,7 @@ from collections.abc import Callable, Iterable
 from pipeline.errors import PipeError, nearest
 from runner.commands.where import where
 from runner.runs import Run
+from runner.sinks.groups import groups_for
 from runner.sinks.plain import Plain
 from runner.sinks.view import RunView, cleaned
 from runner.state import LeafState
@@ -43,7 +45,7 @@ def _inert(blocks: Iterable[bytes]) -> None:
 
 def _all(run: Run, *, follow: bool) -> int:
     view = None
-    renderer = Plain(sys.stdout)
+    renderer = Plain(sys.stdout, groups_for(os.environ))
     for record in run.follow(logs=True, wait=follow):
         if record is not None:
             view = view or RunView(run.plan(), run.logs)

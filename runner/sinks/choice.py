@@ -24,6 +24,7 @@ def renderer(output: str, environ: Mapping[str, str]) -> Renderer:
         from runner.sinks.tty import Tty
 
         return Tty(sys.stdout, colour="NO_COLOR" not in environ)
+    from runner.sinks.groups import groups_for
     from runner.sinks.plain import Plain
 
-    return Plain(sys.stdout)
+    return Plain(sys.stdout, groups_for(environ))

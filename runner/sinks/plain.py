@@ -1,4 +1,7 @@
-"""`--output plain`: whole lines `[stage] text` and no cursor codes, for files, pipes and Jenkins."""
+"""`--output plain`: whole lines `[stage] text` and no cursor codes, for files, pipes and CI hosts.
+
+Where a host groups lines, one stage is shown as it goes on, and the others when they have ended.
+"""
 
 import time
 from collections.abc import Iterator
@@ -9,8 +12,9 @@ from pipeline.stage import Severity
 from runner import events
 from runner.events import Record
 from runner.sinks.closing import closing
+from runner.sinks.groups import Groups
 from runner.sinks.sink import Renderer
-from runner.sinks.tree import Row, clock
+from runner.sinks.tree import Row, clock, rows
 from runner.sinks.view import LogReader, RunView, plain_text
 from runner.state import LeafState
 
@@ -31,8 +35,10 @@ class Plain(Renderer):
 
     reads_logs = True
 
-    def __init__(self, out: TextIO) -> None:
+    def __init__(self, out: TextIO, groups: Groups) -> None:
         self._out = out
+        self._groups = groups
+        self._spoke = time.time()
         self._views: dict[str, RunView] = {}
         self._followed: dict[tuple[str, str], _Followed] = {}
 
@@ -55,21 +61,24 @@ class Plain(Renderer):
             self._say((self._prefix(view, stage) if stage else "") + line)
 
     def frame(self, now: float) -> bool:
-        """Show the next block of every log; whether there may be more."""
-        shown = [self._lines(followed.prefix, followed.reader.lines()) for followed in self._followed.values()]
-        for (key, followed), news in zip(self._followed.items(), shown, strict=True):
-            if news:
-                followed.last = now
+        """Show the next block of every log that may be shown by now; whether there may be more."""
+        more = False
+        for number, (key, followed) in enumerate(self._followed.items()):
+            shown = number == 0 or self._groups.interleaves
+            if shown and self._lines(followed.prefix, followed.reader.lines()):
+                followed.last, more = now, True
             else:
                 self._still(key, followed, now)
+        self._alive(now)
         self._out.flush()
-        return any(shown)
+        return more
 
     def finish(self) -> None:
         """Repeat what matters: the last lines of what failed, then the tree."""
         for view in self._views.values():
             for line in closing(view, _plain_row):
                 self._say(line)
+        self._out.write(self._groups.close())
         self._out.flush()
 
     def _prefix(self, view: RunView, stage: str) -> str:
@@ -90,7 +99,8 @@ class Plain(Renderer):
 
     def _lines(self, prefix: str, lines: str) -> bool:
         if lines:
-            self._out.write(prefix + lines[:-1].replace("\n", f"\n{prefix}") + "\n")
+            text = prefix + lines[:-1].replace("\n", f"\n{prefix}") + "\n"
+            self._write(self._groups.enter(prefix.strip()) + text)
             self.moved = time.monotonic()
         return bool(lines)
 
@@ -103,8 +113,20 @@ class Plain(Renderer):
             doing = f": {leaf.progress}" if leaf.progress else ""
             self._say(f"{followed.prefix}running for {clock(leaf.seconds(now))}{doing}")
 
+    def _alive(self, now: float) -> None:
+        """The same for a minute in which no stage was running: what the runs wait for."""
+        if now - self._spoke > SILENCE:
+            for view in self._views.values():
+                row = next(rows(view, now))
+                if row.running:
+                    self._say(f"{row.name} for {row.time}: {row.note}")
+
     def _say(self, line: str) -> None:
-        self._out.write(plain_text(line) + "\n")
+        self._write(f"{self._groups.leave()}{plain_text(line)}\n")
+
+    def _write(self, text: str) -> None:
+        self._spoke = time.time()
+        self._out.write(text)
 
 
 def doubts(event: events.RunPreflighted) -> Iterator[str]:

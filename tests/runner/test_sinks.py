@@ -15,6 +15,7 @@ from pipeline.stage import Cause, CauseKind, Outcome
 from runner import events
 from runner.events import Event, Record
 from runner.folder import RunFolder
+from runner.sinks.groups import Ungrouped
 from runner.sinks.plain import Plain
 from runner.sinks.sink import Renderer, Sink
 from runner.sinks.tree import clock, rows
@@ -217,7 +218,7 @@ def test_after_a_cancel_and_for_one_that_stands_still_there_is_a_limit(monkeypat
 def test_a_frame_shows_a_block_of_every_log_and_says_whether_there_may_be_more(tmp_path: Path) -> None:
     shown = view(tmp_path, events.RunStarted(pipeline="demo", number=7), of=plan("a", "b"))
     out = io.StringIO()
-    plain = Plain(out)
+    plain = Plain(out, Ungrouped())
     for leaf in ("a", "b"):
         log = shown.logs.folder.log(leaf, 1)  # type: ignore[attr-defined]
         log.parent.mkdir(parents=True, exist_ok=True)
