@@ -56,7 +56,7 @@ def obeyed(text: str) -> list[str]:
 
 def as_it_came(folder: Path, **variables: str) -> str:
     """The output with every carriage return in it."""
-    argv = [PIPE, "run", "p.yaml"]
+    argv = [str(PIPE), "run", "p.yaml"]
     return subprocess.run(argv, cwd=folder, env=host(**variables), capture_output=True, check=True).stdout.decode()
 
 
