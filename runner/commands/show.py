@@ -147,6 +147,13 @@ def _preflight(state: RunState) -> JsonValue:
     return {"seconds": state.preflight.seconds, "checked": state.preflight.checked, "findings": [*findings]}
 
 
+def _in_order(plan: Plan, state: RunState) -> Iterator[tuple[str, LeafState]]:
+    """The leaves of which there is something to tell, as they stand in the file."""
+    for leaf in (*plan.leaves, *plan.finally_):
+        if leaf.name in state.leaves:
+            yield leaf.name, state.leaves[leaf.name]
+
+
 def _as_json(plan: Plan, state: RunState, how: Status) -> JsonValue:
     return {
         "run": f"{plan.pipeline}#{plan.run.number}",
@@ -163,9 +170,11 @@ def _as_json(plan: Plan, state: RunState, how: Status) -> JsonValue:
         "leaks": list(state.leaks),
         "preflight": _preflight(state),
         "critical_path": list(_longest(plan, state, _now(state, how))),
+        "order": [name for name, _ in _in_order(plan, state)],
         "leaves": {
             name: {
                 "outcome": leaf.outcome,
+                "allowed": leaf.allowed,
                 "attempt": leaf.attempt,
                 "seconds": round(leaf.seconds(_now(state, how)), 3),
                 "cause": {"kind": leaf.cause.kind, "message": leaf.cause.message} if leaf.cause else None,
@@ -174,6 +183,6 @@ def _as_json(plan: Plan, state: RunState, how: Status) -> JsonValue:
                 "tests": _tests_as_json(leaf),
                 "problems": [dict(problem) for problem in leaf.problems.problems] if leaf.problems else [],
             }
-            for name, leaf in state.leaves.items()
+            for name, leaf in _in_order(plan, state)
         },
     }
