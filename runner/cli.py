@@ -233,6 +233,15 @@ def show(run: str, server: str, *, as_json: bool) -> int:
 
 
 @pipe.command()
+@click.option("--host", is_flag=True, required=True, help="This machine: the CI host and the docker engine it has.")
+def doctor(*, host: bool) -> int:  # noqa: ARG001
+    """Say what is wrong, and what follows from it."""
+    from runner.commands.machine import machine
+
+    return machine()
+
+
+@pipe.command()
 @click.argument("run", default="")
 @click.option("--json", "as_json", is_flag=True, help="Print it as one JSON object.")
 @server_option

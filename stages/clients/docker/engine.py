@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # importing it takes longer than a start of pipe may
     from docker.tls import TLSConfig
     from requests import Response
 
-__all__ = ["DENIED", "TEMPORARY", "Engine", "Event", "Progress", "Streaming", "as_auth"]
+__all__ = ["DENIED", "TEMPORARY", "Engine", "Event", "Progress", "Streaming", "as_auth", "causes"]
 
 DEFAULT_HOST = "unix:///var/run/docker.sock"
 ANSWER_LIMIT = 120
@@ -164,7 +164,7 @@ def as_auth(registry: str, login: Login) -> dict[str, str]:
 
 
 def _unreachable(host: str, error: Exception) -> StageErrored:
-    chain = _chain(error)
+    chain = causes(error)
     where = host.removeprefix("unix://")
     out = "start it, or set DOCKER_HOST to the address of one"
     if any(isinstance(link, PermissionError) for link in chain):
@@ -184,7 +184,7 @@ def _broken(host: str, error: Exception) -> StageErrored:
     return StageErrored(f"the docker engine at {host} broke off: {error}")
 
 
-def _chain(error: BaseException) -> list[BaseException]:
+def causes(error: BaseException) -> list[BaseException]:
     """An error and all that is behind it; urllib3 keeps causes in its arguments."""
     found: list[BaseException] = []
     waiting: list[object] = [error]
