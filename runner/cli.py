@@ -233,23 +233,21 @@ def show(run: str, server: str, *, as_json: bool) -> int:
 
 
 @pipe.command()
-@click.option("--host", is_flag=True, required=True, help="This machine: the CI host and the docker engine it has.")
-def doctor(*, host: bool) -> int:  # noqa: ARG001
-    """Say what is wrong, and what follows from it."""
-    from runner.commands.machine import machine
-
-    return machine()
-
-
-@pipe.command()
 @click.argument("run", default="")
 @click.option("--json", "as_json", is_flag=True, help="Print it as one JSON object.")
+@click.option("--host", is_flag=True, help="Look at this machine instead: the CI host, and which docker it has.")
 @server_option
-def doctor(run: str, server: str, *, as_json: bool) -> int:
+def doctor(run: str, server: str, *, as_json: bool, host: bool) -> int:
     """Say why RUN failed: the one cause, what proves it, what to do, and what came of it. Else the newest that failed.
 
     It reads the run's own journal and logs, so it works when the cluster is gone too.
     """
+    if host:
+        if run or as_json:
+            raise click.UsageError("--host looks at this machine, not at a run: leave RUN and --json out")
+        from runner.commands.machine import machine
+
+        return machine()
     from runner.commands.doctor import doctor as examine
 
     return examine(run, server, as_json=as_json)

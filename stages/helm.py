@@ -45,7 +45,9 @@ from stages.clients.helm.trying import AsHelm, api_versions, assign_release_name
 from stages.clients.helm.values import values_text
 from stages.clients.kubernetes.access import connect, kubeconfig_of
 from stages.clients.kubernetes.api import Cluster
-from stages.clients.kubernetes.apply import check, make_namespace
+from stages.clients.kubernetes.applier import Applier
+from stages.clients.kubernetes.apply import check
+from stages.clients.kubernetes.namespaces import make_namespace
 from stages.clients.kubernetes.preflight import Intended, examine
 from stages.clients.kubernetes.refusals import answered_no
 from stages.clients.kubernetes.rights import denied, to_keep_records
@@ -227,7 +229,7 @@ class Helm(Stage[HelmOutputs]):
         await make_namespace(ctx, cluster, self.namespace)
         if rendered:
             ctx.progress(f"checking {len(rendered.manifests)} objects at {cluster.server}")
-            for note in (await check(cluster, rendered.manifests)).notes:
+            for note in (await check(Applier(cluster), rendered.manifests)).notes:
                 ctx.log(note)
         with self._sources(ctx) as source:
             release = await self._release(ctx, cluster, await self._program(ctx, version, source), files)

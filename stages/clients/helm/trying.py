@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from stages.clients.kubernetes.api import FIELD_MANAGER, Applied, Cluster
-from stages.clients.kubernetes.apply import assign_namespaces
 from stages.clients.kubernetes.manifests import Manifest
+from stages.clients.kubernetes.namespaces import assign_namespaces
 from stages.clients.kubernetes.objects import Object, identity
 from stages.clients.kubernetes.order import CRD
 from stages.clients.kubernetes.together import together
