@@ -217,6 +217,7 @@ def _check_honoured(made: Draft, report: Report) -> None:
         "executor": lambda kind: kind.starts_processes,
         "services": lambda kind: kind.starts_processes,
         "resources": lambda kind: kind.starts_processes,
+        "cache": lambda kind: kind.starts_processes,
     }
     for key, honoured in wants.items():
         entry = made.entry(key)
@@ -229,4 +230,5 @@ _why: Final = {
     "executor": "it is for kinds that start processes",
     "services": "they are for kinds that start processes",
     "resources": "they are for kinds that start processes",
+    "cache": "it is for kinds that start processes",
 }

@@ -13,7 +13,7 @@ from pipeline.errors import Place, nearest
 from pipeline.expressions import ExpressionError, Fault, Form, bind, fill, is_open, names, scalar_text, shown
 from pipeline.fanout import Item, leaf_name
 from pipeline.linking import Links
-from pipeline.plan import Leaf, Limits, Need, Retry
+from pipeline.plan import Cache, Leaf, Limits, Need, Retry
 from pipeline.scope import ROOTS, Binding, Scope, UnknownName, contains_unset
 from pipeline.shape import Complaint, judge, open_in
 from pipeline.source import Map, Text
@@ -106,6 +106,7 @@ class Leaves:
             artifacts=spec.artifacts,
             junit=spec.reports.junit if spec.reports else (),
             log=spec.log,
+            cache=tuple(Cache(**each.model_dump()) for each in spec.cache),
             place=f"{draft.place.file}:{draft.place.line}",
         )
 

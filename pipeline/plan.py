@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from pipeline.stage import CauseKind, Duration
 
 __all__ = [
+    "Cache",
     "Concurrency",
     "Leaf",
     "Limits",
@@ -77,6 +78,15 @@ class Limits(_Frozen):
 
     memory: int | None = None
     cpu: float | None = None
+
+
+class Cache(_Frozen):
+    """What is kept between runs as one: paths, and globs of the files whose content says which of them fits."""
+
+    paths: tuple[str, ...]
+    key: tuple[str, ...] = ()
+    fallback: bool = True
+    name: str = ""
 
 
 class Trigger(_Frozen):
@@ -172,6 +182,7 @@ class Leaf(_Frozen):
     """Globs of the reports of its tests."""
     log: int | None = None
     """Bytes of an attempt's output that are kept; None: as many as usual."""
+    cache: tuple[Cache, ...] = ()
     place: str = ""
     """`file:line` of the stage, for messages."""
 

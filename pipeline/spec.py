@@ -371,6 +371,45 @@ class Defaults(_Spec):
     """`shared`: one folder a run. `copy`: a snapshot of it, thrown away at the end."""
 
 
+def _kept(folder: str) -> str:
+    if folder.startswith("~"):
+        raise ValueError(f"'{folder}' is shared by runs that may write at once: keep a folder of the workspace")
+    if PurePosixPath(_inside(folder)) == PurePosixPath():
+        raise ValueError(f"'{folder}' is all of the workspace: name the folders in it that are worth keeping")
+    return folder
+
+
+KeptFolder: TypeAlias = Annotated[Text, AfterValidator(_kept)]
+
+
+class CacheSpec(_Spec):
+    """What is kept between runs, restored and saved as one."""
+
+    paths: Annotated[
+        tuple[KeptFolder, ...],
+        Field(min_length=1),
+        BeforeValidator(_one_or_more, json_schema_input_type=KeptFolder | tuple[KeptFolder, ...]),
+    ]
+    """Folders or files, from the stage's folder."""
+    key: Annotated[tuple[Kept, ...], BeforeValidator(_one_or_more, json_schema_input_type=Kept | tuple[Kept, ...])] = ()
+    """Files whose content says which one fits, a lock file say: globs from the stage's folder. None: the newest."""
+    fallback: Bool = True
+    """When none fits, start from the newest."""
+    name: Text = ""
+    """Tells caches of the same paths apart: `"${each.jdk}"`."""
+
+
+def _caches(value: object) -> object:
+    given = value if isinstance(value, list) else [value]
+    return [{"paths": [each]} if isinstance(each, str) else each for each in given]
+
+
+Caches: TypeAlias = Annotated[
+    tuple[CacheSpec, ...],
+    BeforeValidator(_caches, json_schema_input_type=KeptFolder | CacheSpec | tuple[KeptFolder | CacheSpec, ...]),
+]
+
+
 def _no_outcome(name: str) -> str:
     if name == "outcome":
         raise ValueError("every stage has an `outcome` of its own: choose another name")
@@ -422,8 +461,8 @@ class StageSpec(Defaults):
     """Files to keep at the end, whatever that is: globs from the stage's folder."""
     takes: Annotated[Stages, NOT_BUILT] = ()
     """Stages whose artifacts are laid into the workspace."""
-    cache: Annotated[tuple[Text, ...], NOT_BUILT] = ()
-    """Folders kept between runs."""
+    cache: Caches = ()
+    """Folders kept between runs: one, a list of them, or maps `{paths, key, fallback, name}`."""
     inputs: Annotated[tuple[Glob, ...], NOT_BUILT] = ()
     """Files whose unchanged content lets an earlier result be used again."""
     reports: ReportsSpec | None = None

@@ -274,7 +274,11 @@ class Surroundings(Protocol):
 
     @property
     def cache(self) -> Path:
-        """A folder of this kind that outlives runs and is shared by parallel ones: lock what must be."""
+        """A folder of this kind that outlives runs and is shared by parallel ones.
+
+        What lies beside a file `NAME.lock` may be removed as a whole when nobody uses it: whoever does locks (flock)
+        and touches that file. What is named `*.part` is on its way, and is removed a day later.
+        """
 
     @property
     def env(self) -> Mapping[str, str]:

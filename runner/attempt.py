@@ -237,7 +237,7 @@ async def _run(
         given = variables_of(leaf, lookup)
         async with _context(world, leaf, number, control, log, {**exports, **given}) as ctx:
             await _settle(stage, ctx)
-            async with collected(ctx, leaf):
+            async with _kept(ctx, leaf, world), collected(ctx, leaf):
                 outputs = await _remembering(stage.run(ctx), ctx)
                 found = outputs.model_dump(mode="json")
                 if leaf.outputs:
@@ -256,6 +256,18 @@ async def _closed(log: StageLog) -> AsyncIterator[None]:
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(log.close)
         log.close()
+
+
+@asynccontextmanager
+async def _kept(ctx: Context, leaf: Leaf, world: World) -> AsyncIterator[None]:
+    """What `cache:` says, around the work."""
+    if not leaf.cache:
+        yield
+        return
+    from runner.caches import cached  # with archives and all, which few runs need
+
+    async with cached(ctx, leaf, world.plan, world.cache):
+        yield
 
 
 async def _remembering(work: Awaitable[Outputs], ctx: Context) -> Outputs:

@@ -452,6 +452,29 @@ def _bytes(size: str) -> int | None:
 
 
 @pipe.group()
+def cache() -> None:
+    """Look at what outlives runs on this machine, and clear it."""
+
+
+@cache.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a cache.")
+def list_caches(*, as_json: bool) -> int:
+    """List caches with their sizes and when they were used last: those of `cache:`, of Maven, npm and git."""
+    from runner.commands.cache import list_caches as look
+
+    return look(as_json=as_json)
+
+
+@cache.command("clear")
+@click.argument("names", nargs=-1)
+def clear_caches(names: tuple[str, ...]) -> int:
+    """Remove the caches NAMES, or all that are below them as `npm` or `maven`; without names everything."""
+    from runner.commands.cache import clear_caches as clear
+
+    return clear(names)
+
+
+@pipe.group()
 def secrets() -> None:
     """Say where the secrets of a file come from; keep those of a server's projects."""
 

@@ -1,10 +1,20 @@
 """What the host sets for this program: how much it may do at once, and where kinds keep what outlives runs."""
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
-__all__ = ["cache_folder", "default_jobs"]
+__all__ = ["bytes_of", "cache_folder", "default_jobs"]
+
+_SIZE = re.compile(r"([0-9]{1,9})(Mi|Gi|Ti)")
+_SCALES = {"Mi": 1 << 20, "Gi": 1 << 30, "Ti": 1 << 40}
+
+
+def bytes_of(size: str) -> int | None:
+    """The bytes that `500Mi` or `10Gi` means; None if it means nothing."""
+    match = _SIZE.fullmatch(size)
+    return int(match[1]) * _SCALES[match[2]] if match else None
 
 
 def default_jobs() -> int:
@@ -12,11 +22,17 @@ def default_jobs() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def cache_folder(environ: Mapping[str, str], store: Path) -> Path:
+def cache_folder(environ: Mapping[str, str], store: Path, *, trusted: bool = True) -> Path:
     """Where kinds keep what outlives runs: `$PIPE_CACHE`, else the user's cache folder, else one beside the runs.
 
-    In a container we may be a user whom nobody knows, without a home or with one that cannot be written.
+    In a container we may be a user whom nobody knows, without a home or with one that cannot be written. What the run
+    of a stranger's commit leaves is for other such runs alone.
     """
+    folder = _cache(environ, store)
+    return folder if trusted else folder / "strangers"
+
+
+def _cache(environ: Mapping[str, str], store: Path) -> Path:
     if named := environ.get("PIPE_CACHE"):
         return Path(named)
     home = environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111 - HOME may be unset

@@ -1,6 +1,5 @@
 """Which workspaces of earlier runs may stay: so many, so old, and while the disk has room. Logs and journals stay."""
 
-import re
 import shutil
 import time
 from collections import Counter
@@ -10,13 +9,12 @@ from dataclasses import dataclass
 
 from pipeline.errors import PipeError
 from runner.folder import RunFolder
+from runner.settings import bytes_of
 from runner.store import Store
 
 __all__ = ["Policy", "policy", "sweep"]
 
 DAY = 86400.0
-_SIZE = re.compile(r"([0-9]+)(Mi|Gi|Ti)")
-_SCALES = {"Mi": 1 << 20, "Gi": 1 << 30, "Ti": 1 << 40}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +41,13 @@ def policy(environ: Mapping[str, str]) -> Policy:
             return default
         return int(text)
 
-    size = _SIZE.fullmatch(environ.get("PIPE_KEEP_FREE") or "1Gi")
+    size = bytes_of(environ.get("PIPE_KEEP_FREE") or "1Gi")
     if size is None:
         problems.append(f"PIPE_KEEP_FREE={environ['PIPE_KEEP_FREE']} is no size: write 500Mi or 10Gi")
     found = Policy(
         count=number("PIPE_KEEP", 5),
         days=number("PIPE_KEEP_DAYS", 0),
-        free=int(size[1]) * _SCALES[size[2]] if size else 0,
+        free=size or 0,
     )
     if problems:
         raise PipeError("\n".join(problems))

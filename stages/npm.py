@@ -2,6 +2,7 @@
 
 import shutil
 from collections import deque
+from contextlib import closing
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -24,7 +25,17 @@ from pipeline.stage import (
     rewriters,
     writers,
 )
-from stages.clients.npm import LOCKS, MARKER, Package, Store, install_trouble, parse_package, read_package, told
+from stages.clients.npm import (
+    LOCKS,
+    MARKER,
+    Package,
+    Store,
+    install_trouble,
+    packages,
+    parse_package,
+    read_package,
+    told,
+)
 from stages.clients.output import Lines
 
 __all__ = ["Npm"]
@@ -156,8 +167,10 @@ class Npm(Stage[NoOutputs]):
             lines.feed(block)
 
         registry = {"npm_config_registry": self.registry} if self.registry else {}
-        env = {**QUIET, "npm_config_cache": str(ctx.cache / "packages"), **registry}
-        ended = await ctx.exec(["npm", *words], env=env, output=sink, check=False)
+        cache = await ctx.call(packages, ctx.cache)
+        with closing(cache):
+            env = {**QUIET, "npm_config_cache": str(cache.path), **registry}
+            ended = await ctx.exec(["npm", *words], env=env, output=sink, check=False)
         lines.end()
         return ended.exit_code, told(kept)
 

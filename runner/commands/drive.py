@@ -9,11 +9,13 @@ from pathlib import Path
 
 import anyio
 
+from pipeline.errors import PipeError
 from pipeline.plan import Plan
 from pipeline.stage import Outcome
 from runner.attempt import World
 from runner.context import Facts
 from runner.engine import FIRST, Engine, Pools, Request
+from runner.eviction import bounds, due, evict
 from runner.folder import RunFolder
 from runner.guardian import Guardian
 from runner.hosts import Host
@@ -79,6 +81,7 @@ def drive(runs: Sequence[Ready], host: Host, output: str, guardian: Guardian | N
             shutil.rmtree(guardian.private, ignore_errors=True)
         if sink.failure and not isinstance(sink.failure, BrokenPipeError):
             sys.stderr.write(f"pipe: the console failed, the run did not: {sink.failure!r}\n")
+        _bound_caches(host.environ, runs[0].store, hurried=any(engine.stopping.is_set() for engine in engines))
 
 
 def _report(engines: Sequence[Engine], wanted: Wanted) -> None:
@@ -94,6 +97,16 @@ def _report(engines: Sequence[Engine], wanted: Wanted) -> None:
         write_all(ended, junit=wanted.junit, summary=wanted.summary)
     except Exception as error:  # noqa: BLE001 - a bug in a report is no reason to lose an exit code
         sys.stderr.write(f"pipe: BUG: the reports could not be written: {error!r}; please report it\n")
+
+
+def _bound_caches(environ: Mapping[str, str], store: Path, *, hurried: bool) -> None:
+    """Let go what caches have too much; whoever ends this process has no time for it."""
+    cache = cache_folder(environ, store)
+    try:
+        if not hurried and due(cache):
+            evict(cache, bounds(environ))
+    except (OSError, PipeError, KeyboardInterrupt) as error:
+        sys.stderr.write(f"pipe: caches were not looked at: {str(error) or 'interrupted'}\n")
 
 
 def _trace(runs: Sequence[Ready], environ: Mapping[str, str]) -> None:
@@ -136,7 +149,7 @@ def _engine(item: Ready, host: Host, sink: Sink, guardian: Guardian | None, pool
         host=host,
         emptied=item.epoch > 1 and item.plan.checks_out and not item.folder.work.exists(),
         workspace=run_workspace(item.plan, item.folder, item.caller),
-        cache=cache_folder(host.environ, item.store),
+        cache=cache_folder(host.environ, item.store, trusted=item.plan.trigger.trusted),
         kind=kind,
         facts=Facts(journal),
         store=item.store,

@@ -97,7 +97,7 @@ async def _look(call: Call, looked: Sequence[Looked], store: Store) -> None:
             host=call.host,
             secrets=item.secrets,
             workspace=Path.cwd(),
-            cache=cache_folder(call.host.environ, store.path),
+            cache=cache_folder(call.host.environ, store.path, trusted=call.host.trigger.trusted),
             once=_Facts(item.facts).once,
             source=source_of(call.path, "", call.host),
         )

@@ -16,6 +16,7 @@ from runner.commands.load import Call, open_call
 from runner.commands.resume import go_on, resumable
 from runner.commands.source import source_of
 from runner.engine import Request
+from runner.eviction import bounds
 from runner.folder import RunFolder
 from runner.guardian import Guardian
 from runner.handover import receive
@@ -111,6 +112,7 @@ def _ongoing(call: Call, store: Store) -> dict[str, RunFolder]:
 def _prepare(call: Call, store: Store, host: Host, options: Options) -> list[Ready]:
     """Check everything that can be checked, for all pipelines at once; only then take numbers."""
     keep = policy(host.environ)
+    bounds(host.environ)  # one that cannot be read is told before anything begins
     problems: list[PipeError] = []
     found: list[tuple[Plan, Secrets]] = []
     if options.source and not Path(options.source).is_dir():

@@ -50,6 +50,7 @@ def lease(cache: Path, home: Path) -> Lease:
             lock.close()
             number += 1
             continue
+        os.utime(lock.fileno())
         folder = cache / str(number)
         if not folder.exists():
             _seed(folder, [path for path in cache.iterdir() if path.is_dir()], home / ".m2" / "repository")

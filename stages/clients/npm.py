@@ -16,7 +16,7 @@ from typing import IO, Any
 
 from pipeline.stage import CauseKind, StageErrored, StageFailed
 
-__all__ = ["LOCKS", "Package", "Store", "install_trouble", "parse_package", "read_package", "told"]
+__all__ = ["LOCKS", "Package", "Store", "install_trouble", "packages", "parse_package", "read_package", "told"]
 
 MARKER = ".pipe-key"
 KEPT = 4
@@ -106,12 +106,10 @@ class Store:
     def read(self, key: str) -> "Reading":
         """The kept `node_modules` of that key, if there is one; nobody removes it until the reading is closed."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        lock = (self.folder / f"{key}.lock").open("ab")
-        fcntl.flock(lock, fcntl.LOCK_SH)
+        lock = _held(self.folder / f"{key}.lock")
         path = self.folder / key
         if not path.is_dir():
             return Reading(None, lock)
-        os.utime(path)
         return Reading(path, lock)
 
     def new(self, key: str) -> Path:
@@ -125,21 +123,39 @@ class Store:
             part.rename(self.folder / key)
         except OSError:  # another run was first
             shutil.rmtree(part, ignore_errors=True)
-        kept = sorted((path for path in self.folder.iterdir() if path.is_dir()), key=_age)
+        kept = sorted((path for path in self.folder.iterdir() if path.is_dir() and not path.suffix), key=_age)
         for path in kept[KEPT:]:
             self._remove(path)
 
     def _remove(self, path: Path) -> None:
         with (self.folder / f"{path.name}.lock").open("ab") as lock, contextlib.suppress(BlockingIOError):
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(path, ignore_errors=True)
+            # what is removed half is never taken for a whole one
+            aside = self.new(path.name)
+            path.rename(aside)
+            shutil.rmtree(aside, ignore_errors=True)
+
+
+def packages(cache: Path) -> Reading:
+    """The cache of npm itself, which is made for several at once; nobody removes it until the reading is closed."""
+    cache.mkdir(parents=True, exist_ok=True)
+    return Reading(cache / "packages", _held(cache / "packages.lock"))
+
+
+def _held(path: Path) -> IO[bytes]:
+    lock = path.open("ab")
+    fcntl.flock(lock, fcntl.LOCK_SH)
+    os.utime(lock.fileno())
+    return lock
 
 
 def _age(path: Path) -> float:
-    try:
-        return -path.stat().st_mtime
-    except FileNotFoundError:
-        return 0.0
+    """How recently a kept installation was used, or kept: the newest has the least."""
+    times = [0.0]
+    for each in (path, path.with_name(f"{path.name}.lock")):
+        with contextlib.suppress(FileNotFoundError):
+            times.append(each.stat().st_mtime)
+    return -max(times)
 
 
 # -- its log ---------------------------------------------------------------------------------------

@@ -125,7 +125,6 @@ KEYS: list[tuple[str, list[str]]] = [
         "3:59 `port:` should be less than or equal to 65535, not 99999",
     ]),
     ("takes: t", ["3:22 `takes:` names 't', which is no need of 's' (add 't' to `needs:`)"]),
-    ("cache: [x]", []),
     ("inputs: [x]", []),
 ]  # fmt: skip
 
@@ -157,6 +156,39 @@ KEPT: list[tuple[str, list[str]]] = [
 @pytest.mark.parametrize(("text", "expected"), KEPT, ids=[text for text, _ in KEPT])
 def test_what_a_stage_leaves_is_named_within_its_workspace(text: str, expected: list[str]) -> None:
     assert problems(stages(f"s: {{run: x, {text}}}")) == expected
+
+
+CACHES: list[tuple[str, list[str]]] = [
+    ("cache: kept", []),
+    ("cache: [kept, deep/er]", []),
+    ("cache: {paths: kept, key: package-lock.json, name: '${pipeline.name}'}", []),
+    ("cache: [{paths: [a, b], key: ['**/pom.xml'], fallback: false}, c]", []),
+    ("cache: {path: kept}", [
+        "3:15 `paths:` is missing",
+        "3:23 unknown key 'path' (did you mean 'paths'?)",
+    ]),
+    ("cache: [/tmp, ../x, ., ~/.m2]", [
+        "3:23 `cache:` '/tmp' is not in the workspace: write a path below it",
+        "3:29 `cache:` '../x' is not in the workspace: write a path below it",
+        "3:35 `cache:` '.' is all of the workspace: name the folders in it that are worth keeping",
+        "3:38 `cache:` '~/.m2' is shared by runs that may write at once: keep a folder of the workspace",
+    ]),
+    ("cache: {paths: a, key: ['[z-a]', /x]}", [
+        "3:39 `key:` '[z-a]' is no glob: nothing lies between z and a",
+        "3:48 `key:` '/x' is not in the workspace: write a path below it",
+    ]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "expected"), CACHES, ids=[text for text, _ in CACHES])
+def test_what_is_kept_between_runs_is_named_within_the_workspace(text: str, expected: list[str]) -> None:
+    assert problems(stages(f"s: {{run: x, {text}}}")) == expected
+
+
+def test_a_cache_is_for_kinds_that_start_processes() -> None:
+    assert problems(stages("s: {uses: push, with: {image: x}, cache: k}")) == [
+        "3:37 a stage of kind 'push' has no `cache:` (it is for kinds that start processes)",
+    ]
 
 
 def test_a_key_that_a_kind_cannot_honour_is_an_error_of_its_own() -> None:

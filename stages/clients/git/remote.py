@@ -2,6 +2,7 @@
 
 import fcntl
 import hashlib
+import os
 import re
 import shutil
 from collections import deque
@@ -280,6 +281,7 @@ async def locked(ctx: Surroundings, path: Path) -> AsyncIterator[None]:
     with file:
         while not await ctx.call(_take_lock, file):  # noqa: ASYNC110 - another process has it
             await anyio.sleep(LOCK_PAUSE)
+        await ctx.call(os.utime, file.fileno())
         yield
 
 

@@ -1,0 +1,199 @@
+"""What outlives runs, bounded in size and age: the least recently used goes, never what somebody uses.
+
+The rule for everything below the folder of caches: beside an item NAME lies `NAME.lock`. Who uses an item touches that
+file and holds a lock (flock) on it, shared or exclusive. An item appears and goes by a rename; `*.part` is on its way.
+"""
+
+import fcntl
+import os
+import shutil
+import stat
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from pipeline.errors import PipeError
+from runner.settings import bytes_of
+
+__all__ = ["Bounds", "Item", "bounds", "due", "evict", "items", "mark_due", "remove"]
+
+DAY: Final = 86400.0
+EVERY: Final = 3600.0
+"""Seconds between two looks at everything, unless something large was added."""
+DEEPEST: Final = 6
+_LOOKED: Final = ".looked"
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Bytes that caches may have in all, and seconds that one stays without being used (0: no limit)."""
+
+    size: int
+    age: float
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One cache: its path below the folder of caches, the bytes that it alone has, and when it was used last."""
+
+    name: str
+    path: Path
+    size: int
+    used: float
+    busy: bool
+
+    @property
+    def lock(self) -> Path:
+        """The file that its users hold."""
+        return _lock_of(self.path)
+
+
+def bounds(environ: Mapping[str, str]) -> Bounds:
+    """What the host wants: `PIPE_CACHE_SIZE` (`10Gi`) and `PIPE_CACHE_DAYS` (30; 0: no limit).
+
+    Raises:
+        PipeError: one of them cannot be read, or both.
+    """
+    problems: list[str] = []
+    text, days = environ.get("PIPE_CACHE_SIZE") or "10Gi", environ.get("PIPE_CACHE_DAYS") or "30"
+    size = bytes_of(text)
+    if size is None:
+        problems.append(f"PIPE_CACHE_SIZE={text} is no size: write 500Mi or 10Gi")
+    if not days.isdecimal():
+        problems.append(f"PIPE_CACHE_DAYS={days} is none of 0, 1, 2, …")
+    if problems or size is None:
+        raise PipeError("\n".join(problems))
+    return Bounds(size, int(days) * DAY)
+
+
+def mark_due(cache: Path) -> None:
+    """Something large was added: look at the end of this run."""
+    (cache / _LOOKED).unlink(missing_ok=True)
+
+
+def due(cache: Path) -> bool:
+    """Whether it is time to look at everything again; of several that ask at once each may be told so."""
+    stamp = cache / _LOOKED
+    with suppress(OSError):
+        if time.time() - stamp.stat().st_mtime < EVERY:
+            return False
+    if not cache.is_dir():
+        return False
+    stamp.touch()
+    return True
+
+
+def items(cache: Path) -> list[Item]:
+    """All items, the most recently used first. What several share by hard links is counted for the first of them."""
+    seen: set[tuple[int, int]] = set()
+    found = sorted(((_used(path), path) for path in _paths(cache, DEEPEST)), reverse=True)
+    return [Item(str(path.relative_to(cache)), path, _size(path, seen), used, _busy(path)) for used, path in found]
+
+
+def evict(cache: Path, within: Bounds) -> list[Item]:
+    """Remove what is too old, and the least recently used until the rest is within its size; returns what went."""
+    found, gone = items(cache), []
+    total, now = sum(item.size for item in found), time.time()
+    for item in reversed(found):
+        old = within.age and now - item.used > within.age
+        if (old or total > within.size) and remove(item):
+            total -= item.size
+            gone.append(item)
+    _sweep_parts(cache, now)
+    return gone
+
+
+def remove(item: Item) -> bool:
+    """Remove an item that nobody uses; whether it is gone. Whoever looks for it sees all of it, or nothing."""
+    try:
+        with item.lock.open("ab") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            aside = item.path.with_name(f"{item.path.name}.{os.urandom(4).hex()}.part")
+            item.path.rename(aside)
+    except OSError:  # in use, gone, or another user's
+        return False
+    _delete(aside)
+    return True
+
+
+def _paths(folder: Path, depth: int) -> Iterator[Path]:
+    """The items in a folder and in the folders below it that are no items themselves."""
+    with suppress(OSError), os.scandir(folder) as entries:
+        names = {entry.name: entry.is_dir(follow_symlinks=False) for entry in entries if not entry.is_symlink()}
+        for name, is_folder in names.items():
+            if f"{name}.lock" in names:
+                yield folder / name
+            elif is_folder and depth and not name.endswith(".part"):
+                yield from _paths(folder / name, depth - 1)
+
+
+def _lock_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}.lock")
+
+
+def _used(path: Path) -> float:
+    times = [0.0]
+    for each in (path, _lock_of(path)):
+        with suppress(OSError):
+            times.append(each.lstat().st_mtime)
+    return max(times)
+
+
+def _busy(path: Path) -> bool:
+    try:
+        with _lock_of(path).open("rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _size(path: Path, seen: set[tuple[int, int]]) -> int:
+    """Bytes on the disk that nothing before has."""
+    total = 0
+    with suppress(OSError):
+        total += _counted(path.lstat(), seen)
+    for place, _, files, folder in os.fwalk(path):
+        del place
+        for name in files:
+            with suppress(OSError):
+                total += _counted(os.stat(name, dir_fd=folder, follow_symlinks=False), seen)
+    return total
+
+
+def _counted(about: os.stat_result, seen: set[tuple[int, int]]) -> int:
+    if about.st_nlink > 1 and stat.S_ISREG(about.st_mode):
+        if (about.st_dev, about.st_ino) in seen:
+            return 0
+        seen.add((about.st_dev, about.st_ino))
+    return about.st_blocks * 512
+
+
+def _sweep_parts(cache: Path, now: float) -> None:
+    """Remove what died on its way, a day later."""
+    for path in _parts(cache, DEEPEST):
+        with suppress(OSError):
+            if now - path.lstat().st_mtime > DAY:
+                _delete(path)
+
+
+def _parts(folder: Path, depth: int) -> Iterator[Path]:
+    with suppress(OSError), os.scandir(folder) as entries:
+        names = {entry.name: entry.is_dir(follow_symlinks=False) for entry in entries}
+        for name, is_folder in names.items():
+            if name.endswith(".part"):
+                yield folder / name
+            elif is_folder and depth and f"{name}.lock" not in names:
+                yield from _parts(folder / name, depth - 1)
+
+
+def _delete(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
