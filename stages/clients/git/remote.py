@@ -6,10 +6,11 @@ import os
 import re
 import shutil
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import IO
@@ -21,7 +22,7 @@ from pipeline.stage import CauseKind, StageErrored, StageFailed, Surroundings
 from stages.clients.git.address import Address, check_ref, is_commit
 from stages.clients.git.command import askpass, environment, git, without
 from stages.clients.git.tree import CommitFiles, has_commit, prepare_mirror
-from stages.clients.git.trouble import trouble
+from stages.clients.git.trouble import SILENT, trouble, worth_trying
 from stages.clients.output import Lines
 
 __all__ = ["Found", "Remote"]
@@ -29,6 +30,10 @@ __all__ = ["Found", "Remote"]
 LOCK_PAUSE = 0.05
 LOOKUP_LIMIT = 20.0
 """Seconds in which a host must have listed its branches; git itself would wait minutes for a silent one."""
+FIRST_PAUSE = 0.5
+"""Seconds before a call is made again; the next pauses are twice as long each."""
+PATIENCE = 180.0
+"""Seconds after which no call is made again."""
 
 MARKER = "pipe-checkout"
 """A file in `.git` that says: this repository is ours, and what else is in the folder."""
@@ -128,7 +133,7 @@ class Remote:
 
     async def _refs(self, *options: str, patterns: Sequence[str] = ()) -> list[tuple[str, str]]:
         words = ["ls-remote", "--quiet", *options, "--end-of-options", self._address.url, *patterns]
-        found: list[tuple[str, str]] = []
+        found: list[tuple[str, str]] = []  # a broken answer is told by the exit code, and nothing of it is used
 
         def take(line: str) -> bool:
             match = REF_LINE.fullmatch(line)
@@ -136,15 +141,39 @@ class Remote:
                 found.append((match["name"], match["id"]))
             return match is not None
 
-        try:
-            with anyio.fail_after(LOOKUP_LIMIT):
-                code, lines = await self._git(words, take)
-        except TimeoutError:
-            message = f"git ls-remote {self._address}: it does not answer: nothing heard for {LOOKUP_LIMIT:g} s"
-            raise StageErrored(message) from None
-        if code:
-            raise trouble("ls-remote", self._address, lines, self._secret)
+        async def look() -> tuple[int, list[str]]:
+            found.clear()
+            with anyio.move_on_after(LOOKUP_LIMIT):
+                return await self._git(words, take)
+            return 1, [SILENT.format(limit=LOOKUP_LIMIT)]
+
+        await self._tried("ls-remote", look)
+        if not found:  # git takes an answer that was cut in its headers for an empty one
+            await self._tried("ls-remote", look)
         return found
+
+    async def _tried(
+        self, command: str, call: Callable[[], Awaitable[tuple[int, list[str]]]], but: Sequence[str] = ()
+    ) -> bool:
+        """Make a call, and make it again while that may help and time is left.
+
+        Returns whether it went well; if it did not, one of its lines holds one of the words in `but`.
+
+        Raises:
+            StageFailed: it cannot go well.
+            StageErrored: the host does not answer.
+        """
+        began, tries = anyio.current_time(), 0
+        while True:
+            code, lines = await call()
+            tries += 1
+            if not code or any(word in line for line in lines for word in but):
+                return not code
+            if tries > worth_trying(lines) or anyio.current_time() - began > PATIENCE:
+                raise trouble(command, self._address, lines, self._secret, tries)
+            pause = FIRST_PAUSE * 2 ** (tries - 1)
+            self._ctx.log(f"git {command} {self._address}: it broke off; trying again in {pause:g} s")
+            await anyio.sleep(pause)
 
     # -- bringing here -----------------------------------------------------------------------------
 
@@ -162,9 +191,7 @@ class Remote:
         await self._check_out(found, folder, state)
         if submodules:
             words = ["submodule", "update", "--init", "--recursive", *([f"--depth={depth}"] if depth else [])]
-            code, lines = await self._git(words, self._shown, folder, self._reachable())
-            if code:
-                raise trouble("submodule", self._address, lines, self._secret)
+            await self._tried("submodule", partial(self._git, words, self._shown, folder, self._reachable()))
 
     async def files(self, found: Found) -> CommitFiles:
         """The files of a commit, out of a bare copy that outlives runs; only what it has not yet is fetched.
@@ -185,12 +212,11 @@ class Remote:
     async def _fetch(self, found: Found, folder: Path, depth: int) -> None:
         everything = ["+refs/heads/*:refs/remotes/origin/*", "+refs/tags/*:refs/tags/*"]
         limit = [f"--depth={depth}"] if depth else []
-        code, lines = await self._fetch_once([*limit], [found.commit, *([] if depth else everything)], folder)
-        if code and any(word in line for line in lines for word in REFUSES_COMMITS):
+        first = partial(self._fetch_once, [*limit], [found.commit, *([] if depth else everything)], folder)
+        if not await self._tried("fetch", first, REFUSES_COMMITS):
             self._ctx.log(f"{self._address} gives no single commits: fetching {found.ref or 'all branches and tags'}")
-            code, lines = await self._fetch_once([], [found.ref] if found.ref and depth else everything, folder)
-        if code:
-            raise trouble("fetch", self._address, lines, self._secret)
+            refs = [found.ref] if found.ref and depth else everything
+            await self._tried("fetch", partial(self._fetch_once, [], refs, folder))
 
     async def _fetch_once(self, options: Sequence[str], refs: Sequence[str], folder: Path) -> tuple[int, list[str]]:
         words = ["fetch", "--progress", "--no-tags", "--force", *options, "--end-of-options", self._address.url, *refs]

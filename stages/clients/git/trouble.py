@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pipeline.stage import CauseKind, StageErrored, StageFailed
 from stages.clients.git.address import Address
 
-__all__ = ["trouble"]
+__all__ = ["SILENT", "trouble", "worth_trying"]
 
 FAILED = re.compile(
     r"(?P<absent>repository .* not found|does not appear to be a git repository|Repository not found|HTTP code = 404"
@@ -18,27 +18,76 @@ FAILED = re.compile(
     r"|(?P<unknown>Could not resolve host(?:name)?)"
     r"|(?P<certificate>SSL certificate problem|server certificate verification failed)"
     r"|(?P<away>Failed to connect|Connection refused|Connection timed out|timed out|No route to host"
-    r"|Network is unreachable|Operation too slow|Could not read from remote|early EOF|RPC failed|returned error: 5\d\d"
-    r"|Empty reply|Connection reset|unexpected disconnect|not a git-upload-pack|protocol error|hung up)",
+    r"|Network is unreachable|Operation too slow|Could not read from remote|early EOF|RPC failed"
+    r"|returned error: (?:5\d\d|429)|Empty reply|Connection reset|Recv failure|unexpected disconnect"
+    r"|not a git-upload-pack|protocol error|hung up|nothing heard|transfer closed|bad line length|expected flush)",
+    re.IGNORECASE,
+)
+SILENT = "fatal: nothing heard for {limit:g} s"
+"""What is said of a host that git was still waiting for."""
+
+CONNECTING = re.compile(
+    r"Failed to connect|Couldn't connect|connect to (?:host|address)|Connection refused|Connection timed out"
+    r"|No route to host|Network is unreachable",
+    re.IGNORECASE,
+)
+RECEIVING = re.compile(
+    r"early EOF|unexpected disconnect|transfer closed|Operation too slow|index-pack|bad pack|sideband|curl 18|curl 56"
+    r"|invalid index-pack|fetch-pack",
     re.IGNORECASE,
 )
 
 NOISE = ("warning:", "hint:", "remote: Enumerating", "Please make sure", "and the repository exists")
 
 
-def trouble(phase: str, address: Address, lines: Sequence[str], secret: str) -> StageFailed | StageErrored:
-    """The error for a git command that failed, by the lines that it wrote."""
-    evidence = [line for line in lines if not line.startswith(NOISE)][-8:]
+def worth_trying(lines: Sequence[str]) -> int:
+    """How many further calls may help after one that failed with these lines.
+
+    A host that was reached and broke off is asked again, one that was silent or refused a login once more: of several
+    machines behind a name one may be behind. A host without a name, or with nobody at its port, is told at once.
+    """
+    said = "\n".join(_evidence(lines))
+    match = FAILED.search(said)
+    if match is None or CONNECTING.search(said):
+        return 0
+    if "nothing heard" in said:
+        return 1
+    return {"away": 3, "refused": 1, "nameless": 1}.get(match.lastgroup or "", 0)
+
+
+def trouble(
+    command: str, address: Address, lines: Sequence[str], secret: str, tries: int = 1
+) -> StageFailed | StageErrored:
+    """The error for a git command that failed so often, by the lines that it wrote at last."""
+    evidence = _evidence(lines)
     match = FAILED.search("\n".join(evidence))
-    where = f"git {phase} {address}"
+    where = f"git {command} {address}"
     if match is None:
         said = next((line for line in evidence if line.startswith(("fatal:", "error:"))), "it did not say why")
         return StageErrored(f"{where}: {said}", evidence=evidence)
     words = WORDS[match.lastgroup or "away"](address, secret, evidence)
     if match.lastgroup in {"unknown", "away"}:
-        return StageErrored(f"{where}: {words}", evidence=evidence)
+        return StageErrored(f"{where}: {words} ({_when(evidence, tries)})", evidence=evidence)
     kind = CauseKind.USER if match.lastgroup in {"refused", "key"} else CauseKind.CONFIG
     return StageFailed(f"{where}: {words}", kind=kind, evidence=evidence)
+
+
+def _evidence(lines: Sequence[str]) -> list[str]:
+    return [line for line in lines if not line.startswith(NOISE)][-8:]
+
+
+def _when(lines: Sequence[str], tries: int) -> str:
+    """How far it had come, and how often it was tried."""
+    said = "\n".join(lines)
+    if "Could not resolve" in said:
+        phase = "resolving"
+    elif CONNECTING.search(said):
+        phase = "connecting"
+    elif "nothing heard" in said:
+        phase = "connecting or negotiating"
+    else:
+        phase = "receiving" if RECEIVING.search(said) else "negotiating"
+    return f"while {phase}" + (f", {tries} tries" if tries > 1 else "")
 
 
 def _absent(address: Address, secret: str, _: Sequence[str]) -> str:
