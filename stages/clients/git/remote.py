@@ -40,7 +40,7 @@ MARKER = "pipe-checkout"
 ALONE, SHARED, LAID = "alone", "shared", "laid"
 """Nothing else is; other files are; other files are, and ours have been laid beside them."""
 
-REF_LINE = re.compile(r"(?P<id>[0-9a-f]{40,64}|ref: \S+)\t(?P<name>\S+)")
+REF_LINE = re.compile(r"(?P<id>[0-9a-f]{40,64}|ref: [^\t]+)\t(?P<name>[^\t]+)")
 PROGRESS = re.compile(r"(?:remote: )?(?P<what>[A-Z][a-z]+(?: [a-z]+)*): +(?P<percent>\d+)% ")
 REFUSES_COMMITS = ("unadvertised object", "not our ref", "does not support", "no such remote ref", "couldn't find")
 
