@@ -132,7 +132,7 @@ async def test_permissions_links_times_and_names_of_any_bytes_come_back(tmp_path
     (kept / "deep").chmod(0o755)
 
 
-async def test_retries_and_leaves_of_a_run_share_what_is_kept(tmp_path: Path) -> None:
+async def test_a_name_tells_caches_of_the_same_paths_apart(tmp_path: Path) -> None:
     done = await run(
         tmp_path,
         *(shell(f"s[{name}]", "mkdir -p kept; echo x > kept/f; sleep 0.2", cache=(cache(name=name),)) for name in "ab"),

@@ -50,7 +50,7 @@ def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def check_out(ctx: FakeContext, port: int, secret: Login = LOGIN) -> None:
-    ctx.secrets["git"] = secret
+    ctx.secrets = {"git": secret}
     await Checkout(url=f"http://127.0.0.1:{port}/shop.git", ref="main", secret="git").run(ctx)
 
 
@@ -116,8 +116,12 @@ async def test_a_host_that_stays_away_is_given_up_with_its_name_and_how_far_it_c
 
 
 async def test_one_that_breaks_off_each_time_it_sends_was_receiving(ctx: FakeContext, port: int) -> None:
-    faults = [*LOOKED_UP, *["", "", 100_000] * 9]
-    with flapping(port, faults) as (door, _), anyio.fail_after(50), pytest.raises(StageErrored) as caught:
+    fetch: list[Fault] = ["", "", 100_000]
+    with (
+        flapping(port, [*LOOKED_UP, *fetch * 9]) as (door, _),
+        anyio.fail_after(50),
+        pytest.raises(StageErrored) as caught,
+    ):
         await check_out(ctx, door)
     assert str(caught.value).startswith(f"git fetch 127.0.0.1:{door}: it does not answer: ")
     assert str(caught.value).endswith("(while receiving, 4 tries)")
@@ -141,7 +145,7 @@ async def test_a_host_at_whose_port_nobody_is_is_told_at_once(ctx: FakeContext) 
 
 
 async def test_a_name_that_nobody_has_is_told_at_once(ctx: FakeContext) -> None:
-    ctx.secrets["git"] = LOGIN
+    ctx.secrets = {"git": LOGIN}
     with pytest.raises(StageErrored, match=r"no host has the name 'nobody\.invalid'.*\(while resolving\)"):
         await Checkout(url="http://nobody.invalid/shop.git", secret="git").run(ctx)
     assert "trying again" not in ctx.text
