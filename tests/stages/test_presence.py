@@ -20,7 +20,7 @@ ROOT = os.getuid() == 0
 def short(tmp_path: Path) -> Path:
     """A folder whose sockets have names that fit, and that everybody may enter."""
     for folder in tmp_path.parents[:3]:
-        if folder.name.startswith("pytest-"):
+        if folder.name.startswith(("pytest-", "popen-")):
             folder.chmod(0o755)
     tmp_path.chmod(0o755)
     return tmp_path

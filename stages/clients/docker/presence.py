@@ -80,9 +80,11 @@ def _sees(client: "APIClient", folder: Path) -> bool:
         mount = Mount(target="/workspace", source=str(here), type="bind", read_only=True)
         try:
             client.create_container(image=_NOWHERE, host_config=client.create_host_config(mounts=[mount]))
-        except ImageNotFound:
-            return True
         except APIError as error:
+            if error.response is not None:
+                error.response.close()  # or its connection stays open for as long as the error lives
+            if isinstance(error, ImageNotFound):
+                return True
             if "bind source path does not exist" in str(error):
                 return False
             raise
