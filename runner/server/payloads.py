@@ -11,13 +11,14 @@ from pydantic import JsonValue
 
 from pipeline.plan import Trigger, slug
 from pipeline.triggers import Event
-from runner.server.signatures import Forge, Headers
+from runner.server.signatures import FORM, Forge, Headers, payload_of
 
 __all__ = ["Change", "Read", "named_ref", "read", "redacted"]
 
 LONGEST: Final = 1000
 _UNFIT: Final = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 """What neither a terminal nor a database is to be given."""
+_PASSWORDS: Final = re.compile(rb'("(?:password|sign)"\s*:\s*)"(?:[^"\\]|\\.)+"?', re.DOTALL)
 _ZEROS: Final = re.compile(r"0{40,64}")
 _PINGS: Final = frozenset({"ping", "diagnostics:ping"})
 
@@ -51,27 +52,19 @@ class Read:
 def read(forge: Forge, headers: Headers, body: bytes) -> Read:
     """The events that a genuine delivery tells of; one may hold several, or none."""
     try:
-        text = body.decode()
-        if body.startswith(b"payload=") and "urlencoded" in headers.get("content-type", ""):
-            text = urllib.parse.parse_qs(text).get("payload", [""])[0]
-        found: Any = json.loads(text)
+        found: Any = json.loads(payload_of(headers, body).decode())
     except (ValueError, RecursionError) as error:
         return Read(ignored=f"its body is no JSON: {error}"[:200])
     return _READERS[forge](_Node(found), headers)
 
 
-def redacted(forge: Forge, body: bytes) -> bytes:
+def redacted(forge: Forge, headers: Headers, body: bytes) -> bytes:
     """The body as it may be kept: Gitee repeats the hook's password in it."""
     if forge != "gitee":
         return body
-    try:
-        found = json.loads(body)
-    except (ValueError, RecursionError):
-        return b""
-    for name in ("password", "sign"):
-        if isinstance(found, dict) and found.get(name):
-            found[name] = "****"
-    return json.dumps(found, ensure_ascii=False).encode()
+    payload = payload_of(headers, body)
+    clean = _PASSWORDS.sub(rb'\1"****"', payload)
+    return clean if payload is body else FORM + urllib.parse.quote_plus(clean).encode()
 
 
 class _Node:

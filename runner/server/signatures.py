@@ -14,7 +14,7 @@ from typing import Final, Literal, TypeAlias
 
 from ulid_transform import ulid_now
 
-__all__ = ["FORGES", "Forge", "Headers", "forge_of", "key_of", "refusal"]
+__all__ = ["FORGES", "FORM", "UNSIGNED_BODY", "Forge", "Headers", "forge_of", "key_of", "payload_of", "refusal"]
 
 Forge: TypeAlias = Literal["github", "gitlab", "gitee", "gitea", "bitbucket", "generic"]
 FORGES: Final[tuple[Forge, ...]] = ("github", "gitlab", "gitee", "gitea", "bitbucket", "generic")
@@ -24,6 +24,9 @@ Headers: TypeAlias = Mapping[str, str]
 TOLERANCE: Final = 300.0
 """Seconds that a signed time may be away from ours."""
 GITEE_TOLERANCE: Final = 600.0
+FORM: Final = b"payload="
+UNSIGNED_BODY: Final = " sha256:"
+"""Stands in a key between what is signed and the digest of a body that is not."""
 
 _MARKS: Final[tuple[tuple[str, Forge], ...]] = (
     # Gitea sends GitHub's headers too, so the most special one decides
@@ -57,7 +60,7 @@ def key_of(forge: Forge, headers: Headers, body: bytes) -> str:
         return given[:200]
     if "x-gitee-timestamp" in headers:
         # the signature of Gitee does not cover the body, so the body is part of the key
-        return f"{headers['x-gitee-timestamp'][:20]} sha256:{hashlib.sha256(body).hexdigest()}"
+        return f"{headers['x-gitee-timestamp'][:20]}{UNSIGNED_BODY}{hashlib.sha256(body).hexdigest()}"
     return ulid_now()  # a sender that names no delivery means each
 
 
@@ -93,7 +96,15 @@ def _gitea(headers: Headers, body: bytes, secret: str, now: float) -> str:  # no
     given = next((headers[name] for name in names if headers.get(name)), "")
     if not given:
         return "it is not signed: the hook in the forge has no secret"
-    return "" if _same(given, _hex(secret, body)) else "its signature is wrong"
+    # unlike GitHub's it is of the JSON, also where that comes in a form
+    return "" if _same(given, _hex(secret, payload_of(headers, body))) else "its signature is wrong"
+
+
+def payload_of(headers: Headers, body: bytes) -> bytes:
+    """The JSON of a body, which may be the field `payload` of a form."""
+    if body.startswith(FORM) and "urlencoded" in headers.get("content-type", ""):
+        return urllib.parse.unquote_to_bytes(body.removeprefix(FORM).partition(b"&")[0].replace(b"+", b" "))
+    return body
 
 
 def _gitlab(headers: Headers, body: bytes, secret: str, now: float) -> str:

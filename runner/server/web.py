@@ -1,8 +1,11 @@
 """The application: the door where deliveries come in, and what is behind the other ones."""
 
-from contextlib import nullcontext
+from contextlib import AsyncExitStack
+from functools import partial
 from urllib.parse import quote
 
+import anyio
+import anyio.to_thread
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.responses import RedirectResponse
 from starlette.exceptions import HTTPException
@@ -32,6 +35,11 @@ __all__ = ["application"]
 
 SMALL = 1 << 20
 """Bytes of a body that many may send at once; everything but a delivery may have no more."""
+QUICK = 64 << 10
+"""Bytes of a body that is verified where it is; a larger one would hold up whoever else is answered."""
+BODY_WITHIN = 30.0
+PLACE_WITHIN = 5.0
+"""Seconds that a large body waits for others: forges give up after five to ten."""
 _FOR_PROGRAMS = ("/api/", "/badges/", "/hooks/", "/metrics", "/healthz")
 
 
@@ -95,17 +103,19 @@ async def deliver(project: str, request: Request, response: Response, doors: Her
     """Take a delivery in.
 
     202: it is kept and will be worked; 200: it was here already; 401: it is not genuine; 429: it is not either, and
-    so many from there were not that it is not even kept.
+    so many from there were not that it is not even kept; 408, 413: it takes too long, it is too large; 503: so many
+    large ones come at the same time that this one has to come again.
     """
     found = await doors.registry.project(project)
     if found is None:
         raise UNKNOWN
-    async with doors.large if _size(request) > SMALL else nullcontext():
-        headers, body = _headers(request), await _body(request)
-        why = inbox.verdict(found, headers, body)
-        if why and (wait := doors.refusals.take(address(request))):
-            raise too_many(why, wait)
-        receipt = await inbox.receive(doors.database, found, headers, body, why)
+    async with AsyncExitStack() as held:
+        body = await _body(request, doors, held)
+        examine = partial(inbox.examine, found, _headers(request), body)
+        examined = examine() if len(body) <= QUICK else await anyio.to_thread.run_sync(examine)
+        if examined.refused and (wait := doors.refusals.take(address(request))):
+            raise too_many(examined.refused, wait)
+        receipt = await inbox.receive(doors.database, examined)
     if receipt.refused:
         raise HTTPException(401, f"{receipt.refused} (delivery {receipt.id})")
     if not receipt.fresh:
@@ -114,21 +124,38 @@ async def deliver(project: str, request: Request, response: Response, doors: Her
     return DeliveryId(delivery=receipt.id)
 
 
-def _size(request: Request) -> int:
-    told = request.headers.get("content-length", "")
-    return int(told) if told.isdecimal() else inbox.LARGEST
+async def _body(request: Request, doors: Doors, held: AsyncExitStack) -> bytes:
+    """The raw body, no more than may be; what is too large is not even read to its end.
+
+    A large one takes a place among those, whatever it said of itself, and keeps it as long as `held` is open.
+    """
+    try:
+        with anyio.fail_after(BODY_WITHIN):
+            return await _read(request, doors, held)
+    except TimeoutError:
+        raise HTTPException(408, f"the body did not come within {BODY_WITHIN:g} s") from None
 
 
-async def _body(request: Request) -> bytes:
-    """The raw body, no more than may be; what is too large is not even read to its end."""
-    found = bytearray()
+async def _read(request: Request, doors: Doors, held: AsyncExitStack) -> bytes:
+    found, placed = bytearray(), False
     async for block in request.stream():
         found += block
         if len(found) > inbox.LARGEST:
             found.clear()
             await drain(request.receive)
             raise HTTPException(413, f"the body is larger than {inbox.LARGEST >> 20} MiB")
+        if len(found) > SMALL and not placed:
+            placed = True
+            await _place(doors, held)
     return bytes(found)
+
+
+async def _place(doors: Doors, held: AsyncExitStack) -> None:
+    try:
+        with anyio.fail_after(PLACE_WITHIN):
+            await held.enter_async_context(doors.large)
+    except TimeoutError:
+        raise HTTPException(503, "other large deliveries are being taken in", {"Retry-After": "10"}) from None
 
 
 def _headers(request: Request) -> dict[str, str]:

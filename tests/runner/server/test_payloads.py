@@ -1,6 +1,7 @@
 """What deliveries of every forge say, and that nothing in them can break or mislead the reader."""
 
 import json
+import urllib.parse
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from runner.server.payloads import Change, Read, read, redacted
 from runner.server.signatures import FORGES, Forge
 from tests.runner.server.test_signatures import recorded
 
+FORM = {"content-type": "application/x-www-form-urlencoded; x"}
 GITEA = Path(__file__).parent / "gitea"
 REPO = "http://127.0.0.1:13000/ci/app.git"
 A, B = "a" * 40, "b" * 40
@@ -151,9 +153,21 @@ def test_gitee_and_its_password_in_the_body() -> None:
     }
     trigger = only(said("gitee", push))
     assert (trigger.branch, trigger.title, trigger.author) == ("master", "改", "ann")
-    kept = json.loads(redacted("gitee", json.dumps(push).encode()))
+    kept = json.loads(redacted("gitee", {}, json.dumps(push).encode()))
     assert (kept["password"], kept["sign"], kept["ref"]) == ("****", "****", "refs/heads/master")
-    assert redacted("gitee", b"{") == b""
+    form = b"payload=" + urllib.parse.quote_plus(json.dumps(push)).encode()
+    shown = redacted("gitee", FORM, form)
+    assert only(read("gitee", FORM, shown)).branch == "master"
+    assert b"hush" not in shown
+
+
+@pytest.mark.parametrize(
+    "text", ['{"password":"hush","title":"\\ud83d"}', '{"password" : "a\\"hush', '[{"sign":"hush"}]']
+)
+def test_whatever_gitee_sends_its_password_is_not_kept(text: str) -> None:
+    kept = redacted("gitee", {}, text.encode())
+    assert b"hush" not in kept
+    assert b'"****"' in kept
 
 
 def test_bitbucket_tells_of_several_changes_at_once() -> None:
@@ -213,9 +227,10 @@ def test_no_json_of_a_stranger_breaks_the_reader(forge: Forge, body: Any, what: 
 
 @given(st.sampled_from(FORGES), st.binary(max_size=50))
 def test_no_bytes_of_a_stranger_break_the_reader(forge: Forge, body: bytes) -> None:
-    read(forge, {"content-type": "application/x-www-form-urlencoded; x"}, body)
+    read(forge, FORM, body)
     read(forge, {}, body)
-    redacted(forge, body)
+    redacted(forge, FORM, body)
+    redacted(forge, {}, body)
 
 
 def test_json_that_is_nested_without_end_is_refused() -> None:

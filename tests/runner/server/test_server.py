@@ -1,9 +1,14 @@
 """A push starts the right run, once, of the right commit; and nothing is lost when the server is killed."""
 
+import base64
+import hashlib
+import hmac
 import json
 import os
 import signal
+import socket
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -517,3 +522,41 @@ def test_a_server_that_is_told_to_end_ends_and_leaves_runs_alone(server: Server,
     until(lambda: run.ended() is not None)
     server.start()
     assert server.settled(1)[0]["outcome"] == "succeeded"
+
+
+# -- the door --------------------------------------------------------------------------------------
+
+
+def of_gitee(server: Server, stamp: int) -> dict[str, str]:
+    signed = hmac.new(server.secret.encode(), f"{stamp}\n{server.secret}".encode(), hashlib.sha256).digest()
+    token = base64.b64encode(signed).decode()
+    return {"x_gitee_event": "Push Hook", "x_gitee_token": token, "x_gitee_timestamp": str(stamp)}
+
+
+def test_a_signature_that_does_not_cover_the_body_is_good_for_one_body(server: Server) -> None:
+    headers = of_gitee(server, int(time.time() * 1000))
+    assert server.ask("/hooks/shop", b'{"ref": "refs/heads/x"}', **headers)[0] == 202
+    assert server.ask("/hooks/shop", b'{"ref": "refs/heads/x"}', **headers)[0] == 200
+    status, told = server.ask("/hooks/shop", b'{"ref": "refs/heads/main"}', **headers)
+    assert (status, "came with another body before" in told["detail"]) == (401, True)
+    assert server.ask("/hooks/shop", b"{}", **of_gitee(server, int(time.time() * 1000) + 1))[0] == 202
+
+
+def test_slow_senders_of_large_bodies_close_the_door_for_nobody(server: Server) -> None:
+    idle = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(4)]
+    for each in idle:
+        each.sendall(b"POST /hooks/shop HTTP/1.1\r\nHost: x\r\nContent-Length: 2000000\r\n\r\n{")
+    body = json.dumps({"pad": "x" * (2 << 20)}).encode()
+    assert server.deliver(body, id_="large")[0] == 202
+    for each in idle:
+        each.close()
+
+
+def test_what_the_poll_found_cannot_be_worked_again(server: Server, repository: Repository) -> None:
+    server.kill()
+    repository.commit("two", src__a="two")
+    server.start("--poll", "1")
+    server.settled(1)
+    (found,) = [each for each in server.get("/api/v1/deliveries") if each["forge"] == "poll"]
+    named = {"authorization": f"Bearer {server.token}"}
+    assert server.ask(f"/api/v1/deliveries/{found['id']}/redeliver", b"", **named)[0] == 404

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import hmac
 import json
+import urllib.parse
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -141,3 +142,13 @@ def test_a_forge_is_known_by_its_own_header(header: str, forge: Forge) -> None:
 def test_a_signature_in_base64_is_no_hex() -> None:
     made = base64.b64encode(hmac.new(b"s", b"{}", hashlib.sha256).digest()).decode()
     assert refusal("github", {"x-hub-signature-256": f"sha256={made}"}, b"{}", "s", NOW) == "its signature is wrong"
+
+
+def test_gitea_signs_the_json_also_where_it_comes_in_a_form() -> None:
+    text = b'{"ref": "refs/heads/a b"}'
+    body = b"payload=" + urllib.parse.quote_plus(text).encode()
+    form = "application/x-www-form-urlencoded"
+    signed = {"x-gitea-signature": hmac.new(b"s", text, hashlib.sha256).hexdigest(), "content-type": form}
+    assert refusal("gitea", signed, body, "s", 0.0) == ""
+    assert refusal("gitea", {**signed, "content-type": "application/json"}, body, "s", 0.0) == "its signature is wrong"
+    assert refusal("gitea", signed, body + b"x", "s", 0.0) == "its signature is wrong"
