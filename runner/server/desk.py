@@ -313,6 +313,16 @@ def _note_found(connection: Connection, project: Project, ref: str, commit: str,
     row = {"id": id_, "project": project.name, "forge": "poll", "key": f"{ref} {commit} {id_}", "headers": "{}"}
     words = {"received": time.time(), "body": b"", "size": 0, "state": "done", "note": "\n".join(lines)[:4000]}
     connection.execute(deliveries.insert().values({**row, **words}))
+    _stands(connection, project.name, ref, commit)
+
+
+def _stands(connection: Connection, project: str, ref: str, commit: str) -> None:
+    """Note where a ref stands also when nothing may be run of it, or it would be found at every look."""
+    mine = and_(refs.c.project == project, refs.c.ref == ref)
+    if connection.execute(select(refs.c.ref).where(mine)).one_or_none() is None:
+        connection.execute(refs.insert().values(project=project, ref=ref, commit=commit, moves=0))
+    else:
+        connection.execute(update(refs).where(mine).values(commit=commit))
 
 
 def _note_gone(connection: Connection, project: str, gone: Collection[str]) -> None:
