@@ -39,6 +39,8 @@ LOOK_EVERY = 0.5
 LOST_AFTER = 600.0
 """Seconds without a sign of life after which the runs of another server are given up."""
 LOST = "lost: "
+MOST_WAITING = 4
+"""Runs of one project that may wait for their turn in a group as processes; the others wait in the queue."""
 MOST_REVIVALS = 3
 """How often a run whose engine died is gone on with before somebody has to look."""
 
@@ -334,9 +336,10 @@ def _claim(
     Of several such projects the one whose turn is longest ago; `turns` says when each had its last one.
     Runs that take turns in a group do so on one disk: while a server has some of a project, no other gets any of it.
     """
-    columns = (runs.c.id, runs.c.project, runs.c.server, runs.c.grouped, runs.c.created)
+    columns = (runs.c.id, runs.c.project, runs.c.server, runs.c.grouped, runs.c.created, runs.c.note)
     there = connection.execute(select(*columns).where(runs.c.state == "running")).all()
     busy = Counter(row.project for row in there)
+    turned = Counter(row.project for row in there if row.note.startswith(_WAITS))
     elsewhere = {row.project for row in there if row.grouped and row.server not in (server, "")}
     waiting: list[Row[*tuple[Any, ...]]] = []
     held: list[Row[*tuple[Any, ...]]] = []
@@ -346,6 +349,9 @@ def _claim(
     while waiting and len(chosen) < free:
         row = min(waiting, key=lambda each: (busy[each.project], turns.get(each.project, 0), each.created))
         waiting.remove(row)
+        if row.grouped and turned[row.project] >= MOST_WAITING:
+            continue
+        turned[row.project] += row.grouped
         busy[row.project] += 1
         chosen.append(row.id)
     if held:
