@@ -16,7 +16,7 @@ from pipeline.errors import PipeError
 from runner.folder import RunFolder
 from runner.orders import Cancel, Orders
 from runner.server import administration, inbox
-from runner.server.audit import note
+from runner.server.audit import note, run_started
 from runner.server.callers import SignedIn, signed_in
 from runner.server.database import deliveries
 from runner.server.doors import UNKNOWN, Doors, Here
@@ -235,11 +235,9 @@ async def list_pipelines(project: str, doors: Here, caller: SignedIn, ref: str =
 async def start_run(project: str, start: Start, doors: Here, caller: SignedIn) -> RunId:
     """Start a run of a pipeline. 422: there is no such pipeline, parameter or ref."""
     caller.need(Verb.RUN, project)
+    told = run_started(caller.actor, project, start.pipeline)
     async with _intake(doors, project) as intake:
-        number, id_ = await intake.start(start.pipeline, start.ref, start.texts(), caller.name, start.key)
-    await doors.database.write(
-        lambda c: note(c, caller.actor, "start run", id_, project=project, detail=f"{start.pipeline}#{number}")
-    )
+        number, id_ = await intake.start(start.pipeline, start.ref, start.texts(), caller.name, start.key, told)
     doors.started()
     return RunId(run=id_, number=number)
 
@@ -270,8 +268,14 @@ async def cancel_run(id_: str, doors: Here, caller: SignedIn) -> RunId:
         project=run.project,
         detail=f"{run.pipeline}#{run.number}",
     )
-    if run.state in ("waiting", "queued") and await doors.database.write(partial(cancel_unstarted, id_=id_)):
-        await doors.database.write(told)
+
+    def end(connection: Connection) -> bool:
+        done = cancel_unstarted(connection, id_)
+        if done:
+            told(connection)
+        return done
+
+    if run.state in ("waiting", "queued") and await doors.database.write(end):
         doors.came_in()
         return RunId(run=id_, number=run.number)
     if run.state == "ended":

@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -9,7 +10,7 @@ from sqlalchemy import Connection, insert, select
 
 from runner.server.database import audit
 
-__all__ = ["Actor", "Line", "lines", "machine", "note"]
+__all__ = ["Actor", "Line", "lines", "machine", "note", "run_started"]
 
 
 class Actor(NamedTuple):
@@ -48,6 +49,15 @@ def note(
     words = {"action": action, "what": what[:200], "project": project, "detail": detail[:500]}
     row = {"at": time.time(), **actor._asdict(), **words}
     connection.execute(insert(audit).values(row))
+
+
+def run_started(actor: Actor, project: str, pipeline: str) -> Callable[[Connection, int, str], None]:
+    """What adds the line on a run that somebody starts, by the run's number and id."""
+
+    def add(connection: Connection, number: int, id_: str) -> None:
+        note(connection, actor, "start run", id_, project=project, detail=f"{pipeline}#{number}")
+
+    return add
 
 
 def lines(connection: Connection, before: int, limit: int, who: str = "", project: str = "") -> list[Line]:

@@ -167,10 +167,19 @@ class Intake:
         file = await self.file(commit)
         return {name: pipeline.spec.params for name, pipeline in file.pipelines.items()}
 
-    async def start(self, pipeline: str, ref: str, params: Mapping[str, str], by: str, key: str) -> tuple[int, str]:
+    async def start(
+        self,
+        pipeline: str,
+        ref: str,
+        params: Mapping[str, str],
+        by: str,
+        key: str,
+        told: Callable[[Connection, int, str], None],
+    ) -> tuple[int, str]:
         """Start a run because somebody wants it: its number and id.
 
         `ref` is a branch, a tag or a commit; empty: the main branch. With a key that was given before, it is that run.
+        `told` is called with both in the transaction that keeps the run.
 
         Raises:
             PipeError: there is no such pipeline, parameter or ref.
@@ -189,7 +198,9 @@ class Intake:
             number = self._started(connection, pipeline, event)
             wanted = _Wanted(pipeline, params, event, grouped=_takes_turns(file, pipeline))
             number = number or self._queue(connection, wanted, change, Found("call"), origin)
-            return number, self._id(connection, pipeline, number)
+            id_ = self._id(connection, pipeline, number)
+            told(connection, number, id_)
+            return number, id_
 
         return await self._database.write(queue)
 

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, func, select
 
 from pipeline.errors import PipeError
 from pipeline.spec import ParamSpec
+from runner.server.audit import run_started
 from runner.server.callers import Caller, SignedIn
 from runner.server.database import runs
 from runner.server.doors import UNKNOWN, Doors, Here
@@ -72,8 +73,9 @@ async def start(request: Request, name: str, doors: Here, caller: SignedIn) -> R
     fields = await form(request)
     params = {key.removeprefix(PARAM): value for key, value in fields.items() if key.startswith(PARAM) and value}
     asked = _Start(fields.get("ref", "").strip(), fields.get("pipeline", ""), params)
+    intake, told = doors.registry.intake(project), run_started(caller.actor, name, asked.pipeline)
     try:
-        _, id_ = await doors.registry.intake(project).start(asked.pipeline, asked.ref, params, caller.name, "")
+        _, id_ = await intake.start(asked.pipeline, asked.ref, params, caller.name, "", told)
     except (PipeError, RepositoryError) as error:
         return await _shown(request, doors, caller, project, asked, str(error))
     doors.started()

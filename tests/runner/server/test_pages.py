@@ -104,6 +104,7 @@ def test_a_run_is_started_with_parameters_and_what_is_wrong_is_said_on_the_same_
     fields = {"pipeline": "demo", "ref": "", "param.who": "Bo & Co", "param.size": "large", "param.loud": ""}
     started = ann.send("/projects/shop/runs", fields)
     assert (started.status, started.to[:6]) == (303, "/runs/")
+    assert "demo#1" in ann.get("/audit").text
     server.settled(1)
     assert "hello Bo &amp; Co false large" in ann.get(f"{started.to}/logs/greet").text
     wrong = ann.send("/projects/shop/runs", {**fields, "param.size": "huge"})

@@ -553,10 +553,23 @@ def test_slow_senders_of_large_bodies_close_the_door_for_nobody(server: Server) 
 
 
 def test_what_the_poll_found_cannot_be_worked_again(server: Server, repository: Repository) -> None:
-    server.kill()
-    repository.commit("two", src__a="two")
+    server.stop()
     server.start("--poll", "1")
+    until(lambda: sqlite(server, "select count(*) from refs") == [(2,)])
+    repository.commit("two", src__a="two")
     server.settled(1)
-    (found,) = [each for each in server.get("/api/v1/deliveries") if each["forge"] == "poll"]
+    (found,) = [each for each in server.deliveries() if each["forge"] == "poll"]
     named = {"authorization": f"Bearer {server.token}"}
     assert server.ask(f"/api/v1/deliveries/{found['id']}/redeliver", b"", **named)[0] == 404
+
+
+def test_a_tag_of_no_commit_is_found_once(server: Server, repository: Repository) -> None:
+    server.stop()
+    server.start("--poll", "1")
+    until(lambda: sqlite(server, "select count(*) from refs") == [(2,)])
+    repository.git("tag", "blob", repository.git("hash-object", "-w", "src/a"))
+    repository.git("push", "-q", "origin", "blob")
+    until(lambda: len(server.deliveries()) == 1)
+    commit = repository.commit("two", src__a="two")
+    (run,) = server.settled(1)
+    assert (len(server.deliveries()), run["commit"]) == (2, commit)
