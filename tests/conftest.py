@@ -6,6 +6,10 @@ from typing import Any
 
 import pytest
 from blockbuster import BlockBuster, blockbuster_ctx
+from hypothesis import settings
+
+settings.register_profile("pipe", deadline=None)  # how long an example takes says more of the machine than of the code
+settings.load_profile("pipe")
 
 _SHORT_BY_DESIGN = (
     "runner/journal.py",

@@ -142,12 +142,16 @@ def test_following_a_leaf_that_waits_shows_it_once_it_starts(tmp_path: Path) -> 
 
 
 def test_following_a_leaf_shows_its_further_attempts(tmp_path: Path) -> None:
-    text = "name: demo\nstages: {s: {run: echo $PIPE_ATTEMPT; sleep 0.3; exit 1, retry: {times: 1, on: user, wait: 500ms}}}\n"
-    (tmp_path / "pipeline.yaml").write_text(text)
+    command = "echo $PIPE_ATTEMPT; until [ -e followed ]; do sleep 0.1; done; exit 1"
+    leaf = f"{{run: '{command}', retry: {{times: 1, on: user, wait: 500ms}}}}"
+    (tmp_path / "pipeline.yaml").write_text(f"name: demo\nstages: {{s: {leaf}}}\n")
     run = subprocess.Popen([PIPE, "run", "pipeline.yaml"], cwd=tmp_path, env=host(), stdout=-3, stderr=-3)
     until((tmp_path / ".pipe/demo/1/plan.json").exists)
-    follow = pipe(tmp_path, "logs", "1", "s", "-f")
-    assert (run.wait(20), follow.stdout, follow.returncode) == (1, "1\n2\n", 0)
+    follow = subprocess.Popen([PIPE, "logs", "1", "s", "-f"], cwd=tmp_path, env=host(), stdout=-1, text=True)
+    assert follow.stdout is not None
+    assert follow.stdout.readline() == "1\n"
+    (tmp_path / "followed").touch()
+    assert (run.wait(20), follow.communicate(timeout=20)[0], follow.returncode) == (1, "2\n", 0)
 
 
 def test_the_death_of_an_engine_is_told_to_who_follows(tmp_path: Path, running: "subprocess.Popen[bytes]") -> None:
