@@ -8,7 +8,7 @@ from stages.clients.kubernetes.diagnosis import Trouble, claim_troubles, create_
 from stages.clients.kubernetes.objects import Object, Ref, dig, identity
 from stages.clients.kubernetes.pods import new_pods, new_replica_set
 from stages.clients.kubernetes.rollout import Verdict, judge
-from stages.clients.kubernetes.steady import unsteady
+from stages.clients.kubernetes.steady import Sightings, unsteady
 
 __all__ = ["WITH_PODS", "Scene", "look"]
 
@@ -48,6 +48,7 @@ def look(
     pods: Sequence[Object] | None,
     events: Mapping[str, Sequence[Object]],
     clock: datetime,
+    sightings: Sightings,
 ) -> Scene:
     """Judge an object and, while it is not done, find what is wrong with the pods of its new revision.
 
@@ -58,6 +59,7 @@ def look(
         pods: those of its namespace, or more; None if we may not see them.
         events: what is known of events, by the uid of the object they are about, the newest last.
         clock: the time now, by the cluster's clock.
+        sightings: what was seen running in earlier looks; this one is added.
     """
     uid = now["metadata"]["uid"]
     verdict = judge(now, then, events.get(uid, ()))
@@ -66,8 +68,9 @@ def look(
     if now["kind"] not in WITH_PODS:
         return Scene(now, verdict)
     new = new_pods(now, replica_sets, pods or [])
+    unsure = unsteady(new, clock, sightings)  # in every look, so that time counts from the first
     if verdict.state == "done":
-        doubt = _doubt(now, new, clock) if pods is not None else None
+        doubt = _doubt(now, new, unsure) if pods is not None else None
         return Scene(now, replace(verdict, state="waiting", message=doubt) if doubt else verdict)
     owner = (new_replica_set(now, replica_sets) if now["kind"] == "Deployment" else now) or now
     troubles = create_troubles(owner, events.get(owner["metadata"]["uid"], ()))
@@ -77,11 +80,11 @@ def look(
     return Scene(now, verdict, tuple(new), tuple(sorted(troubles, key=lambda trouble: trouble.rank)))
 
 
-def _doubt(now: Object, new: Sequence[Object], clock: datetime) -> str | None:
+def _doubt(now: Object, new: Sequence[Object], unsure: str | None) -> str | None:
     """Why an object that is done by its own words may not be so."""
     if now["kind"] not in _LASTING:
         return None
     wanted = now["spec"].get("replicas", 1) if now["kind"] == "Deployment" else 0
     if len(new) < wanted:
         return f"{len(new)} of its {wanted} new pods have been seen"
-    return unsteady(new, clock)
+    return unsure

@@ -4,29 +4,46 @@ Without a readiness probe a container is ready as soon as its process exists.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 from stages.clients.kubernetes.objects import Object, dig
 
-__all__ = ["applied_at", "unsteady"]
+__all__ = ["Sightings", "applied_at", "unsteady"]
 
 UNPROBED = 5.0
 """Seconds that a container without a readiness probe must have run."""
 AFTER_CRASH = 5.0
 """Seconds that a container must have run longer than it did before its last restart."""
 LONG = 60.0
-"""Seconds that it must have lived before, for the restart to say nothing about now."""
+"""Seconds of a life after which its beginning, or a restart before it, says nothing about now."""
 
 
-def unsteady(pods: Sequence[Object], now: datetime) -> str | None:
+@dataclass(slots=True)
+class Sightings:
+    """When each life of a container was first seen: a busy kubelet tells of an end seconds after it."""
+
+    _first: dict[tuple[str, str, str], datetime] = field(default_factory=dict)
+
+    def seconds(self, pod: str, container: str, started: str, now: datetime) -> float:
+        """For how long it has been seen running without a word of its end, at most as long as it says itself.
+
+        One that has run for long was seen by its kubelet often enough.
+        """
+        lived = (now - _time(started)).total_seconds()
+        seen = (now - self._first.setdefault((pod, container, started), now)).total_seconds()
+        return lived if lived >= LONG else min(lived, seen)
+
+
+def unsteady(pods: Sequence[Object], now: datetime, sightings: Sightings) -> str | None:
     """Why ready pods are not trusted yet, None if they are; `now` is by the cluster's clock."""
     for pod in pods:
         specs = {each["name"]: each for each in dig(pod, "spec", "containers") or ()}
         for status in dig(pod, "status", "containerStatuses") or ():
             needed, why = _needed(status, specs.get(status["name"], {}))
             started = dig(status, "state", "running", "startedAt")
-            age = (now - _time(started)).total_seconds() if started else 0.0
+            age = sightings.seconds(pod["metadata"]["uid"], status["name"], started, now) if started else 0.0
             if age < needed:
                 return f"pod {pod['metadata']['name']}: container {status['name']} {why}; it must run for {needed:g} s"
     return None

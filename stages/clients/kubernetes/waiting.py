@@ -18,7 +18,7 @@ from stages.clients.kubernetes.pods import selector
 from stages.clients.kubernetes.refusals import answered_no
 from stages.clients.kubernetes.rollout import Verdict, is_generic, judge
 from stages.clients.kubernetes.scene import WITH_PODS, Scene, look
-from stages.clients.kubernetes.steady import applied_at
+from stages.clients.kubernetes.steady import Sightings, applied_at
 from stages.clients.kubernetes.watching import Mirror
 
 __all__ = ["collections_for", "wait_until_done"]
@@ -108,6 +108,7 @@ class _Vigil:
     where: Mapping[Ref, Sequence[Collection]]
     applied_at: datetime
     patience: Patience = field(default_factory=Patience)
+    sightings: Sightings = field(default_factory=Sightings)
     told: dict[object, str] = field(default_factory=dict)
     scenes: list[Scene] = field(default_factory=list)
     total: int = 0
@@ -153,7 +154,7 @@ class _Vigil:
         clock = self.applied_at + timedelta(seconds=anyio.current_time() - self.began)
         # What an object lacks in a watch event, its kind, is known from the apply.
         known = {**now, "apiVersion": ref.api_version, "kind": ref.kind}
-        return look(known, then, sets or [], pods, self.hearing.events, clock)
+        return look(known, then, sets or [], pods, self.hearing.events, clock, self.sightings)
 
     def _patience_with_generic_is_over(self, scene: Scene) -> bool:
         waited = anyio.current_time() - self.began

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from stages.clients.kubernetes.scene import Scene, look
-from stages.clients.kubernetes.steady import applied_at, unsteady
+from stages.clients.kubernetes.steady import Sightings, applied_at, unsteady
 
 NOW = datetime(2024, 5, 1, 12, 0, 0, tzinfo=UTC)
 TEMPLATE = {"metadata": {"labels": {"app": "web"}}, "spec": {"containers": [{"name": "app", "image": "web:2"}]}}
@@ -48,7 +48,17 @@ def pod(owner: str = "new", probe: object = None, ran: float | None = 99, **last
     ],
 )
 def test_a_pod_is_trusted_when_a_probe_or_time_says_so(given: dict[str, Any], doubted: bool) -> None:  # noqa: FBT001
-    assert bool(unsteady([given], NOW)) is doubted
+    seen = Sightings()
+    unsteady([given], NOW - timedelta(seconds=9), seen)
+    assert bool(unsteady([given], NOW, seen)) is doubted
+
+
+def test_what_a_pod_says_of_its_own_beginning_is_no_proof_that_it_goes_on() -> None:
+    young, old, seen = pod(ran=20), pod(ran=61), Sightings()
+    assert unsteady([young], NOW, seen)
+    assert not unsteady([old], NOW, seen)
+    assert unsteady([young], NOW + timedelta(seconds=4), seen)
+    assert not unsteady([young], NOW + timedelta(seconds=5), seen)
 
 
 def test_the_clusters_clock_is_read_from_the_apply() -> None:
@@ -75,7 +85,7 @@ def scene(pods: list[Any] | None, available: int, updated: int = 1) -> Scene:
         "spec": {"replicas": 1, "template": TEMPLATE},
         "status": {"observedGeneration": 1, "replicas": 1, "updatedReplicas": updated, "availableReplicas": available},
     }
-    return look(thing, thing, SETS, pods, {}, NOW)
+    return look(thing, thing, SETS, pods, {}, NOW, Sightings())
 
 
 def test_a_crash_loop_between_two_crashes_is_not_done() -> None:
@@ -86,7 +96,7 @@ def test_a_crash_loop_between_two_crashes_is_not_done() -> None:
 
 def test_what_has_run_long_enough_is_done_whatever_old_pods_do() -> None:
     broken = pod("old", ran=None, startedAt=ago(14), finishedAt=ago(12))
-    found = scene([pod(ran=9), broken], available=1)
+    found = scene([pod(ran=61), broken], available=1)
     assert (found.verdict.state, found.troubles) == ("done", ())
 
 
