@@ -147,6 +147,12 @@ def _sqlite(path: Path) -> Engine:
     return engine
 
 
+_ON_DISK_WHEN_ANSWERED = """
+    SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'
+"""
+"""What was answered must outlive a crash, whatever the server's own setting; one that is stricter stays."""
+
+
 def _postgresql(url: URL) -> Engine:
     try:
         from psycopg.types.string import StrDumper
@@ -173,6 +179,7 @@ def _postgresql(url: URL) -> Engine:
         connection.adapters.register_dumper(str, Text)
         for name, value in _LIMITS.items():
             connection.execute("SELECT set_config(%s, %s, false)", (name, value))
+        connection.execute(_ON_DISK_WHEN_ANSWERED)
         connection.commit()
 
     return engine
