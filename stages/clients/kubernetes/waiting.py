@@ -1,5 +1,6 @@
 """Waiting until everything that was applied is done, or until it is known why it never will be."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -196,7 +197,7 @@ class _Vigil:
         self._refuse_to_guess()
         by_rank = sorted(self.scenes, key=lambda scene: scene.troubles[0].rank if scene.troubles else 99)
         first = by_rank[0]
-        limit = f"not done after {seconds:g} s"
+        limit = f"not done after {math.ceil(seconds)} s"
         words = limit if first.troubles else f"{limit}: {first.verdict.message}"
         await self._fail(first, next(iter(first.troubles), None), words)
 
