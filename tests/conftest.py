@@ -1,5 +1,6 @@
 """The suite is hostile: no unmarked network, no blocking call on the event loop, no warning."""
 
+import os
 import socket
 from collections.abc import Iterator
 from typing import Any
@@ -45,6 +46,14 @@ class _Any:
 
     def __iter__(self) -> Iterator[str]:
         return iter(())
+
+
+@pytest.fixture(autouse=True)
+def usual_umask() -> Iterator[None]:
+    """A server in this process makes it strict, and files of later tests would be nobody else's."""
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
 
 
 @pytest.fixture
