@@ -1,5 +1,6 @@
 """Where the server keeps what on its disk."""
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,14 +77,18 @@ class Layout:
         """What a run's process said."""
         return self.place(project) / f"{run}.console"
 
-    def repository(self, project: str) -> Path:
-        """The bare copy of its repository."""
-        return self.place(project) / "repository.git"
+    def repository(self, project: str, url: str) -> Path:
+        """The bare copy of the repository at an address: a project of the same name may come back with another one."""
+        return self.place(project) / f"repository-{_digest(url)}.git"
 
-    def strangers(self, project: str) -> Path:
+    def strangers(self, project: str, url: str) -> Path:
         """Beside it, what forks have in their pull requests."""
-        return self.place(project) / "strangers.git"
+        return self.place(project) / f"strangers-{_digest(url)}.git"
 
     def strangers_cache(self, project: str) -> Path:
         """Where the kinds of stages keep what runs of forks left for later ones."""
         return self.place(project) / "strangers-cache"
+
+
+def _digest(url: str) -> str:
+    return hashlib.sha256(url.encode()).hexdigest()[:12]

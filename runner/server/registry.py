@@ -54,9 +54,17 @@ class Registry:
         return Intake(self.database, project, copies, self.layout.store(project.name), hold)
 
     def repository(self, project: Project) -> Repository:
-        """Its copy of git; the same one for everybody, so that two never fetch at once."""
-        return self._repositories.setdefault(project.name, Repository(project, self.layout.repository(project.name)))
+        """Its copy of git; the same one for everybody, so that two never fetch at once, until the project changes."""
+        known = self._repositories.get(project.name)
+        if known is None or known.project != project:
+            folder = self.layout.repository(project.name, project.url)
+            known = self._repositories[project.name] = Repository(project, folder)
+        return known
 
     def _strangers(self, project: Project) -> Strangers:
-        folders = self.layout.strangers(project.name), self.layout.repository(project.name)
-        return self._foreign.setdefault(project.name, Strangers(project, *folders))
+        known = self._foreign.get(project.name)
+        if known is None or known.project != project:
+            places = (self.layout.strangers, self.layout.repository)
+            folders = (place(project.name, project.url) for place in places)
+            known = self._foreign[project.name] = Strangers(project, *folders)
+        return known

@@ -53,7 +53,7 @@ class Repository:
     """The bare copy of one project's repository in the server's own folder. One call at a time."""
 
     def __init__(self, project: Project, folder: Path) -> None:
-        self._project = project
+        self.project = project
         self._folder = folder
         self._one = anyio.Lock()
         self._main = ""
@@ -64,7 +64,7 @@ class Repository:
         Raises:
             RepositoryError: the host does not answer, or refuses.
         """
-        text = await self._ask(["ls-remote", "--end-of-options", self._project.url], ANSWER_WITHIN)
+        text = await self._ask(["ls-remote", "--end-of-options", self.project.url], ANSWER_WITHIN)
         found: dict[str, str] = {}
         for line in text.splitlines():
             commit, _, name = line.partition("\t")
@@ -79,10 +79,10 @@ class Repository:
             RepositoryError: the host does not answer, or refuses.
         """
         if not self._main:
-            said = await self._ask(["ls-remote", "--symref", "--end-of-options", self._project.url, "HEAD"])
+            said = await self._ask(["ls-remote", "--symref", "--end-of-options", self.project.url, "HEAD"])
             found = re.match(r"ref: refs/heads/(\S+)\tHEAD", said)
             if found is None:
-                raise RepositoryError(f"{self._project.url} does not say which branch is its main one: it is empty")
+                raise RepositoryError(f"{self.project.url} does not say which branch is its main one: it is empty")
             self._main = found[1]
         return self._main
 
@@ -95,7 +95,7 @@ class Repository:
         async with self._one:
             await self._make()
             refspecs = ["+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"]
-            words = ["fetch", "--quiet", "--prune", "--no-tags", "--end-of-options", self._project.url, *refspecs]
+            words = ["fetch", "--quiet", "--prune", "--no-tags", "--end-of-options", self.project.url, *refspecs]
             await self._ask(words, BRING_WITHIN)
             await self._tidy()
 
@@ -174,10 +174,10 @@ class Repository:
                 ended = await execute(argv, cwd=where, env=env, stdin=b"", stdout=said.extend, stderr=complaint.extend)
         except TimeoutError:
             raise RepositoryError(
-                f"{url or self._project.url} does not answer: nothing came within {within:g} s"
+                f"{url or self.project.url} does not answer: nothing came within {within:g} s"
             ) from None
         if ended.exit_code:
-            raise _Refused(url or self._project.url, ended.exit_code, complaint.decode("utf-8", "replace"))
+            raise _Refused(url or self.project.url, ended.exit_code, complaint.decode("utf-8", "replace"))
         return said.decode("utf-8", "surrogateescape")
 
     def _environment(self, url: str) -> Mapping[str, str]:
@@ -190,8 +190,8 @@ class Repository:
         }
         if self._folder.exists():  # else git would take a repository that this folder may lie in
             own["GIT_DIR"] = str(self._folder)
-        login = None if url else self._project.login
-        return {**own, **environment(parse_url(url or self._project.url), login, askpass(cache))}
+        login = None if url else self.project.login
+        return {**own, **environment(parse_url(url or self.project.url), login, askpass(cache))}
 
 
 class Strangers(Repository):
@@ -218,7 +218,7 @@ class Strangers(Repository):
             alternates = anyio.Path(self._folder / "objects" / "info" / "alternates")
             await alternates.write_text(f"{self._beside / 'objects'}\n")
             here = f"refs/heads/{number}"
-            words = ["fetch", "--quiet", "--no-tags", "--end-of-options", url or self._project.url, f"+{ref}:{here}"]
+            words = ["fetch", "--quiet", "--no-tags", "--end-of-options", url or self.project.url, f"+{ref}:{here}"]
             try:
                 await self._ask(words, BRING_WITHIN, url)
             except _Refused as refused:

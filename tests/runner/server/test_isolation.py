@@ -107,13 +107,13 @@ THIEF = """
           try cat STATE/projects/rival/runs/victim/1/plan.json
           try ls STATE/projects/rival/scratch/VICTIM
           try ls STATE/projects/rival/home
-          try cat STATE/projects/rival/repository.git/HEAD
+          try cat STATE/projects/rival/COPY/HEAD
           try cat /proc/SERVER/environ
           try cat /proc/RIVAL/environ
           try kill RIVAL
           try kill SERVER
-          try touch STATE/projects/shop/repository.git/config
-          try mv STATE/projects/shop/repository.git STATE/projects/shop/other
+          try touch STATE/projects/shop/COPY/config
+          try mv STATE/projects/shop/COPY STATE/projects/shop/other
 """
 
 
@@ -133,7 +133,9 @@ def test_a_run_reaches_neither_another_project_nor_the_server(team: Server, repo
     victim = start(team, "rival", "victim")
     until((team.folder / ".pipe-server/projects/rival/home/began").exists, 60)
     pid = team.get(f"/api/v1/runs/{victim}")["pid"]
-    words = {"STATE": f"{team.folder}/.pipe-server", "VICTIM": victim, "SERVER": team.process.pid, "RIVAL": pid}
+    state = team.folder / ".pipe-server"
+    (copy,) = {place.name for place in state.glob("projects/*/repository-*.git")}
+    words = {"STATE": state, "VICTIM": victim, "SERVER": team.process.pid, "RIVAL": pid, "COPY": copy}
     text = THIEF
     for name, value in words.items():
         text = text.replace(name, str(value))

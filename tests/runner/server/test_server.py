@@ -573,3 +573,26 @@ def test_a_tag_of_no_commit_is_found_once(server: Server, repository: Repository
     commit = repository.commit("two", src__a="two")
     (run,) = server.settled(1)
     assert (len(server.deliveries()), run["commit"]) == (2, commit)
+
+
+# -- a project that comes back ---------------------------------------------------------------------
+
+
+def test_a_project_that_is_added_again_with_another_repository_knows_nothing_of_the_former(
+    server: Server, repository: Repository, tmp_path: Path
+) -> None:
+    former = repository.git("rev-parse", "HEAD")
+    server.call("/api/v1/projects/shop/runs", pipeline="demo")
+    server.settled(1)
+    other = Repository(tmp_path / "other.git", tmp_path / "other")
+    subprocess.run(["git", "init", "-q", "--bare", "-b", "main", other.bare], check=True)
+    subprocess.run(["git", "clone", "-q", other.bare, other.tree], check=True, capture_output=True)
+    other.git("checkout", "-q", "-b", "main")
+    newer = other.commit("another", pipeline_yaml=TEXT, src__a="other")
+    assert pipe(server.folder, "projects", "remove", "shop").returncode == 0
+    server.add(url=f"file://{other.bare}")
+    named = {"Content_Type": "application/json", "authorization": f"Bearer {server.token}"}
+    wanted = json.dumps({"pipeline": "demo", "ref": former}).encode()
+    until(lambda: server.ask("/api/v1/projects/shop/runs", wanted, **named)[0] == 422)
+    server.call("/api/v1/projects/shop/runs", pipeline="demo")
+    assert server.settled(2)[-1]["commit"] == newer
