@@ -8,7 +8,8 @@ import anyio
 import click
 
 from pipeline.errors import PipeError, nearest
-from runner.server import targets
+from runner.server import administration, targets
+from runner.server.audit import machine
 from runner.server.courier import send
 from runner.server.layout import Place
 from runner.server.messages import try_out
@@ -27,7 +28,7 @@ def add_target(place: Place, project: str, name: str, events: Sequence[str]) -> 
     url = _url()
     service = anyio.run(targets.check, name, url, events)
     target = Standing(name, service, tuple(events))
-    database.write_now(lambda connection: targets.add(connection, seal, project, url, target))
+    database.write_now(lambda c: administration.add_target(c, machine(), seal, project, url, target))
     click.echo(f"{project}: {name} ({service}) is told of: {', '.join(target.events)}")
     click.echo(f"  `pipe notify test {project} {name}` sends it a message")
     return 0
@@ -60,7 +61,7 @@ def _trouble(target: Standing) -> str:
 def remove_target(place: Place, project: str, name: str) -> int:
     """Forget a target and what it was still to be told."""
     _, database, _ = open_folder(place, os.environ, make=False)
-    if not database.write_now(lambda connection: targets.remove(connection, project, name)):
+    if not database.write_now(lambda c: administration.remove_target(c, machine(), project, name)):
         raise _unknown(place, project, name)
     return 0
 

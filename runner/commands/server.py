@@ -70,7 +70,7 @@ def remove_project(place: Place, name: str) -> int:
 def show_badge(place: Place, name: str, *, public: bool) -> int:
     """Say who may see a project's badges."""
     _, database, _ = open_folder(place, os.environ, make=False)
-    if not database.write_now(lambda connection: projects.show_badge(connection, name, public=public)):
+    if not database.write_now(lambda c: administration.show_badge(c, machine(), name, public=public)):
         raise PipeError(f"there is no project '{name}'; {nearest(name, database.read_now(projects.known))}")
     who = "everybody sees" if public else "those who may see the project see"
     click.echo(f"{name}: {who} /badges/{name}/PIPELINE.svg?branch=BRANCH")

@@ -55,7 +55,7 @@ def _shown(view: RunView, records: Iterable[Record], how: Status) -> Iterator[st
         yield f"  a secret can be read in {plain_text(leak)}"
     for warning in view.state.warnings:
         yield f"  warning: {plain_text(warning)}"
-    yield f"  logs: {view.logs.place}/logs"
+    yield f"  logs: {view.logs.shelf}"
 
 
 def _now(state: RunState, how: Status) -> float:

@@ -71,7 +71,12 @@ class StreamedLogs:
     @property
     def place(self) -> str:
         """Where the server shows the run."""
-        return f"{self.server.url}/api/v1/runs/{self.run}"
+        return f"{self.server.url}/runs/{self.run}"
+
+    @property
+    def shelf(self) -> str:
+        """The page of the run, which has its logs."""
+        return self.place
 
     def feed(self, stage: str, attempt: int, data: bytes) -> None:
         """A piece came."""

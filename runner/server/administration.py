@@ -6,17 +6,19 @@ from sqlalchemy import Connection, select
 
 from pipeline.errors import PipeError
 from runner.handover import Handed
-from runner.server import forks, housekeeping, links, people, projects, secrets, sessions, tokens
+from runner.server import forks, housekeeping, links, people, projects, secrets, sessions, targets, tokens
 from runner.server.audit import Actor, note
 from runner.server.database import runs
 from runner.server.housekeeping import Keep, What
 from runner.server.projects import Project
 from runner.server.rights import ADMIN, MEMBER, Grant
 from runner.server.sealing import Seal
+from runner.server.targets import Standing
 
 __all__ = [
     "add_person",
     "add_project",
+    "add_target",
     "approve",
     "change_password",
     "change_project",
@@ -32,9 +34,11 @@ __all__ = [
     "remove_person",
     "remove_project",
     "remove_secret",
+    "remove_target",
     "revoke_token",
     "set_secret",
     "set_up",
+    "show_badge",
 ]
 
 
@@ -218,6 +222,34 @@ def change_project(
         words = "; ".join(f"{what}: {', '.join(names) or 'none'}" for what, names in told.items() if names is not None)
         if words:
             note(connection, actor, "change project", name, project=name, detail=words)
+
+
+def show_badge(connection: Connection, actor: Actor, name: str, *, public: bool) -> bool:
+    """Let everybody see the badges of a project, or nobody without a token; false if there is no such project."""
+    there = projects.show_badge(connection, name, public=public)
+    if there:
+        note(
+            connection, actor, "change project", name, project=name, detail=f"public badge: {'yes' if public else 'no'}"
+        )
+    return there
+
+
+def add_target(connection: Connection, actor: Actor, seal: Seal, project: str, url: str, target: Standing) -> None:
+    """Keep a target that was found right.
+
+    Raises:
+        PipeError: there is no such project, or it has a target of that name.
+    """
+    targets.add(connection, seal, project, url, target)
+    note(connection, actor, "add target", target.name, project=project, detail=target.service)
+
+
+def remove_target(connection: Connection, actor: Actor, project: str, name: str) -> bool:
+    """Forget a target and what it was still to be told; false if there is none."""
+    gone = targets.remove(connection, project, name)
+    if gone:
+        note(connection, actor, "remove target", name, project=project)
+    return gone
 
 
 def set_secret(connection: Connection, actor: Actor, seal: Seal, project: str, name: str, secret: Handed) -> None:

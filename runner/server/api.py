@@ -33,7 +33,6 @@ from runner.telling import Position, find
 
 __all__ = ["api"]
 
-NOT_BEGUN = HTTPException(404, "the run has not begun: it has no plan yet")
 _INERT = {"X-Content-Type-Options": "nosniff", "Content-Security-Policy": "default-src 'none'; sandbox"}
 
 _UNREADABLE: dict[int | str, dict[str, Any]] = {503: {"description": "The repository cannot be read now."}}
@@ -131,13 +130,19 @@ def _leaves(folder: RunFolder) -> list[Leaf]:
 
 @api.get("/runs/{id_}/plan", operation_id="get_plan", response_class=JSONResponse)
 async def get_plan(id_: str, doors: Here, caller: SignedIn) -> Response:
-    """What the run executes, as `pipe plan --json` shows it. 404: it has not begun."""
-    folder = folder_of(doors, await run_for(doors, id_, caller, Verb.VIEW))
+    """What the run executes, as `pipe plan --json` shows it. 404: it has not begun, or ended before that; why."""
+    run = await run_for(doors, id_, caller, Verb.VIEW)
     try:
-        plan = await anyio.to_thread.run_sync(_plan, folder)
+        plan = await anyio.to_thread.run_sync(_plan, folder_of(doors, run))
     except FileNotFoundError:
-        raise NOT_BEGUN from None
+        raise HTTPException(404, f"{run.pipeline}#{run.number} {_why_no_plan(run)}") from None
     return Response(plan, media_type="application/json")
+
+
+def _why_no_plan(run: Run) -> str:
+    if run.state == "ended":
+        return f"is {run.outcome} and never began: {run.note or 'it said nothing'}"
+    return f"has not begun, it is {run.state}{f': {run.note}' if run.note else ''}"
 
 
 def _plan(folder: RunFolder) -> bytes:

@@ -1,5 +1,6 @@
 """How the database is reached: a SQLite file of one server alone, or a PostgreSQL that several share."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -165,6 +166,7 @@ def _postgresql(url: URL) -> Engine:
         def dump(self, obj: str) -> Any:
             return super().dump(obj.replace("\0", "\ufffd").encode("utf-8", "replace").decode())
 
+    logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)  # we say ourselves, in a line, that it is away
     given = {"connect_timeout": CONNECT_WITHIN, "application_name": "pipe", **_SIGNS_OF_LIFE}
     engine = create_engine(
         url,

@@ -6,7 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Header, HTTPException, Response
 
 from pipeline.errors import PipeError
-from runner.server import targets
+from runner.server import administration, targets
 from runner.server.badges import badge_of
 from runner.server.callers import Anybody, Caller, SignedIn
 from runner.server.courier import send
@@ -39,8 +39,8 @@ async def add_target(project: str, new: NewTarget, doors: Here, caller: SignedIn
     url = new.url.get_secret_value().strip()
     try:
         target = targets.Standing(new.name, await targets.check(new.name, url, new.events), tuple(new.events))
-        keep = partial(targets.add, seal=doors.registry.seal, project=project, url=url, target=target)
-        await doors.database.write(keep)
+        keep = partial(administration.add_target, actor=caller.actor, seal=doors.registry.seal)
+        await doors.database.write(partial(keep, project=project, url=url, target=target))
     except PipeError as error:
         raise HTTPException(422, str(error)) from error
     return _shown(target)
@@ -50,7 +50,8 @@ async def add_target(project: str, new: NewTarget, doors: Here, caller: SignedIn
 async def remove_target(project: str, name: str, doors: Here, caller: SignedIn) -> None:
     """Tell somebody nothing any more, also what was still to be told."""
     await _allowed(doors, caller, Verb.MANAGE_PROJECTS, project)
-    if not await doors.database.write(partial(targets.remove, project=project, name=name)):
+    forget = partial(administration.remove_target, actor=caller.actor, project=project, name=name)
+    if not await doors.database.write(forget):
         raise UNKNOWN
 
 

@@ -30,7 +30,7 @@ def closing(view: RunView, paint: Callable[[Row], str]) -> Iterator[str]:
         yield f"  a secret can be read in {plain_text(leak)}: change it, and remove what shows it"
     for warning in view.state.warnings:
         yield f"  warning: {plain_text(warning)}"
-    yield f"  logs: {view.logs.place}/logs"
+    yield f"  logs: {view.logs.shelf}"
 
 
 def failed(leaf: LeafState) -> bool:

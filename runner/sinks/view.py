@@ -135,6 +135,10 @@ class Logs(Protocol):
     def place(self) -> str:
         """Where the run is, for people."""
 
+    @property
+    def shelf(self) -> str:
+        """Where its logs are, for people."""
+
     def blocks(self, leaf: str, attempt: int) -> Blocks:
         """What one attempt wrote, and writes."""
 
@@ -152,6 +156,11 @@ class KeptLogs:
     def place(self) -> str:
         """The folder."""
         return str(self.folder.path)
+
+    @property
+    def shelf(self) -> str:
+        """The folder of the logs."""
+        return str(self.folder.path / "logs")
 
     def blocks(self, leaf: str, attempt: int) -> LogFile:
         """As `Logs`."""

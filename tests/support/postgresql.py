@@ -52,10 +52,10 @@ class Postgresql:
             self.process = subprocess.Popen(argv, stdout=log, stderr=log, **self._as())
         until(self._answers)
 
-    def kill(self) -> None:
-        """End it at once, with all connections, as a crash of the machine would."""
+    def kill(self, how: signal.Signals = signal.SIGQUIT) -> None:
+        """End it with all connections: at once, as a crash of the machine would, or by SIGINT in good order."""
         assert self.process
-        self.process.send_signal(signal.SIGQUIT)
+        self.process.send_signal(how)
         self.process.wait(20)
 
     def _as(self) -> dict[str, Any]:

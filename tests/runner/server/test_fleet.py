@@ -261,8 +261,9 @@ def test_no_password_stands_in_the_list_of_processes(tmp_path: Path) -> None:
     assert (done.returncode, "postgresql://USER@HOST/NAME" in done.stderr) == (2, True)
 
 
+@pytest.mark.parametrize("how", [signal.SIGQUIT, signal.SIGINT], ids=["crash", "shutdown"])
 def test_while_the_database_is_away_nothing_is_taken_and_nothing_is_lost(
-    tmp_path: Path, repository: Repository, postgresql: Postgresql
+    tmp_path: Path, repository: Repository, postgresql: Postgresql, how: signal.Signals
 ) -> None:
     with started(postgresql.programs) as own:
         pair = Pair(tmp_path, repository, own.database())
@@ -272,7 +273,7 @@ def test_while_the_database_is_away_nothing_is_taken_and_nothing_is_lost(
             pair.commit()
             pair.holder(pair.call(server))
             commit = pair.commit()
-            own.kill()
+            own.kill(how)
             until(lambda: server.ask("/healthz")[0] == 503)
             body = json.dumps({"ref": "refs/heads/main", "after": commit}).encode()
             for _ in range(3):
@@ -290,6 +291,7 @@ def test_while_the_database_is_away_nothing_is_taken_and_nothing_is_lost(
             assert [each["revived"] for each in runs] == [0, 0]
             assert said(server).count("pipe: the database does not answer") == 1, said(server)
             assert said(server).count("pipe: the database is back after") == 1
+            assert "Traceback" not in said(server)
         finally:
             pair.stop()
 

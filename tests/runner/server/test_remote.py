@@ -145,6 +145,10 @@ def test_a_run_that_could_not_begin_says_why_to_who_follows(there: There, reposi
     done = there.pipe("run", "shop", "--follow", code=1)
     assert "shop/demo#1 never began: errored; " in done.stderr
     assert "secret 'token' was not found" in done.stderr
+    for command in ("show", "doctor"):
+        why = there.pipe(command, code=2).stderr
+        assert "is errored and never began: " in why
+        assert "secret 'token' was not found" in why
 
 
 def test_all_that_is_wrong_with_a_start_is_told_and_nothing_is_started(there: There) -> None:
