@@ -202,7 +202,7 @@ def test_the_audit_log_goes_back_page_by_page(server: Server, ann: Browser) -> N
 def test_whom_a_project_tells_and_who_sees_its_badge_stand_in_the_audit_log(server: Server, ann: Browser) -> None:
     assert pipe(server.folder, "projects", "badge", "shop", "--public").returncode == 0
     url = host(PIPE_NOTIFY_URL="json://127.0.0.1:9/hidden-word")
-    assert pipe(server.folder, "notify", "add", "shop", "team", env=url).returncode == 0
+    assert pipe(server.folder, "notify", "add", "shop", "team", "--on", "failed", env=url).returncode == 0
     assert pipe(server.folder, "notify", "remove", "shop", "team").returncode == 0
     log = ann.get("/audit?project=shop").text
     for words in ("public badge: yes", "add target", "remove target"):
