@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 import anyio
 import anyio.to_thread
@@ -49,6 +50,7 @@ HEARD_WITHIN = 1.0
 """Seconds after which an abort that ends a stage's processes has reached us too."""
 Lookup = Callable[[str], JsonValue]
 Kind = type[Stage[Outputs]]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -106,11 +108,10 @@ async def attempt(
     log = StageLog(world.journal.folder.log(leaf.name, number), world.masker, leaf.log)
     limit = leaf.timeout.total_seconds()
     with control.attempt(limit) as scope:
-        async with _listening(leaf, log, control):
-            ended = await _result(_run(world, leaf, number, control, log, lookup, exports))
-            if ended.outcome is Outcome.FAILED and world.kind(leaf.uses).starts_processes:
-                await note_problems(world.journal, leaf.name, number, world.workspace)
+        ended = await _result(_run(world, leaf, number, control, log, lookup, exports))
     if not scope.cancelled_caught:
+        if ended.outcome is Outcome.FAILED and world.kind(leaf.uses).starts_processes:
+            await note_problems(world.journal, leaf.name, number, world.workspace)
         if ended.cause and (control.signalled or world.host.sweeps):
             await anyio.sleep(HEARD_WITHIN)  # it may be the first we see of a cancel, which then ends this too
         return ended
@@ -118,12 +119,11 @@ async def attempt(
     return Result(Outcome.TIMED_OUT, Cause(CauseKind.TIMEOUT, reason))
 
 
-@asynccontextmanager
-async def _listening(leaf: Leaf, log: StageLog, control: Control) -> AsyncIterator[None]:
-    """End the attempt when it has been silent for too long."""
+async def _heard(work: Awaitable[T], leaf: Leaf, log: StageLog, control: Control) -> T:
+    """The work of a stage; the attempt is ended when that has been silent for too long."""
     if leaf.silence is None:
-        yield
-        return
+        return await work
+    failure: Exception | None = None
     limit = leaf.silence.total_seconds()
 
     async def listen() -> None:
@@ -133,8 +133,14 @@ async def _listening(leaf: Leaf, log: StageLog, control: Control) -> AsyncIterat
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(listen)
-        yield
+        try:
+            result = await work
+        except Exception as error:  # noqa: BLE001 - raised below: a task group would wrap it
+            failure = error
         tasks.cancel_scope.cancel()
+    if failure:
+        raise failure
+    return result
 
 
 async def gone(world: World, leaf: Leaf, outputs: Mapping[str, JsonValue], lookup: Lookup) -> str:
@@ -238,7 +244,7 @@ async def _run(
         async with _context(world, leaf, number, control, log, {**exports, **given}) as ctx:
             await _settle(stage, ctx)
             async with _kept(ctx, leaf, world), collected(ctx, leaf):
-                outputs = await _remembering(stage.run(ctx), ctx)
+                outputs = await _heard(_remembering(stage.run(ctx), ctx), leaf, log, control)
                 found = outputs.model_dump(mode="json")
                 if leaf.outputs:
                     found |= await ctx.call(_written, ctx, leaf)

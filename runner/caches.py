@@ -196,10 +196,7 @@ class _Series:
         return f"kept, {amount(tree.size)}" + (f" as {self.key}" if self.keyed else "")
 
     async def _in_thread(self, work: Callable[[Step], T]) -> T:
-        return await self.ctx.call(_Stoppable(work, self._alive))
-
-    def _alive(self) -> None:
-        self.ctx.stage_log.heard = time.monotonic()
+        return await self.ctx.call(_Stoppable(work))
 
     def _say(self, text: str) -> None:
         self.ctx.stage_log.line(f"{self.label}: {text}")
@@ -208,8 +205,8 @@ class _Series:
 class _Stoppable(Generic[T]):
     """A blocking work that a cancel can end between two of its steps."""
 
-    def __init__(self, work: Callable[[Step], T], alive: Step) -> None:
-        self._work, self._alive = work, alive
+    def __init__(self, work: Callable[[Step], T]) -> None:
+        self._work = work
         self._stopped = False
 
     def __call__(self) -> T:
@@ -221,7 +218,6 @@ class _Stoppable(Generic[T]):
     def _step(self) -> None:
         if self._stopped:
             raise TimeoutError("it was stopped")
-        self._alive()
 
 
 # -- keys ------------------------------------------------------------------------------------------

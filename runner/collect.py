@@ -55,6 +55,8 @@ class Seen:
 
     paths: list[str] = field(default_factory=list)
     special: int = 0
+    closed: list[str] = field(default_factory=list)
+    """Files that we may not read."""
     """Links and other things that are no plain files; they were left where they are."""
     old: int = 0
     """Files that were there before the attempt began."""
@@ -137,7 +139,10 @@ class Walk:
     def _open(self, path: str, name: str, parent: int, seen: Seen) -> None:
         try:
             file = os.open(name, _FILE, dir_fd=parent)
-        except OSError:  # a link, a socket, not ours to read, or gone
+        except PermissionError:
+            seen.closed.append(path)
+            return
+        except OSError:  # a link, a socket, or gone
             seen.special += 1
             return
         try:

@@ -1,8 +1,9 @@
 """What went wrong in a run: the one cause first, then what came of it. Pure functions of its plan and its state."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+from pipeline.graph import Reach
 from pipeline.plan import Plan
 from pipeline.stage import Cause, CauseKind, Outcome
 from runner.state import LeafState, RunState
@@ -27,32 +28,23 @@ class Diagnosis:
 
 def diagnose(plan: Plan, state: RunState) -> Diagnosis:
     """Find the first leaf that went wrong by itself: none that it waited for had gone wrong before it."""
-    upstream = _upstream(plan)
+    needs = {leaf.name: [name for need in leaf.needs for name in need.leaves] for leaf in plan.leaves + plan.finally_}
+    reach = Reach(needs)
     ended = sorted((leaf for leaf in state.leaves.values() if leaf.outcome), key=lambda leaf: leaf.ended)
     red = [leaf for leaf in ended if leaf.outcome in _RED and not leaf.allowed]
-    names = {leaf.name for leaf in red}
-    roots = [leaf for leaf in red if not names & upstream.get(leaf.name, frozenset())]
+    roots = [leaf for leaf in red if not any(reach.waits(leaf.name, other.name) for other in red)]
     if not roots:
         return Diagnosis(None, others=tuple(red))
     first = roots[0]
-    followed = [leaf for leaf in ended if leaf is not first and _followed(leaf, first, upstream)]
+    followed = [leaf for leaf in ended if leaf is not first and _followed(leaf, first, reach)]
     others = [leaf for leaf in red if leaf is not first and leaf not in followed]
     return Diagnosis(first, tuple(followed), tuple(others))
 
 
-def _upstream(plan: Plan) -> Mapping[str, frozenset[str]]:
-    """Every leaf with all that it waits for, directly or through others."""
-    known: dict[str, frozenset[str]] = {}
-    for leaf in (*plan.leaves, *plan.finally_):
-        direct = [name for need in leaf.needs for name in need.leaves]
-        known[leaf.name] = frozenset(direct).union(*(known.get(name, frozenset()) for name in direct))
-    return known
-
-
-def _followed(leaf: LeafState, first: LeafState, upstream: Mapping[str, frozenset[str]]) -> bool:
+def _followed(leaf: LeafState, first: LeafState, reach: Reach) -> bool:
     """Whether a leaf is not green because of another: it waited for it, or its cause names it."""
     named = leaf.cause is not None and leaf.cause.evidence[:1] == (first.name,)
-    waited = first.name in upstream.get(leaf.name, frozenset())
+    waited = reach.waits(leaf.name, first.name)
     return (leaf.outcome in (*_RED, *_STOPPED) and waited) or (leaf.outcome in _STOPPED and named)
 
 

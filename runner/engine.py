@@ -296,7 +296,7 @@ class Engine:
         for where in found:
             self.journal.append(events.SecretLeaked(where))
         if look.unread:
-            message = f"no time was left to look for secrets in {look.unread} file(s) of the run"
+            message = f"nobody looked for secrets in {look.unread} file(s) of the run: no time was left, or no right"
             self.journal.append(events.RunWarned(message))
 
     def _close(self, outcome: Outcome) -> None:

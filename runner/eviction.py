@@ -70,8 +70,9 @@ def bounds(environ: Mapping[str, str]) -> Bounds:
 
 
 def mark_due(cache: Path) -> None:
-    """Something large was added: look at the end of this run."""
-    (cache / _LOOKED).unlink(missing_ok=True)
+    """Something large was added: look at the end of this run, also where it is a strangers' cache in the whole one."""
+    for place in (cache, cache.parent):
+        (place / _LOOKED).unlink(missing_ok=True)
 
 
 def due(cache: Path) -> bool:

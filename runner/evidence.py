@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from dataclasses import asdict, dataclass, field
 from itertools import groupby
@@ -14,7 +14,7 @@ import anyio.to_thread
 from pipeline.plan import Leaf
 from pipeline.stage import CauseKind, StageFailed
 from runner import junit, problems
-from runner.collect import Copies, Opened, Take, Walk
+from runner.collect import Copies, Opened, Seen, Take, Walk
 from runner.context import Context
 from runner.events import FilesKept, ProblemsFound, ReportsRead, RunWarned
 from runner.journal import EpochLost, Journal
@@ -93,11 +93,17 @@ class _Collecting:
             ctx.journal.append(FilesKept(ctx.run.stage, ctx.run.attempt, files))
         if seen.special:
             self._warn(f"artifacts: {seen.special} link(s) or other special file(s) are not kept, only plain files are")
+        self._warn_of_closed("artifacts", seen)
         if green and not seen.paths:
             hint = await ctx.call(self._hint)
             raise StageFailed(f"artifacts: there is no file that matches {', '.join(patterns)}{hint}")
         if green and seen.unmatched:
             self._warn(f"artifacts: there is no file that matches {', '.join(seen.unmatched)}")
+
+    def _warn_of_closed(self, what: str, seen: Seen) -> None:
+        if seen.closed:
+            first, more = seen.closed[0], f" and {len(seen.closed) - 1} more" if seen.closed[1:] else ""
+            self._warn(f"{what}: {first}{more} cannot be read: whoever wrote it, maybe a container as root, let nobody")
 
     def _hint(self) -> str:
         plain = [glob for glob in self.leaf.artifacts if not set(glob) & set("*?[!")]
@@ -120,6 +126,7 @@ class _Collecting:
         tests = _Tests(ctx.run.stage, ctx.stage_log.masker)
         written = tests.into(ctx.journal.folder.reports(ctx.run.stage, ctx.run.attempt))
         seen = await ctx.call(self._walk(patterns, tests.take, within=written, since=self.began - MARGIN))
+        self._warn_of_closed("reports", seen)
         if seen.old:
             self._warn(f"reports: {seen.old} file(s) are older than this attempt and tell nothing of it")
         if unmatched := [pattern for pattern in seen.unmatched if pattern in self.leaf.junit and not seen.old]:
@@ -186,7 +193,7 @@ class _Tests:
         self._flaky += case.flaky
         self._seconds += case.seconds
         if (case.bad or case.flaky) and len(self._cases) < MOST_CASES:
-            self._cases.append(_told(case))
+            self._cases.append(_told(case, self.masker.mask_text))
         return case
 
     def reported(self, attempt: int) -> ReportsRead:
@@ -198,14 +205,11 @@ class _Tests:
         )
 
 
-def _told(case: junit.Case) -> dict[str, str]:
-    return {
-        "outcome": "flaky" if case.flaky else "failed",
-        "classname": case.classname[:LONGEST_WORDS],
-        "name": case.name[:LONGEST_WORDS],
-        "message": case.why()[:LONGEST_WORDS],
-        "line": case.line()[:LONGEST_WORDS],
-    }
+def _told(case: junit.Case, mask: Callable[[str], str]) -> dict[str, str]:
+    """Masked before it is cut: of a secret that is cut nobody could find the beginning."""
+    words = {"classname": case.classname, "name": case.name, "message": case.why(), "line": case.line()}
+    cut = {key: mask(text)[:LONGEST_WORDS] for key, text in words.items()}
+    return {"outcome": "flaky" if case.flaky else "failed", **cut}
 
 
 # -- compilers -------------------------------------------------------------------------------------

@@ -3,14 +3,15 @@
 The elements and attributes are those that Surefire writes and that plugin takes in (its SuiteResult and CaseResult).
 """
 
+import html
 import math
 import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Literal, Protocol
 from xml.parsers import expat
-from xml.sax.saxutils import escape, quoteattr
 
 __all__ = ["Case", "Clipped", "Result", "Unreadable", "Writer", "clipped", "read"]
 
@@ -21,6 +22,8 @@ LONGEST_NAME = 2000
 MOST_CASES = 200_000
 HALF = 50_000
 """Characters of a text that are kept at its beginning and at its end, as many as Jenkins shows."""
+SLACK = 4096
+"""Characters more that are read than written: a secret at a cut can only be masked while it is whole."""
 LONGEST = 365 * 24 * 3600.0
 
 Result = Literal["passed", "failed", "errored", "skipped"]
@@ -30,8 +33,7 @@ GREEN_HALF = 500
 BUDGET = 32 << 20
 """Characters of texts in one file; after them each gets only as much as that of a green test."""
 
-_ILLEGAL = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-"""What XML 1.0 forbids."""
+_LEFT_OUT = re.compile(r"\n… (\d+) characters are left out …\n")
 _SUITES = ("testsuites", "testsuite")
 _BAD = {"failure": "failed", "error": "errored", "skipped": "skipped"}
 _RETRIED = ("flakyFailure", "flakyError", "rerunFailure", "rerunError")
@@ -43,13 +45,16 @@ class Unreadable(Exception):
     """It is no JUnit XML, or one that nobody should read."""
 
 
+MOST = HALF + SLACK
+
+
 class Clipped:
     """A text of which the beginning and the end are kept."""
 
     def __init__(self) -> None:
         self._head: list[str] = []
         self._tail: deque[str] = deque()
-        self._room, self._kept, self._dropped = HALF, 0, 0
+        self._room, self._kept, self._dropped = MOST, 0, 0
 
     def add(self, text: str) -> None:
         """More of it."""
@@ -57,10 +62,10 @@ class Clipped:
             self._head.append(text[: self._room])
             text, self._room = text[self._room :], max(0, self._room - len(text))
         if text:
-            self._tail.append(text[-HALF:])
-            self._dropped += max(0, len(text) - HALF)
+            self._tail.append(text[-MOST:])
+            self._dropped += max(0, len(text) - MOST)
             self._kept += len(self._tail[-1])
-        while self._tail and self._kept - len(self._tail[0]) >= HALF:
+        while self._tail and self._kept - len(self._tail[0]) >= MOST:
             gone = len(self._tail.popleft())
             self._kept, self._dropped = self._kept - gone, self._dropped + gone
 
@@ -176,7 +181,7 @@ class _Reader:
         return ready
 
     def _start(self, tag: str, given: dict[str, str]) -> None:
-        attributes = {name: value[:LONGEST_NAME] for name, value in given.items()}
+        attributes = {name: value[: LONGEST_NAME + SLACK] for name, value in given.items()}
         if not self._path and tag not in _SUITES:
             raise Unreadable(f"its root is <{tag[:40]}>, not <testsuite>")
         if len(self._path) >= DEEPEST:
@@ -240,8 +245,9 @@ def _seconds(text: str) -> float:
 
 
 def clipped(text: str, half: int = HALF) -> str:
-    """A text of which the beginning and the end are kept, `half` characters each."""
-    missing = len(text) - 2 * half
+    """A text of which the beginning and the end are kept, `half` characters each; it may have been clipped before."""
+    before = _LEFT_OUT.search(text)
+    missing = len(text) - 2 * half + (int(before[1]) - len(before[0]) if before else 0)
     return text if missing <= 0 else f"{text[:half]}\n… {missing} characters are left out …\n{text[-half:]}"
 
 
@@ -259,9 +265,11 @@ class Writer:
         """One suite. Jenkins takes two of one name and time for the same, so the name has to say whose it is."""
         stamp = f" timestamp={self._attribute(timestamp)}" if timestamp else ""
         self._put(f"<testsuite name={self._attribute(name)} id={self._attribute(id_)}{stamp}>\n")
-        for case in cases:
-            self._case(case)
-        self._put("</testsuite>\n")
+        try:
+            for case in cases:
+                self._case(case)
+        finally:  # a report may break off in the middle
+            self._put("</testsuite>\n")
 
     def copy(self, lines: Iterable[str]) -> None:
         """The suites of another file that a Writer wrote."""
@@ -295,10 +303,22 @@ class Writer:
     def _text(self, text: str, half: int = HALF) -> str:
         shown = clipped(self._legal(text), half if self._budget > 0 else GREEN_HALF)
         self._budget -= len(shown)
-        return escape(shown, {"\r": "&#13;"})
+        return html.escape(shown, quote=False).replace("\r", "&#13;")
 
     def _attribute(self, text: str) -> str:
-        return quoteattr(self._legal(text)[:LONGEST_NAME])
+        shown = html.escape(self._legal(text)[:LONGEST_NAME])
+        return f'"{shown.translate(_KEPT)}"'
 
     def _legal(self, text: str) -> str:
-        return _ILLEGAL.sub("", self._mask(text))
+        masked = self._mask(text)
+        return masked if masked.isprintable() else _illegal().sub("", masked)
+
+
+_KEPT = {ord(each): f"&#{ord(each)};" for each in "\t\n\r"}
+"""Blanks that a reader of attributes would take for a space."""
+
+
+@cache
+def _illegal() -> re.Pattern[str]:
+    """What XML 1.0 forbids."""
+    return re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")

@@ -3,9 +3,10 @@
 What the plan says in clear was there before any secret: a password that is also a service's name is no leak by that.
 """
 
+import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import monotonic
 
@@ -15,8 +16,9 @@ from runner.mask import Masker
 __all__ = ["Look"]
 
 BLOCK = 1 << 20
-_APART = ("work", "copies", "artifacts")
-"""What a stage wrote there is its own; of artifacts the names are looked at."""
+_APART = ("work", "copies")
+_NAMES_ALONE = "artifacts/"
+"""What a stage wrote into them is its own."""
 _PUBLIC = ("plan.json", "ballast", "owner.")
 """Files with these beginnings hold what is known anyway."""
 
@@ -29,7 +31,7 @@ class Look:
         self._masker = masker
         self._deadline = monotonic() + within
         self.unread = 0
-        """Files for which there was no time."""
+        """Files for which there was no time, or that cannot be read."""
 
     def __call__(self) -> list[str]:
         """The files in which a secret stands, by their names in the folder; a name that holds one is not told."""
@@ -40,21 +42,29 @@ class Look:
         self._deadline = 0.0
 
     def _found(self) -> Iterator[str]:
-        for name, path in _files(self._folder):
+        for name, path in _files(self._folder, self._closed):
             if monotonic() > self._deadline:
                 self.unread += 1
             elif self._masker.holds(os.fsencode(name)):
                 yield f"the name of a file in {name.partition('/')[0] if '/' in name else 'its folder'}"
-            elif not name.startswith(tuple(f"{folder}/" for folder in _APART)) and self._in_file(path):
+            elif not name.startswith(_NAMES_ALONE) and self._in_file(path):
                 yield name
+
+    def _closed(self, _: OSError) -> None:
+        self.unread += 1
 
     def _in_file(self, path: Path) -> bool:
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        except OSError:
+        except OSError as error:
+            self.unread += error.errno != errno.ELOOP  # a link leads to what is no file of the run
             return False
         with os.fdopen(descriptor, "rb", buffering=0):
-            return stat.S_ISREG(os.fstat(descriptor).st_mode) and self._masker.found_in(self._blocks(descriptor))
+            try:
+                return stat.S_ISREG(os.fstat(descriptor).st_mode) and self._masker.found_in(self._blocks(descriptor))
+            except OSError:
+                self.unread += 1
+                return False
 
     def _blocks(self, descriptor: int) -> Iterator[bytes]:
         while block := os.read(descriptor, BLOCK):
@@ -64,10 +74,10 @@ class Look:
                 return
 
 
-def _files(folder: Path) -> Iterator[tuple[str, Path]]:
-    for place, folders, names in os.walk(folder):
+def _files(folder: Path, closed: Callable[[OSError], None]) -> Iterator[tuple[str, Path]]:
+    for place, folders, names in os.walk(folder, onerror=closed):
         top = Path(place) == folder
-        folders[:] = [name for name in folders if not (top and name in ("work", "copies"))]
+        folders[:] = [name for name in folders if not (top and name in _APART)]
         for name in (name for name in names if not (top and name.startswith(_PUBLIC))):
             path = Path(place) / name
             yield path.relative_to(folder).as_posix(), path

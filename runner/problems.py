@@ -12,10 +12,12 @@ __all__ = ["MOST", "Problem", "as_json", "find", "lines_of"]
 
 MOST = 100
 BLOCK = 1 << 20
-LONGEST_LINE = 1 << 14
+LONGEST_LINE = 1 << 11
 FARTHEST = 32 << 20
 """Bytes before the end of a log in which complaints are looked for."""
 
+_SIGNS = ("error", "warning", "ERROR", "WARNING", ".go:")
+"""Without one of them a line is no complaint, and most lines have none."""
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _PLACE = r"(?P<file>[^\s():][^:()]*?\.\w+)"
 _SAYS = r"(?P<level>error|warning)"
@@ -64,9 +66,11 @@ def find(lines: Iterable[str], root: str = "") -> Iterator[Problem]:
     seen: set[Problem] = set()
     file = ""
     for raw in lines:
-        line = _COLOUR.sub("", raw).rstrip()
-        if match := _ESLINT_FILE.fullmatch(line):
+        line = (_COLOUR.sub("", raw) if "\x1b" in raw else raw).rstrip()
+        if line.startswith("/") and (match := _ESLINT_FILE.fullmatch(line)):
             file = match["file"]
+            continue
+        if not any(sign in line for sign in _SIGNS):
             continue
         problem = _one_line(line, root) or (_eslint(line, file, root) if file else None)
         if problem and problem not in seen:

@@ -5,6 +5,7 @@ import signal
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 
 import anyio
 
@@ -106,5 +107,5 @@ class Stopper:
             await other.gone.wait()
         with anyio.move_on_after(REPORT_WITHIN):
             await anyio.to_thread.run_sync(self._report, abandon_on_cancel=True)
-        await anyio.to_thread.run_sync(self._sink.stop)
+        await anyio.to_thread.run_sync(partial(self._sink.stop, hurried=True))
         os._exit(self.exit_code or 1)

@@ -21,7 +21,9 @@ _INSTALL = "install it (https://getsops.io), or leave the file out of PIPE_SECRE
 class Sops:
     """One file, decrypted once by the program `sops`, which finds the key as it does by hand."""
 
-    variables = frozenset({"SOPS_AGE_KEY", "SOPS_AGE_KEY_FILE", "SOPS_AGE_KEY_CMD", "SOPS_AGE_SSH_PRIVATE_KEY_FILE"})
+    variables = frozenset(
+        {"SOPS_AGE_KEY", "SOPS_AGE_KEY_FILE", "SOPS_AGE_KEY_CMD", "SOPS_AGE_SSH_PRIVATE_KEY_FILE", "VAULT_TOKEN"}
+    )
 
     def __init__(self, file: str, environ: Mapping[str, str]) -> None:
         self.address = f"sops:{file}"

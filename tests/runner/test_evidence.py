@@ -1,6 +1,7 @@
 """What an attempt leaves is collected when it ends, however it ends, and told in the journal."""
 
 import hashlib
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import anyio
 import pytest
 
 from runner import evidence
+from runner.collect import Copies, Opened
 from runner.events import FilesKept, ProblemsFound, ReportsRead
 from runner.sinks.closing import closing
 from runner.sinks.view import KeptLogs, RunView
@@ -123,6 +125,30 @@ async def test_a_report_that_nobody_can_read_counts_as_a_failed_test(tmp_path: P
     tests = made["a"].tests
     assert tests is not None
     assert (tests.total, tests.failed, tests.cases[0]["name"]) == (1, 1, "x.xml")
+
+
+async def test_the_silence_of_copying_what_a_stage_leaves_is_not_the_stages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = Copies.take
+
+    def slow(self: Copies, file: Opened) -> None:
+        time.sleep(0.6)
+        taken(self, file)
+
+    monkeypatch.setattr(Copies, "take", slow)
+    made = await run(tmp_path, shell("a", "touch x", artifacts=("x",), silence="300ms"))
+    assert made.outcomes() == {"a": "succeeded"}
+
+
+async def test_a_secret_in_the_words_of_a_test_is_masked_before_they_are_cut(tmp_path: Path) -> None:
+    text = FAILING.replace("4, not 5", "x" * 490 + "correct-horse-battery")
+    leaf = shell("a", f'echo "{text}" > x.xml', junit=("*.xml",), secret_names=("t",))
+    given = {"environ": {"PIPE_SECRET_T": "correct-horse-battery"}, "secrets": {"t": {"kind": "text"}}}
+    made = await run(tmp_path, leaf, **given)
+    tests = made["a"].tests
+    assert tests is not None
+    assert tests.cases[0]["message"].endswith("x****")
 
 
 async def test_a_kind_says_where_its_reports_are(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runner.junit import HALF, Case, Clipped, Unreadable, Writer, read
+from runner.junit import HALF, Case, Clipped, Unreadable, Writer, clipped, read
 
 REPORT = b"""<?xml version="1.0"?>
 <testsuites><testsuite name="outer"><testsuite name="com.x.FooTest" time="1,002.5" timestamp="2026-01-02T03:04:05">
@@ -98,7 +98,7 @@ def test_memory_does_not_grow_with_a_report() -> None:
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 4 << 20
-    assert f"… {500 * 65536 - 2 * HALF} characters are left out …" in case.out
+    assert f"… {500 * 65536 - 2 * HALF} characters are left out …" in clipped(case.out)
 
 
 @given(st.lists(st.text(max_size=40_000), max_size=12))
@@ -162,3 +162,28 @@ def test_the_suites_of_one_report_are_copied_into_another_whatever_their_texts_a
     writer.close()
     (case,) = cases("".join(parts).encode())
     assert case.text == "\n</testsuites>\n<testsuites>\n<?xml"
+
+
+def test_a_report_that_breaks_off_leaves_whole_suites_and_says_so() -> None:
+    cases = "".join(f'<testcase classname="c" name="n{number}"/>' for number in range(3000))
+    out: list[str] = []
+    writer = Writer(out.append, str)
+    with pytest.raises(Unreadable):
+        writer.suite("s", "1", "", read(io.BytesIO(f"<testsuite>{cases}<testcase".encode())))
+    writer.suite("t", "2", "", [])
+    writer.close()
+    suites = ET.fromstring("".join(out))  # noqa: S314 - ours
+    assert [suite.get("name") for suite in suites] == ["s", "t"]
+    assert len(suites[0]) > 1000
+
+
+@pytest.mark.parametrize("before", [HALF - 5, 0])
+def test_a_secret_at_a_cut_is_masked_while_it_is_whole(before: int) -> None:
+    secret = "S3cretPassword"
+    text = "x" * before + secret + "y" * (4 * HALF) + secret + "z" * (HALF - 5)
+    (case,) = read(
+        io.BytesIO(f'<testsuite><testcase name="n"><failure>{text}</failure></testcase></testsuite>'.encode())
+    )
+    out: list[str] = []
+    Writer(out.append, lambda text: text.replace(secret, "****")).suite("s", "1", "", [case])
+    assert not any(secret[:6] in piece or secret[-6:] in piece for piece in out)

@@ -1,8 +1,9 @@
 """A run that shows a secret says so and is not green, and does not show it once more by that."""
 
+import errno
 import os
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 
@@ -188,3 +189,22 @@ stages:
       X
       exit 1
 """
+
+
+def test_what_cannot_be_read_is_not_called_clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = RunFolder(tmp_path)
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "s.1.log").write_text("x")
+    (tmp_path / "link").symlink_to("logs/s.1.log")
+    masker = Masker()
+    masker.add("correct-horse")
+    opened = os.open
+
+    def closed(path: Any, *words: Any, **more: Any) -> int:
+        if str(path).endswith("s.1.log"):
+            raise PermissionError(errno.EACCES, "no", str(path))
+        return opened(path, *words, **more)
+
+    monkeypatch.setattr("runner.leaks.os.open", closed)
+    look = Look(folder, masker, 10)
+    assert (look(), look.unread) == ([], 1)
