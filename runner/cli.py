@@ -66,10 +66,22 @@ mirror_option = click.option(
 
 
 def report_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """`--junit` and `--summary`."""
-    junit = click.option("--junit", type=click.Path(), default="", metavar="PATH", help="Write junit.xml there too.")
-    summary = click.option("--summary", type=click.Path(), default="", metavar="PATH", help="Write a page there too.")
-    return junit(summary(command))
+    """`--junit` and `--summary`; what is refused before anything starts is in the report as well."""
+
+    @click.option("--junit", type=click.Path(), default="", metavar="PATH", help="Write junit.xml there too.")
+    @click.option("--summary", type=click.Path(), default="", metavar="PATH", help="Write a page there too.")
+    @wraps(command)
+    def reporting(*given: Any, junit: str, **words: Any) -> Any:
+        try:
+            return command(*given, junit=junit, **words)
+        except PipeError as error:
+            if junit:
+                from runner.reports.files import write_refusal
+
+                write_refusal(junit, str(error))
+            raise
+
+    return reporting
 
 
 @pipe.command()
@@ -110,14 +122,7 @@ def run(guardian: Guardian | None, /, *, file: str, server: str, ref: str, follo
 
     if bool(file) == bool(words["saved"]) or (words["saved"] and (words["params"] or words["source"])):
         raise click.UsageError("give a FILE, or --plan P alone: a plan that was approved takes no parameters")
-    try:
-        return run_command(Options(file, guardian=guardian, **words))
-    except PipeError as error:
-        if words["junit"]:
-            from runner.reports.files import write_refusal
-
-            write_refusal(words["junit"], str(error))
-        raise
+    return run_command(Options(file, guardian=guardian, **words))
 
 
 def _start(project: str, server: str, **words: Any) -> int:

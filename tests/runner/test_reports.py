@@ -214,6 +214,10 @@ def test_a_call_that_starts_nothing_leaves_a_report_that_says_why(tmp_path: Path
     (case,) = cases(tmp_path / "out/j.xml").values()
     assert case[0].tag == "error"
     assert "unknown key 'rum'" in (case[0].text or "")
+    for command in ("resume", "rerun"):
+        assert pipe(tmp_path, command, "wrong#9", "--junit", f"{command}.xml").returncode == 2
+        (case,) = cases(tmp_path / f"{command}.xml").values()
+        assert case[0].tag == "error"
 
 
 def test_several_pipelines_are_one_report_and_a_rerun_writes_it_anew(tmp_path: Path) -> None:
