@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -219,16 +220,21 @@ stages:
   s:
     run: |
       if [ -e kept ]; then ls kept | wc -l >> found; fi
-      mkdir -p kept; i=0; while [ $i -lt 300 ]; do echo "$$ $i" > kept/$i; i=$((i+1)); done
+      mkdir -p kept; i=1; while [ $i -lt 300 ]; do echo "$$ $i" > kept/$i; i=$((i+1)); done
+      head -c 40000000 /dev/urandom > kept/large
     cache: kept
 """
+
+
+def _writing_or_over(cache: Path, run: "subprocess.Popen[bytes]") -> bool:
+    return run.poll() is not None or any(cache.rglob("*.part"))
 
 
 @pytest.mark.slow
 def test_many_runs_at_once_see_whole_ones_alone_though_some_are_killed(tmp_path: Path) -> None:
     env = host(PIPE_CACHE=str(tmp_path / "cache"), PIPE_STORE=str(tmp_path / "store"))
     (tmp_path / "pipe.yaml").write_text(FILE)
-    found = set()
+    found, killed = set(), 0
     for number in range(3):
         places = [tmp_path / f"{number}.{each}" for each in range(3)]
         for place in places:
@@ -237,9 +243,16 @@ def test_many_runs_at_once_see_whole_ones_alone_though_some_are_killed(tmp_path:
             subprocess.Popen([PIPE, "run", "../pipe.yaml"], cwd=place, env=env, stdout=-3, stderr=-3)
             for place in places
         ]
-        until(lambda: any((tmp_path / "cache").rglob("*.part")))
-        runs[0].kill()
-        assert [one.wait(60) for one in runs][1:] == [0, 0]
+        try:
+            until(partial(_writing_or_over, tmp_path / "cache", runs[0]))
+            runs[0].kill()
+            ended = [one.wait(60) for one in runs]
+        finally:
+            for one in runs:
+                one.kill()
+                one.wait()
+        assert ended[1:] == [0, 0]
+        killed += ended[0] == -9
         found |= {path.read_text().strip() for path in tmp_path.glob(f"{number}.*/found")}
-    assert found == {"300"}
+    assert (found, killed > 0) == ({"300"}, True)
     assert len(archives(tmp_path)) == 1

@@ -92,8 +92,8 @@ def test_what_cannot_be_started_now_is_started_later(server: Server, base: Repos
     let(server, "base", "shop")
     away = repository.bare.rename(repository.bare.with_name("away.git"))
     base.commit("go", pipeline_yaml=BASE.replace("PIPELINE", "").replace("CODE", "0"))
-    until(lambda: "base: what follows its runs: shop: " in told(server))
-    assert sqlite(server, "select followed, follow_at > 0 from runs") == [(0, 1)]
+    until(lambda: sqlite(server, "select followed, follow_at > 0 from runs") == [(0, 1)])
+    assert "base: what follows its runs: shop: " in told(server)
     away.rename(repository.bare)
     sqlite(server, "update runs set follow_at = 0")
     assert [run["project"] for run in server.settled(2)] == ["base", "shop"]
