@@ -1,5 +1,6 @@
 """The entry point of the console script: commands that start processes get a guardian first."""
 
+import gc
 import os
 import sys
 from collections.abc import Sequence
@@ -9,11 +10,14 @@ from runner.guardian import Guardian, guard, leave
 
 __all__ = ["main"]
 
+OBJECTS = 50_000
+"""Nearly all that a start makes lives to the end: Python looks for garbage after so many objects, not 700."""
 _GUARDED = frozenset({"run", "resume", "rerun", "rollback"})
 
 
 def main() -> NoReturn:
     """Run the command line; ends this process."""
+    gc.set_threshold(OBJECTS)
     _open_streams()
     if sys.platform == "linux" and len(sys.argv) > 1 and sys.argv[1] in _GUARDED and not _elsewhere(sys.argv):
         guard(_work)

@@ -1,6 +1,5 @@
 """`--mirror URL`: the files of a run as a server keeps them too, reported piece by piece while they grow."""
 
-import http.client
 import json
 import os
 import re
@@ -11,11 +10,15 @@ from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
 from pipeline.errors import PipeError
 from runner.folder import RunFolder
 from runner.plans import read_plan
+
+if TYPE_CHECKING:
+    import http.client
 
 __all__ = ["TOKEN", "Mirror", "mirrored"]
 
@@ -53,7 +56,7 @@ class Mirror:
     _piece: int = PIECE
     _complete: bool = False
     _unwanted: set[str] = field(default_factory=set)
-    _connection: http.client.HTTPConnection | None = None
+    _connection: "http.client.HTTPConnection | None" = None
 
     def __post_init__(self) -> None:
         """Check the address; raises PipeError when it is none."""
@@ -137,6 +140,8 @@ class Mirror:
             raise _Away
 
     def _ask(self, path: str, body: bytes) -> tuple[int, dict[str, int]]:
+        import http.client  # TLS and all: most runs have no server
+
         try:
             if self._connection is None:
                 kind = http.client.HTTPSConnection if self._parts.scheme == "https" else http.client.HTTPConnection
