@@ -178,7 +178,8 @@ def expand(
 
 
 def _word(words: Sequence[str]) -> NeedWord:
-    asked = [word for word in words if word != "all"]
-    if len(set(asked)) > 1:
+    asked = dict.fromkeys(words)
+    asked.pop("all", None)
+    if len(asked) > 1:
         raise FanOutError(f"one of {', '.join(asked)}: they contradict each other")
-    return NeedWord(asked[0]) if asked else NeedWord.OK
+    return NeedWord(next(iter(asked))) if asked else NeedWord.OK

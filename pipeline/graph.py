@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 if TYPE_CHECKING:
     import networkx as nx
 
-__all__ = ["Needs", "Reach", "ancestors", "critical_path", "cycles", "order"]
+__all__ = ["Needs", "Reach", "ancestors", "critical_path", "cycles", "order", "reduced"]
 
 Needs: TypeAlias = Mapping[str, Iterable[str]]
 
@@ -50,6 +50,20 @@ class Reach:
     def waits(self, name: str, on: str) -> bool:
         """Whether `name` starts after `on` has ended."""
         return bool(self._waits.get(name, 0) & self._bits.get(on, 0))
+
+    def direct(self, others: Iterable[str]) -> tuple[str, ...]:
+        """Those of some names that no other of them waits for."""
+        others = tuple(others)
+        behind = 0
+        for name in others:
+            behind |= self._waits.get(name, 0)
+        return tuple(name for name in others if not behind & self._bits.get(name, 0))
+
+
+def reduced(needs: Needs) -> dict[str, tuple[str, ...]]:
+    """The graph without the needs that follow from others (its transitive reduction). The graph has no cycle."""
+    reach = Reach(needs)
+    return {name: reach.direct(others) for name, others in needs.items()}
 
 
 def ancestors(needs: Needs, name: str) -> frozenset[str]:

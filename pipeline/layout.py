@@ -174,19 +174,22 @@ class Layout:
         found: list[str] = []
         for written in made.spec.needs:
             stage, _ = split_need(written)
-            place = self._need_place(made, written)
-            other = self.drafts.get(stage)
-            if other is None:
-                self._report.add(
-                    place, f"'{made.name}' needs '{written}', which is no stage", nearest(stage, self._siblings(made))
-                )
-            elif other.last and not made.last:
-                self._report.add(place, f"'{stage}' is in `finally`, which starts after all stages have ended")
-            elif made.last and not other.last:
-                self._report.add(place, f"`finally` starts when '{stage}' has ended: leave the need out")
+            if fault := self._need_fault(made, written, self.drafts.get(stage)):
+                self._report.add(self._need_place(made, written), *fault)
             else:
                 found.append(stage)
         return found
+
+    def _need_fault(self, made: Draft, written: str, other: Draft | None) -> tuple[str, ...]:
+        """What is wrong with a need, and a hint if there is one."""
+        stage, _ = split_need(written)
+        if other is None:
+            return f"'{made.name}' needs '{written}', which is no stage", nearest(stage, self._siblings(made))
+        if other.last and not made.last:
+            return (f"'{stage}' is in `finally`, which starts after all stages have ended",)
+        if made.last and not other.last:
+            return (f"`finally` starts when '{stage}' has ended: leave the need out",)
+        return ()
 
     def _siblings(self, made: Draft) -> list[str]:
         return [name for name, other in self.drafts.items() if other.last == made.last and other is not made]

@@ -42,6 +42,7 @@ def resolve(  # noqa: PLR0913 - a plan holds all of its inputs, and each has its
     if report.problems:
         raise InvalidPipeline(report.problems)
     kind_of = {name: made.kind for name, made in layout.drafts.items()}
+    last = layout.last
     leaves = layout.leaves if trigger.trusted else [withhold(leaf, kind_of.get(leaf.stage)) for leaf in layout.leaves]
     return Plan(
         pipeline=pipeline.name,
@@ -54,8 +55,8 @@ def resolve(  # noqa: PLR0913 - a plan holds all of its inputs, and each has its
         pools=layout.pools,
         timeout=layout.bounds.timeout,
         concurrency=_concurrency(layout) if trigger.trusted else apart(_concurrency(layout)),
-        leaves=tuple(leaf for leaf in leaves if leaf.stage not in layout.last),
-        finally_=tuple(leaf for leaf in leaves if leaf.stage in layout.last),
+        leaves=tuple(leaf for leaf in leaves if leaf.stage not in last),
+        finally_=tuple(leaf for leaf in leaves if leaf.stage in last),
         checks_out=any(_checks_out(kind_of.get(leaf.stage), leaf) for leaf in leaves),
     )
 

@@ -66,6 +66,7 @@ class Schedule:
         self.leaves = {leaf.name: leaf for leaf in leaves}
         self._counts: dict[str, list[_NeedCount]] = {}
         self._watchers: dict[str, list[tuple[str, _NeedCount]]] = defaultdict(list)
+        self._open: dict[str, int] = {}
         self._waiting: dict[str, None] = {}
         self._fresh: deque[str] = deque()
         for leaf in leaves:
@@ -74,6 +75,7 @@ class Schedule:
     def _add(self, leaf: Leaf) -> None:
         counts = [_NeedCount(need) for need in leaf.needs]
         self._counts[leaf.name] = counts
+        self._open[leaf.name] = sum(count.open > 0 for count in counts)
         self._waiting[leaf.name] = None
         self._fresh.append(leaf.name)
         for count in counts:
@@ -90,7 +92,8 @@ class Schedule:
         self._waiting.pop(name, None)
         for watcher, count in self._watchers.pop(name, ()):
             count.count(name, end)
-            if watcher in self._waiting:
+            self._open[watcher] -= count.open == 0
+            if watcher in self._waiting and (count.failed or not self._open[watcher]):
                 self._fresh.append(watcher)
 
     def ready(self) -> Iterator[tuple[Leaf, Cause | None]]:
@@ -104,7 +107,7 @@ class Schedule:
                 continue
             counts = self._counts[name]
             blocked = next((count for count in counts if count.failed), None)
-            if blocked is None and any(count.open for count in counts):
+            if blocked is None and self._open[name]:
                 continue  # also when a condition blocks it: a failure to come would weigh more, whoever is quicker
             blocked = blocked or next((count for count in counts if count.blocked_by), None)
             del self._waiting[name]

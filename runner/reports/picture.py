@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
+from pipeline.graph import order, reduced
 from pipeline.plan import Leaf
 from pipeline.stage import Outcome
 from runner.sinks.tree import Row, rows
@@ -61,38 +62,21 @@ def stages_drawn(view: RunView, now: float, text: Callable[[str], str]) -> str:
     return f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img">{title}{"".join(lines)}{"".join(drawn)}</svg>'
 
 
-def _needs(leaves: Sequence[Leaf]) -> dict[str, list[str]]:
+def _needs(leaves: Sequence[Leaf]) -> dict[str, tuple[str, ...]]:
     """Stage → the stages that it needs, without those that it needs through others anyway."""
     owner = {leaf.name: leaf.stage for leaf in leaves}
     found = {
         stage: list(dict.fromkeys(owner[name] for leaf in group for need in leaf.needs for name in need.leaves))
         for stage, group in groupby(leaves, key=lambda leaf: leaf.stage)
     }
-    above: dict[str, set[str]] = {}
-    for stage, needs in _in_order(found):
-        above[stage] = set(needs).union(*(above[other] for other in needs))
-    return {
-        stage: [each for each in needs if not any(each in above[other] for other in needs)]
-        for stage, needs in found.items()
-    }
-
-
-def _in_order(needs: Mapping[str, Sequence[str]]) -> list[tuple[str, Sequence[str]]]:
-    """Stages behind those that they need; a file may write them in any order."""
-    done: dict[str, Sequence[str]] = {}
-    while len(done) < len(needs):
-        ready = {name: others for name, others in needs.items() if name not in done and all(o in done for o in others)}
-        if not ready:
-            break
-        done |= ready
-    return list(done.items())
+    return reduced(found)
 
 
 def _columns(needs: Mapping[str, Sequence[str]]) -> list[list[str]]:
     """Stages by the number of stages before them, each as near as can be to those that it needs."""
     depth: dict[str, int] = {}
-    for name, others in _in_order(needs):
-        depth[name] = max((depth[other] + 1 for other in others), default=0)
+    for name in order(needs):
+        depth[name] = max((depth[other] + 1 for other in needs[name]), default=0)
     columns: list[list[str]] = [[] for _ in range(max(depth.values(), default=-1) + 1)]
     for name in needs:
         columns[depth[name]].append(name)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.graph import Reach, ancestors, critical_path, cycles, order
+from pipeline.graph import Reach, ancestors, critical_path, cycles, order, reduced
 
 DIAMOND = {"d": ["b", "c"], "b": ["a"], "c": ["a"], "a": []}
 
@@ -53,6 +53,17 @@ def test_reach_agrees_with_networkx_where_there_is_no_cycle(needs: dict[str, lis
     reach = Reach(needs)
     for name in needs:
         assert {on for on in needs if reach.waits(name, on)} == ancestors(needs, name)
+
+
+@given(NEEDS)
+def test_reduced_agrees_with_networkx_where_there_is_no_cycle(needs: dict[str, list[str]]) -> None:
+    import networkx as nx
+
+    if cycles(needs):
+        return
+    graph: nx.DiGraph[str] = nx.DiGraph([(name, on) for name, others in needs.items() for on in others])
+    expected = set(nx.transitive_reduction(graph).edges)
+    assert {(name, on) for name, others in reduced(needs).items() for on in others} == expected
 
 
 def test_the_critical_path_is_the_chain_that_took_longest() -> None:
