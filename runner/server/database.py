@@ -62,6 +62,8 @@ T = TypeVar("T")
 READERS = MOST - 2
 ASK_EVERY = 1.0
 """Seconds between two questions whether a database is back."""
+LOOK_EVERY, LOOK_SELDOM = 10.0, 30.0
+"""Seconds after which everybody looks who was told nothing: between servers a word may get lost, in one none does."""
 
 _metadata = MetaData()
 
@@ -382,6 +384,8 @@ class Database:
         self._engine = engine_for(place)
         self._reading = for_reading(self._engine)
         self.shared = is_shared(self._engine)
+        self.look_every = LOOK_EVERY if self.shared else LOOK_SELDOM
+        self._journal = None if isinstance(place, URL) else place.with_name(f"{place.name}-wal")
         self._writing = threading.Lock()
         self._writer = anyio.CapacityLimiter(1)
         self._turn = anyio.Lock()
@@ -468,6 +472,13 @@ class Database:
     def _read(self, work: Callable[[Connection], T]) -> T:
         with as_away(), self._reading.connect() as connection:
             return work(connection)
+
+    def written(self) -> int:
+        """A number that is another one after whatever anybody has written into a file of ours; 0 for what is shared."""
+        try:
+            return self._journal.stat().st_mtime_ns if self._journal else 0
+        except FileNotFoundError:
+            return 0
 
     # -- when it is away ---------------------------------------------------------------------------
 

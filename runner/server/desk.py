@@ -1,6 +1,7 @@
 """Working deliveries that were taken in, and looking for what no hook told: each project by itself, in order."""
 
 import json
+import math
 import sys
 import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
@@ -23,6 +24,7 @@ from runner.server.connections import Away
 from runner.server.database import Database, deliveries, refs, runs, times
 from runner.server.fleet import NotOurs
 from runner.server.intake import Found
+from runner.server.looks import until_next
 from runner.server.payloads import Change, named_ref, read
 from runner.server.projects import Project
 from runner.server.registry import Registry
@@ -31,7 +33,8 @@ from runner.sinks.view import plain_text
 
 __all__ = ["Desk"]
 
-LOOK_EVERY = 10.0
+PAUSE = 10.0
+"""Seconds before a project is looked at again when a bug of ours ended a look."""
 POLL_EVERY = 60.0
 """Seconds between two looks at the refs of a repository, whatever its hooks say."""
 NOTED = ""
@@ -69,6 +72,7 @@ class Desk:
         self._standing: dict[str, tuple[str, _Standing]] = {}
         """Project → commit of its main branch, and what the file there waits for by itself."""
         self._said: dict[tuple[str, str], str] = {}
+        self._again: dict[str, float] = {}
         """Project and what was looked at → what went wrong there last."""
         self._news = anyio.Event()
 
@@ -87,7 +91,7 @@ class Desk:
                     if name not in self._workers:
                         self._workers.add(name)
                         tasks.start_soon(self._work_for, name)
-                with anyio.move_on_after(LOOK_EVERY):
+                with anyio.move_on_after(until_next(self._database.look_every)):
                     await self._news.wait()
 
     async def _work_for(self, name: str) -> None:
@@ -99,7 +103,8 @@ class Desk:
             if time.monotonic() - polled > self._poll_every:
                 polled = time.monotonic()
                 await self._unharmed("its refs", self._poll, project)
-            with anyio.move_on_after(min(LOOK_EVERY, self._poll_every)):
+            again = self._again.pop(name, math.inf) - time.time()
+            with anyio.move_on_after(max(0.0, min(until_next(self._database.look_every), self._poll_every, again))):
                 await news.wait()
         self._workers.discard(name)
 
@@ -120,7 +125,7 @@ class Desk:
             self._say_once(project.name, what, str(error))  # looked at again in a moment
         except Exception as error:  # noqa: BLE001 - a stranger's repository must not end the server
             self._say_once(project.name, what, f"{type(error).__name__}: {error}")
-            await anyio.sleep(LOOK_EVERY)
+            await anyio.sleep(PAUSE)
         else:
             self._said.pop((project.name, what), None)
 
@@ -129,6 +134,10 @@ class Desk:
         if self._said.get((project, what)) != line:
             self._said[project, what] = line
             _say(f"{project}: {what}: {line}")
+
+    def _try_again(self, project: Project, due: float) -> float:
+        self._again[project.name] = min(due, self._again.get(project.name, math.inf))
+        return due
 
     async def _deliver(self, project: Project, row: "Row[tuple[object, ...]]") -> None:
         """Work one delivery; what cannot be done now is tried again later, and then said to have failed."""
@@ -144,6 +153,7 @@ class Desk:
         except RepositoryError as error:
             pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2**row.tries)
             state, due = ("new", time.time() + pause) if tries < MOST_TRIES else ("failed", 0.0)
+            self._try_again(project, due)
             lines = [str(error) + (f"; tried again in {pause:.0f} s" if state == "new" else "; given up")]
         except (Away, NotOurs):
             raise
@@ -165,7 +175,7 @@ class Desk:
         except RepositoryError as error:
             waited = time.time() - row.ended
             if waited < FOLLOW_WITHIN:
-                values = {"follow_at": time.time() + max(FIRST_PAUSE * 4, waited / 2)}
+                values = {"follow_at": self._try_again(project, time.time() + max(FIRST_PAUSE * 4, waited / 2))}
             self._say_once(project.name, "what follows its runs", str(error))
         except (Away, NotOurs):
             raise

@@ -27,6 +27,7 @@ from runner.server.database import runs
 from runner.server.ends import Ended, finish, tell
 from runner.server.feedback import RUNNING
 from runner.server.fleet import members
+from runner.server.looks import until_next
 from runner.server.registry import Registry
 from runner.server.repositories import RepositoryError
 from runner.server.users import as_run
@@ -35,7 +36,7 @@ from runner.status import status
 
 __all__ = ["LOST_AFTER", "Dispatcher"]
 
-LOOK_EVERY = 0.5
+FOLLOW_EVERY = 0.5
 LOST_AFTER = 600.0
 """Seconds without a sign of life after which the runs of another server are given up."""
 LOST = "lost: "
@@ -86,7 +87,7 @@ class Dispatcher:
                     if started := await self._started(row):
                         self._watch(started, tasks)
                 await self._give_up()
-                with anyio.move_on_after(LOOK_EVERY * 30):
+                with anyio.move_on_after(until_next(self._database.look_every)):
                     await self._news.wait()
 
     async def _claimed(self) -> "Sequence[Row[tuple[object, ...]]]":
@@ -157,7 +158,7 @@ class Dispatcher:
         run, ended = _Watched(row, self._folder(row), row.pid, row.revived), None
         while row.state != "ended" and ended is None:
             ended = await self._step(run)
-            await anyio.sleep(0 if ended else LOOK_EVERY)
+            await anyio.sleep(0 if ended else FOLLOW_EVERY)
         if ended and ended is not _LEFT:
             await self._database.write(partial(finish, id_=row.id, ended=ended))
         await self._let_go(row)

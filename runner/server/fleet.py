@@ -16,13 +16,14 @@ from pipeline.errors import PipeError
 from runner.ownership import HEARTBEAT, SILENT_AFTER
 from runner.server.database import Database, leases, projects, runs, servers
 from runner.server.layout import Layout
+from runner.server.looks import until_next
 from runner.server.sealing import Seal
 
 __all__ = ["Fleet", "Member", "NotOurs", "holder_of", "identity", "member", "members", "others_alive", "prove"]
 
 CHANNEL = "pipe"
 FORGOTTEN_AFTER = 30 * 86400.0
-TELL_EVERY = 0.1
+TELL_EVERY, WATCH_EVERY = 0.1, 10.0
 """Seconds between two calls to the other servers, however much there is to tell."""
 
 
@@ -163,8 +164,9 @@ class Fleet:
             await anyio.sleep(TELL_EVERY)
 
     async def listen(self, wake: Callable[[], None]) -> None:
-        """Call `wake` for what other servers tell, until cancelled."""
+        """Call `wake` for what other servers tell, or commands on this machine write, until cancelled."""
         if not self._database.shared:
+            await self._watch(wake)
             return
         ear = await anyio.to_thread.run_sync(self._database.listener, CHANNEL)
         try:
@@ -176,6 +178,15 @@ class Fleet:
                     wake()
         finally:
             ear.close()
+
+    async def _watch(self, wake: Callable[[], None]) -> None:
+        before = await anyio.to_thread.run_sync(self._database.written)
+        while True:
+            await anyio.sleep(until_next(WATCH_EVERY))
+            now = await anyio.to_thread.run_sync(self._database.written)
+            if now != before:
+                before = now
+                wake()
 
 
 def identity(layout: Layout) -> str:

@@ -1,6 +1,7 @@
 """Headers that every answer has: what a browser may do with it, which is nothing unless the answer says more."""
 
 from collections.abc import Mapping
+from email.utils import formatdate
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -43,6 +44,7 @@ class Guarded:
                 headers = MutableHeaders(scope=message)
                 for name, value in self._headers.items():
                     headers.setdefault(name, value)
+                headers.setdefault("Date", formatdate(usegmt=True))
             await send(message)
 
         await self._app(scope, receive, guarded)

@@ -9,10 +9,10 @@ from sqlalchemy import Connection, Row
 
 from runner.server.connections import Away
 from runner.server.database import Database
+from runner.server.looks import until_next
 
 __all__ = ["MOST_TRIES", "Outbox", "after", "pause_after"]
 
-LOOK_EVERY = 10.0
 FIRST_PAUSE, LONGEST_PAUSE, MOST_TRIES = 5.0, 900.0, 20
 """Pauses double; after twenty tries, in about three hours, it is given up."""
 
@@ -74,7 +74,7 @@ class Outbox:
                     if receiver not in self._busy:
                         self._busy.add(receiver)
                         tasks.start_soon(self._try, receiver, entry)
-                with anyio.move_on_after(LOOK_EVERY):
+                with anyio.move_on_after(until_next(self._database.look_every)):
                     await self._news.wait()
 
     async def _try(self, receiver: Hashable, entry: Entry) -> None:
@@ -87,3 +87,6 @@ class Outbox:
         await self._database.write(lambda connection: self._told(connection, entry, note))
         self._busy.discard(receiver)
         self.wake()
+        if note:
+            await anyio.sleep(FIRST_PAUSE)
+            self.wake()

@@ -30,6 +30,7 @@ from runner.server.fleet import Fleet, identity, others_alive, prove
 from runner.server.following import Followers
 from runner.server.housekeeping import keep_house
 from runner.server.layout import Layout, Place
+from runner.server.looks import until_next
 from runner.server.notifications import Notifier
 from runner.server.projects import find, known
 from runner.server.registry import Registry
@@ -258,7 +259,7 @@ class _Beat:
         self.ownership.forget(self.epoch)
         while not self.ownership.lost(self.epoch):
             self.ownership.beat(self.epoch)
-            await anyio.sleep(HEARTBEAT)
+            await anyio.sleep(until_next(HEARTBEAT))
         sys.stderr.write("pipe: another server has taken the folder over\n")
         lost()
 
@@ -278,10 +279,7 @@ class _Web(uvicorn.Server):
 
     async def main_loop(self) -> None:
         """Wait for the end; ten looks a second, as they are the default, would be most of what an idle server does."""
-        while not self.should_exit:
-            await self.on_tick(0)  # the time that answers bear
-            with anyio.move_on_after(1):
-                await self._ended.wait()
+        await self._ended.wait()
 
     def end(self) -> None:
         """Answer what has been asked, then end."""
@@ -334,6 +332,7 @@ async def _serve(
             log_level="warning",
             access_log=False,
             server_header=False,
+            date_header=False,
             lifespan="off",
             timeout_graceful_shutdown=3,
             limit_concurrency=500,

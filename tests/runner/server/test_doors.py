@@ -186,6 +186,7 @@ def test_every_answer_tells_browsers_what_they_may_do_with_it(
         assert "frame-ancestors 'none'" in headers["Content-Security-Policy"], path
         assert "unsafe" not in headers["Content-Security-Policy"], path
         assert headers["Referrer-Policy"] == "same-origin", path
+        assert headers["Date"].endswith(" GMT"), path
         assert headers["Cache-Control"] == ("no-cache" if "static" in path else "no-store"), path
     page = ann.get("/account").text
     assert "style=" not in page
