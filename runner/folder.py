@@ -45,9 +45,14 @@ class RunFolder:
         """The log of one attempt."""
         return self.path / "logs" / f"{_named(leaf)}.{attempt}.log"
 
+    @property
+    def artifacts_folder(self) -> Path:
+        """The files that all attempts left to be kept."""
+        return self.path / "artifacts"
+
     def artifacts(self, leaf: str, attempt: int) -> Path:
-        """The files that one attempt left to be kept."""
-        return self.path / "artifacts" / f"{_named(leaf)}.{attempt}"
+        """Those of one attempt."""
+        return self.artifacts_folder / f"{_named(leaf)}.{attempt}"
 
     def reports(self, leaf: str, attempt: int) -> Path:
         """What the reports of one attempt's tests say, as one, masked."""

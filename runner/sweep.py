@@ -1,4 +1,7 @@
-"""Which workspaces of earlier runs may stay: so many, so old, and while the disk has room. Logs and journals stay."""
+"""What of earlier runs may stay: workspaces so many, so old, and while the disk has room, and so many artifacts.
+
+Logs and journals stay.
+"""
 
 import shutil
 import time
@@ -6,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from pipeline.errors import PipeError
 from runner.folder import RunFolder
@@ -19,15 +23,19 @@ DAY = 86400.0
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """How many workspaces of a pipeline are kept, for how many days (0: no limit), and the bytes to keep free."""
+    """How many workspaces of a pipeline are kept, for how many days (0: no limit), the bytes to keep free.
+
+    And of how many runs of a pipeline the artifacts are kept (0: of all).
+    """
 
     count: int
     days: int
     free: int
+    artifacts: int = 0
 
 
 def policy(environ: Mapping[str, str]) -> Policy:
-    """What the host wants: `PIPE_KEEP` (5), `PIPE_KEEP_DAYS` (no limit), `PIPE_KEEP_FREE` (`1Gi`).
+    """What a host wants: `PIPE_KEEP` (5), `PIPE_KEEP_DAYS` (no limit), `PIPE_KEEP_FREE` (`1Gi`); artifacts of 50 runs.
 
     Raises:
         PipeError: one of them cannot be read, or several.
@@ -48,6 +56,7 @@ def policy(environ: Mapping[str, str]) -> Policy:
         count=number("PIPE_KEEP", 5),
         days=number("PIPE_KEEP_DAYS", 0),
         free=size or 0,
+        artifacts=number("PIPE_KEEP_ARTIFACTS", 50),
     )
     if problems:
         raise PipeError("\n".join(problems))
@@ -55,45 +64,46 @@ def policy(environ: Mapping[str, str]) -> Policy:
 
 
 def sweep(store: Store, keep: Policy) -> list[str]:
-    """Remove workspaces that the policy lets go, never one that somebody works in.
+    """Remove workspaces and artifacts that the policy lets go, never those of a run that somebody works in.
 
-    Those that are too many or too old go silently; the names of the runs that lost theirs for want of room are
+    What is too much or too old goes silently; the names of the runs that lost their workspaces for want of room are
     returned, oldest first. A run without an end keeps its workspace in that case: it can be gone on with.
     """
     left = []
-    for name, run, kept in _kept(store, keep):
+    for name, run, place in _placed(store):
         with suppress(OSError):  # another user's run is none of our business
+            if keep.artifacts and place > keep.artifacts:
+                _remove(run, run.artifacts_folder)
             if not run.work.is_dir() or _in_use(run):
                 continue
-            if kept:
-                left.append((name, run))
+            if place > keep.count or (keep.days and time.time() - run.made() > keep.days * DAY):
+                _remove(run, run.work)
             else:
-                _remove(run)
+                left.append((name, run))
     removed = []
     for name, run in reversed(left):
         if shutil.disk_usage(store.path).free >= keep.free:
             break
-        if run.ended() and _remove(run):
+        if run.ended() and _remove(run, run.work):
             removed.append(name)
     return removed
 
 
-def _kept(store: Store, keep: Policy) -> Iterator[tuple[str, RunFolder, bool]]:
-    """All runs, the newest first, each with its name and whether its workspace may stay."""
+def _placed(store: Store) -> Iterator[tuple[str, RunFolder, int]]:
+    """All runs, the newest first, each with its name and its place among those of its pipeline, from 1."""
     seen: Counter[str] = Counter()
     for name, number, folder in store.runs():
         seen[name] += 1
-        old = keep.days and time.time() - folder.made() > keep.days * DAY
-        yield f"{name}#{number}", folder, not old and seen[name] <= keep.count
+        yield f"{name}#{number}", folder, seen[name]
 
 
-def _remove(run: RunFolder) -> bool:
-    """Remove a workspace that nobody works in; whether it is gone. Somebody who takes the run right now keeps it."""
-    aside = run.path / "work.old"
+def _remove(run: RunFolder, folder: Path) -> bool:
+    """Remove a folder of a run that nobody works in; whether it is gone. Somebody who takes the run now keeps it."""
+    aside = folder.with_name(f"{folder.name}.old")
     try:
-        run.work.rename(aside)
+        folder.rename(aside)
         if _in_use(run):
-            aside.rename(run.work)
+            aside.rename(folder)
             return False
     except OSError:
         return False

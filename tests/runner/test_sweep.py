@@ -84,6 +84,19 @@ def test_the_oldest_make_room_until_there_is_enough(store: Store, monkeypatch: p
     assert kept(*runs) == [False, False, True]
 
 
+def test_artifacts_outlive_workspaces_and_go_when_there_are_too_many(store: Store) -> None:
+    runs = [run(store) for _ in range(3)]
+    for each in runs:
+        (each.artifacts("build", 1)).mkdir(parents=True)
+    mine = run(store, "b", owned=True, ended=False)
+    mine.artifacts("build", 1).mkdir(parents=True)
+    run(store, "b"), run(store, "b"), run(store, "b")
+    sweep(store, Policy(1, 0, 0, 2))
+    assert kept(*runs) == [False, False, True]
+    assert [each.artifacts_folder.exists() for each in (*runs, mine)] == [False, True, True, True]
+    assert not list(runs[0].path.glob("artifacts*"))
+
+
 def test_a_run_without_an_end_is_not_sacrificed_for_room(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     dead = run(store, ended=False)
     room(monkeypatch, store, 10, 10)
@@ -92,8 +105,8 @@ def test_a_run_without_an_end_is_not_sacrificed_for_room(store: Store, monkeypat
 
 
 def test_the_policy_is_read_from_the_environment() -> None:
-    assert policy({"PIPE_KEEP": "2", "PIPE_KEEP_DAYS": "14", "PIPE_KEEP_FREE": "10Gi"}) == Policy(2, 14, 10 << 30)
-    assert policy({}) == Policy(5, 0, 1 << 30)
+    assert policy({"PIPE_KEEP": "2", "PIPE_KEEP_DAYS": "14", "PIPE_KEEP_FREE": "10Gi"}) == Policy(2, 14, 10 << 30, 50)
+    assert policy({"PIPE_KEEP_ARTIFACTS": "3"}) == Policy(5, 0, 1 << 30, 3)
     with pytest.raises(PipeError) as caught:
         policy({"PIPE_KEEP": "-1", "PIPE_KEEP_FREE": "much"})
     assert str(caught.value) == (
