@@ -5,6 +5,7 @@ file and holds a lock (flock) on it, shared or exclusive. An item appears and go
 """
 
 import fcntl
+import math
 import os
 import shutil
 import stat
@@ -45,11 +46,6 @@ class Item:
     used: float
     busy: bool
 
-    @property
-    def lock(self) -> Path:
-        """The file that its users hold."""
-        return _lock_of(self.path)
-
 
 def bounds(environ: Mapping[str, str]) -> Bounds:
     """What the host wants: `PIPE_CACHE_SIZE` (`10Gi`) and `PIPE_CACHE_DAYS` (30; 0: no limit).
@@ -87,33 +83,44 @@ def due(cache: Path) -> bool:
     return True
 
 
-def items(cache: Path) -> list[Item]:
-    """All items, the most recently used first. What several share by hard links is counted for the first of them."""
+def items(cache: Path, seconds: float = math.inf) -> list[Item]:
+    """All items, the most recently used first. What several share by hard links is counted for the first of them.
+
+    Raises:
+        TimeoutError: to look at all of them takes longer than that.
+    """
     seen: set[tuple[int, int]] = set()
+    end = time.monotonic() + seconds
     found = sorted(((_used(path), path) for path in _paths(cache, DEEPEST)), reverse=True)
-    return [Item(str(path.relative_to(cache)), path, _size(path, seen), used, _busy(path)) for used, path in found]
+    return [Item(str(path.relative_to(cache)), path, _size(path, seen, end), used, _busy(path)) for used, path in found]
 
 
-def evict(cache: Path, within: Bounds) -> list[Item]:
-    """Remove what is too old, and the least recently used until the rest is within its size; returns what went."""
-    found, gone = items(cache), []
-    total, now = sum(item.size for item in found), time.time()
-    for item in reversed(found):
-        old = within.age and now - item.used > within.age
-        if (old or total > within.size) and remove(item):
-            total -= item.size
-            gone.append(item)
+def evict(cache: Path, within: Bounds, seconds: float = math.inf) -> list[Path]:
+    """Remove what is too old, and the least recently used until the rest is within its size; returns what went.
+
+    Raises:
+        TimeoutError: what is too old is gone, but to learn how large the rest is takes longer than that.
+    """
+    now = time.time()
+    too_old = [path for path in _paths(cache, DEEPEST) if within.age and now - _used(path) > within.age]
+    gone = [path for path in too_old if remove(path)]
     _sweep_parts(cache, now)
+    found = items(cache, seconds)
+    total = sum(item.size for item in found)
+    for item in reversed(found):
+        if total > within.size and remove(item.path):
+            total -= item.size
+            gone.append(item.path)
     return gone
 
 
-def remove(item: Item) -> bool:
+def remove(path: Path) -> bool:
     """Remove an item that nobody uses; whether it is gone. Whoever looks for it sees all of it, or nothing."""
     try:
-        with item.lock.open("ab") as lock:
+        with _lock_of(path).open("ab") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            aside = item.path.with_name(f"{item.path.name}.{os.urandom(4).hex()}.part")
-            item.path.rename(aside)
+            aside = path.with_name(f"{path.name}.{os.urandom(4).hex()}.part")
+            path.rename(aside)
     except OSError:  # in use, gone, or another user's
         return False
     _delete(aside)
@@ -154,13 +161,15 @@ def _busy(path: Path) -> bool:
     return False
 
 
-def _size(path: Path, seen: set[tuple[int, int]]) -> int:
+def _size(path: Path, seen: set[tuple[int, int]], end: float) -> int:
     """Bytes on the disk that nothing before has."""
     total = 0
     with suppress(OSError):
         total += _counted(path.lstat(), seen)
     for place, _, files, folder in os.fwalk(path):
         del place
+        if time.monotonic() > end:
+            raise TimeoutError
         for name in files:
             with suppress(OSError):
                 total += _counted(os.stat(name, dir_fd=folder, follow_symlinks=False), seen)

@@ -49,7 +49,7 @@ def clear_caches(names: Sequence[str]) -> int:
     unknown = [name for name in names if not any(_named(each, name) for each in found)]
     if unknown:
         raise PipeError(f"no cache is named {', '.join(unknown)}: `pipe cache list` has their names")
-    gone = [each for each in chosen if remove(each)]
+    gone = [each for each in chosen if remove(each.path)]
     for each in chosen:
         if each not in gone:
             click.echo(f"{each.name}: in use, or not ours to remove", err=True)

@@ -43,6 +43,8 @@ class Wanted:
 
 
 NOWHERE = Wanted()
+CACHES_WITHIN = 15.0
+"""Seconds that a run that is over may look at how large caches are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +106,10 @@ def _bound_caches(environ: Mapping[str, str], store: Path, *, hurried: bool) -> 
     cache = cache_folder(environ, store)
     try:
         if not hurried and due(cache):
-            evict(cache, bounds(environ))
+            evict(cache, bounds(environ), CACHES_WITHIN)
+    except TimeoutError:
+        what = f"how large caches are was not learnt within {CACHES_WITHIN:.0f} s"
+        sys.stderr.write(f"pipe: {what}: `pipe cache list` tells it, `pipe cache clear` makes room\n")
     except (OSError, PipeError, KeyboardInterrupt) as error:
         sys.stderr.write(f"pipe: caches were not looked at: {str(error) or 'interrupted'}\n")
 

@@ -35,7 +35,7 @@ def test_the_least_recently_used_goes_until_the_rest_is_small_enough(tmp_path: P
     for days, name in enumerate(["maven/repositories/0", "npm/modules/a", "_stages/s/k", "npm/packages"]):
         item(tmp_path, name, days=days)
     gone = evict(tmp_path, Bounds(2 * MEBIBYTE + 65536, 0))
-    assert [each.name for each in gone] == ["npm/packages", "_stages/s/k"]
+    assert gone == [tmp_path / "npm/packages", tmp_path / "_stages/s/k"]
     assert names(tmp_path) == ["maven/repositories/0", "npm/modules/a"]
 
 
@@ -46,6 +46,14 @@ def test_what_was_not_used_for_long_goes_however_small_it_is(tmp_path: Path) -> 
     assert names(tmp_path) == ["a/new"]
 
 
+def test_where_sizes_take_too_long_to_learn_what_is_too_old_goes_and_the_rest_stays(tmp_path: Path) -> None:
+    item(tmp_path, "a/new", days=29)
+    item(tmp_path, "a/old", days=31)
+    with pytest.raises(TimeoutError):
+        evict(tmp_path, Bounds(0, 30 * 86400), 0)
+    assert names(tmp_path) == ["a/new"]
+
+
 @pytest.mark.parametrize("how", [fcntl.LOCK_SH, fcntl.LOCK_EX])
 def test_what_somebody_uses_stays(tmp_path: Path, how: int) -> None:
     item(tmp_path, "a/used", days=99)
@@ -53,7 +61,7 @@ def test_what_somebody_uses_stays(tmp_path: Path, how: int) -> None:
         fcntl.flock(lock, how)
         assert evict(tmp_path, Bounds(0, 1)) == []
         assert [each.busy for each in items(tmp_path)] == [True]
-    assert [each.name for each in evict(tmp_path, Bounds(0, 1))] == ["a/used"]
+    assert evict(tmp_path, Bounds(0, 1)) == [tmp_path / "a/used"]
 
 
 def test_what_several_share_by_hard_links_counts_once(tmp_path: Path) -> None:
