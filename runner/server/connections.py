@@ -1,6 +1,9 @@
 """How the database is reached: a SQLite file of one server alone, or a PostgreSQL that several share."""
 
+import fcntl
 import logging
+import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +15,19 @@ from sqlalchemy.exc import TimeoutError as NoConnection
 
 from pipeline.errors import PipeError
 
-__all__ = ["MOST", "Away", "Listener", "as_away", "begin", "engine_for", "for_reading", "is_shared", "shown", "url_of"]
+__all__ = [
+    "MOST",
+    "Away",
+    "Listener",
+    "as_away",
+    "begin",
+    "engine_for",
+    "for_reading",
+    "is_shared",
+    "shown",
+    "url_of",
+    "writing",
+]
 
 MOST = 10
 """How many connections one server has to a PostgreSQL at most, beside the one that it listens at."""
@@ -24,6 +39,8 @@ _LIMITS = {"statement_timeout": "30s", "lock_timeout": "10s", "idle_in_transacti
 One that stands still in the middle of a transaction loses it before others have waited for it too long.
 """
 _SIGNS_OF_LIFE = {"keepalives_idle": 15, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 15000}
+WRITE_WITHIN = 10.0
+"""Seconds in which whoever else writes to a file of SQLite must have done so."""
 _LOCK = 0x70697065
 _BEGIN = {"sqlite": "BEGIN IMMEDIATE", "postgresql": f"SELECT pg_advisory_xact_lock({_LOCK})"}
 
@@ -73,6 +90,55 @@ def begin(connection: Connection) -> None:
     no thought for, it cannot get wrong. PostgreSQL would let them run at once, and find out at the end, or never.
     """
     connection.exec_driver_sql(_BEGIN[connection.dialect.name])
+
+
+@contextmanager
+def writing(engine: Engine) -> Iterator[Connection]:
+    """A transaction that writes, which is on disk at the end, or nothing of it is.
+
+    Raises:
+        Away: another process does not end its own, or the folder of a file is not there any more.
+    """
+    with _alone(engine), engine.connect() as connection:
+        begin(connection)
+        yield connection
+        connection.commit()
+
+
+@contextmanager
+def _alone(engine: Engine) -> Iterator[None]:
+    """Of all processes the only one that commits to a file of SQLite, and moves its log into it after that.
+
+    Before 3.51.3 SQLite can lose what one connection commits while another one does the second (the "WAL-reset bug",
+    sqlite.org/wal.html), and its own lock covers a commit alone. This one is of the folder: whoever closes a second
+    descriptor of the file itself loses SQLite's locks of it.
+    """
+    if is_shared(engine):
+        yield
+        return
+    folder = Path(str(engine.url.database)).parent
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise Away(f"{folder}: {error.strerror}") from error
+    try:
+        _lock(descriptor)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int) -> None:
+    deadline = time.monotonic() + WRITE_WITHIN
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise Away(f"another process has been writing to it for {WRITE_WITHIN:g} s") from None
+            time.sleep(0.002)
+        else:
+            return
 
 
 @contextmanager

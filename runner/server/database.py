@@ -31,7 +31,7 @@ from sqlalchemy import (
 )
 
 from pipeline.errors import PipeError
-from runner.server.connections import MOST, Away, Listener, as_away, begin, engine_for, for_reading, is_shared
+from runner.server.connections import MOST, Away, Listener, as_away, engine_for, for_reading, is_shared, writing
 from runner.server.migrations import bring_up
 
 __all__ = [
@@ -435,11 +435,9 @@ class Database:
     def _write_together(self, writes: Sequence["_Write"]) -> None:
         """Do them in one transaction; what became of each stands in it."""
         try:
-            with self._writing, as_away(), self._engine.connect() as connection:
-                begin(connection)
+            with self._writing, as_away(), writing(self._engine) as connection:
                 for write in writes:
                     write.run(connection)
-                connection.commit()
         except Exception as error:  # noqa: BLE001 - nothing of them is on disk
             for write in writes:
                 write.error = error

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Engine, inspect, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from pipeline.errors import PipeError
-from runner.server.connections import begin, is_shared
+from runner.server.connections import is_shared, writing
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -39,8 +39,7 @@ def bring_up(engine: Engine, file: Path | None = None, in_use: Callable[[Connect
     with engine.connect() as connection:
         if _version(connection) == known()[-1]:
             return
-    with engine.connect() as connection:
-        begin(connection)
+    with writing(engine) as connection:
         version = _version(connection)  # somebody may have been quicker
         if version != known()[-1]:
             if is_shared(engine):  # a large table may take its time, and nobody else is there
@@ -49,7 +48,6 @@ def bring_up(engine: Engine, file: Path | None = None, in_use: Callable[[Connect
             if version and file:
                 _back_up(engine, file)
             _upgrade(connection, version)
-        connection.commit()
 
 
 def _version(connection: Connection) -> str:

@@ -1,19 +1,22 @@
 """What work on the database can rely on, whichever it is: it is alone while it writes, and done whole or not."""
 
+import threading
 import time
 from functools import partial
 from pathlib import Path
 
 import anyio
 import pytest
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, event, insert, select, update
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from pipeline.errors import PipeError
+from runner.server import connections
 from runner.server.audit import Actor, note
-from runner.server.connections import Away, begin, engine_for, shown, url_of
+from runner.server.connections import Away, begin, engine_for, shown, url_of, writing
 from runner.server.database import Database, audit, refs
 from tests.support.postgresql import Postgresql
+from tests.support.wait import until
 
 pytestmark = [pytest.mark.network]
 
@@ -86,6 +89,44 @@ def test_text_is_taken_whatever_programs_say(place: str) -> None:
     database.write_now(partial(keep, ref="a\0b"))
     assert list(database.read_now(moves)) in (["a\0b"], ["a\ufffdb"])
     database.close()
+
+
+def test_nobody_commits_to_a_file_while_the_log_of_another_one_is_moved_into_it(tmp_path: Path) -> None:
+    one, other, waits = Database(tmp_path / "x.db"), Database(tmp_path / "x.db"), threading.Event()
+
+    def moved(*_: object) -> None:
+        """Its transaction has been committed, and the log moved; the connection goes back."""
+        writer = threading.Thread(target=other.write_now, args=(partial(keep, ref="b"),))
+        writer.start()
+        writer.join(0.2)
+        seen.append(sorted(other.read_now(moves)))
+        waits.set()
+
+    seen: list[list[str]] = []
+    event.listen(one._engine, "checkin", moved, once=True)
+    one.write_now(partial(keep, ref="a"))
+    assert waits.is_set()
+    assert seen == [["a"]], "what the other one wrote had to wait"
+    until(lambda: sorted(one.read_now(moves)) == ["a", "b"])
+    one.close()
+    other.close()
+
+
+def test_who_does_not_end_a_transaction_holds_up_others_for_a_while_and_readers_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "WRITE_WITHIN", 0.05)
+    still, other = engine_for(tmp_path / "x.db"), Database(tmp_path / "x.db")
+    with writing(still):
+        assert other.read_now(moves) == {}
+        with pytest.raises(PipeError, match=r"does not answer: another process has been writing to it for 0\.05 s"):
+            other.write_now(partial(keep, ref="a"))
+        with pytest.raises(PipeError, match="another process"):
+            Database(tmp_path / "x.db").write_now(partial(keep, ref="a"))
+    other.write_now(partial(keep, ref="a"))
+    assert other.read_now(moves) == {"a": 0}
+    still.dispose()
+    other.close()
 
 
 @pytest.mark.slow
