@@ -154,7 +154,8 @@ def list_deliveries(place: Place, project: str, most: int) -> int:
     for row in database.read_now(lambda connection: connection.execute(wanted).all()):
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(row.received))
         copies = f"  {row.copies + 1} times" if row.copies else ""
-        click.echo(f"{row.id}  {when}  {row.project}  {row.forge}  {row.state}{copies}  {plain_text(row.note)}")
+        project, note = plain_text(row.project), plain_text(row.note)
+        click.echo(f"{row.id}  {when}  {project}  {row.forge}  {row.state}{copies}  {note}")
     return 0
 
 

@@ -40,6 +40,7 @@ _NOT_NOW: dict[int | str, dict[str, Any]] = {
     409: {"description": "It has ended."},
     503: {"description": "It is just starting: ask again."},
 }
+_NOT_KEPT: dict[int | str, dict[str, Any]] = {409: {"description": "Nothing of it is here."}}
 _NO_PLACE: dict[int | str, dict[str, Any]] = {400: {"description": "`Last-Event-ID` is none of ours."}}
 
 
@@ -63,23 +64,23 @@ async def list_deliveries(
     return await doors.database.read(lambda c: deliveries_of(c, within, project, before, limit))
 
 
-@api.post("/deliveries/{id_}/redeliver", operation_id="redeliver")
+@api.post("/deliveries/{id_}/redeliver", operation_id="redeliver", responses=_NOT_KEPT)
 async def redeliver(id_: str, doors: Here, caller: SignedIn) -> DeliveryId:
-    """Work a delivery once more, as if it had just come."""
+    """Work a delivery once more, as if it had just come. 409: nothing of it is here, and what to do instead."""
     whose = select(deliveries.c.project).where(deliveries.c.id == id_)
     project = await doors.database.read(lambda connection: connection.execute(whose).scalar_one_or_none())
     if project is None:
         raise UNKNOWN
     caller.need(Verb.REDELIVER, project)
 
-    def again(connection: Connection) -> bool:
-        done = inbox.again(connection, id_)
-        if done:
+    def again(connection: Connection) -> str:
+        why = inbox.again(connection, id_)
+        if not why:
             note(connection, caller.actor, "redeliver", id_, project=project)
-        return done
+        return why
 
-    if not await doors.database.write(again):
-        raise UNKNOWN
+    if why := await doors.database.write(again):
+        raise HTTPException(409, why)
     doors.came_in()
     return DeliveryId(delivery=id_)
 

@@ -1,6 +1,7 @@
 """The inbox: a delivery is verified, kept with its verdict in one transaction, and only then answered."""
 
 import json
+import secrets
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +18,9 @@ __all__ = ["LARGEST", "Examined", "Receipt", "again", "examine", "receive"]
 
 LARGEST = 26 << 20
 """Bytes of the largest body that is taken; no forge sends more than 25 MiB."""
+LONGEST_NAME = 64
+_NOBODYS = secrets.token_urlsafe(32)
+"""The hook secret of every project that there is not."""
 
 _KEPT = ("content-type", "user-agent")
 _KEPT_PREFIXES = ("x-", "webhook-", "idempotency-")
@@ -34,19 +38,27 @@ class Receipt:
 
 @dataclass(frozen=True, slots=True)
 class Examined:
-    """A delivery with the verdict on it, as it will be kept; `refused` says why it is not genuine."""
+    """A delivery with the verdict on it, as it will be kept, and why it is not taken if it is not."""
 
     row: Mapping[str, object]
     refused: str = ""
+    """For those who may see the project."""
+    told: str = ""
+    """For whoever sent it: nothing that they could not know."""
 
 
-def examine(project: Project, headers: Headers, body: bytes) -> Examined:
-    """Find out whether a delivery is genuine. Takes a second for the largest body; call it in a thread then."""
+def examine(name: str, project: Project | None, headers: Headers, body: bytes) -> Examined:
+    """Find out whether a delivery is genuine. Takes a second for the largest body; call it in a thread then.
+
+    `project` None: there is none of that name. It is examined all the same, so that what is answered, and how long
+    that takes, does not tell a stranger which projects there are.
+    """
     forge, now = forge_of(headers), time.time()
-    why = _wrong_forge(forge, project) or refusal(forge, headers, body, project.secret, now)
+    unproven = refusal(forge, headers, body, project.secret if project else _NOBODYS, now)
+    why = _misled(forge, name, project) or unproven
     row = {
         "id": ulid_now(),
-        "project": project.name,
+        "project": name[:LONGEST_NAME],
         "forge": forge,
         "key": key_of(forge, headers, body),
         "received": now,
@@ -56,7 +68,7 @@ def examine(project: Project, headers: Headers, body: bytes) -> Examined:
         "state": "refused" if why else "new",
         "note": why,
     }
-    return Examined(row, why)
+    return Examined(row, why, unproven or why)
 
 
 async def receive(database: Database, examined: Examined) -> Receipt:
@@ -64,7 +76,10 @@ async def receive(database: Database, examined: Examined) -> Receipt:
     return await database.write(lambda connection: _keep(connection, examined.row, examined.refused))
 
 
-def _wrong_forge(forge: Forge, project: Project) -> str:
+def _misled(forge: Forge, name: str, project: Project | None) -> str:
+    """Why it came to the wrong place."""
+    if project is None:
+        return f"there is no project '{name[:LONGEST_NAME]}'"
     if project.forge in (forge, "generic"):
         return ""
     return f"it comes from {forge}, and the project's forge is {project.forge}"
@@ -109,11 +124,14 @@ def _replayed(connection: Connection, row: Mapping[str, object]) -> str:
     return "its signature came with another body before"
 
 
-def again(connection: Connection, id_: str) -> bool:
-    """Work a delivery once more, from what was kept of it.
-
-    False if there is none, or nothing of it: it was refused, or nobody sent it (the poll found it).
-    """
-    there = and_(deliveries.c.id == id_, deliveries.c.state != "refused", deliveries.c.forge != "poll")
-    changed = connection.execute(update(deliveries).where(there).values(state="new", due=0.0, tries=0))
-    return bool(changed.rowcount)
+def again(connection: Connection, id_: str) -> str:
+    """Work a delivery once more, from what was kept of it; why not and what to do, empty if it will be."""
+    found = connection.execute(select(deliveries).where(deliveries.c.id == id_)).one_or_none()
+    if found is None:
+        return "it is not kept any more"
+    if found.state == "refused":
+        return f"it was refused ({found.note}), so nothing of it was kept: mend that, and have it sent again"
+    if found.forge == "poll":
+        return "nobody sent it, looking at the repository found it: start a run of that ref instead"
+    connection.execute(update(deliveries).where(deliveries.c.id == id_).values(state="new", due=0.0, tries=0))
+    return ""

@@ -15,7 +15,7 @@ from pipeline.stage import Login, Secret, SecretText
 from runner.server.database import leases, notifications, projects, refs, targets, times
 from runner.server.database import secrets as kept_secrets
 from runner.server.sealing import Seal
-from runner.server.signatures import FORGES
+from runner.server.signatures import FORGES, is_secret
 from stages.clients.git.address import parse_url
 
 __all__ = ["Project", "add", "change", "find", "known", "remove", "show_badge"]
@@ -65,6 +65,8 @@ def add(connection: Connection, seal: Seal, project: Project) -> Project:
     if project.forge not in FORGES:
         problems.append(f"there is no forge '{project.forge}'; {nearest(project.forge, FORGES)}")
     problems += _faults(project.url)
+    if project.secret and not is_secret(project.secret):
+        problems.append("the secret of the hook begins with whsec_, and what follows is not base64")
     if problems:
         raise PipeError("\n".join(problems))
     made = replace(project, secret=project.secret or secrets.token_urlsafe(32))

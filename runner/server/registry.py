@@ -17,6 +17,7 @@ __all__ = ["Registry"]
 
 
 KNOWN_FOR = 2.0
+MOST_MISSING = 1000
 
 
 @dataclass
@@ -30,6 +31,7 @@ class Registry:
     _repositories: dict[str, Repository] = field(default_factory=dict)
     _foreign: dict[str, Strangers] = field(default_factory=dict)
     _known: dict[str, tuple[float, Project]] = field(default_factory=dict)
+    _missing: dict[str, float] = field(default_factory=dict)
 
     async def project(self, name: str) -> Project | None:
         """The project of that name; what was looked up less than two seconds ago is not looked up again."""
@@ -41,6 +43,17 @@ class Registry:
             self._known[name] = time.monotonic() + KNOWN_FOR, found
         else:
             self._known.pop(name, None)
+        return found
+
+    async def for_stranger(self, name: str) -> Project | None:
+        """The same for who may not know whether it is there: that it is not is remembered as long as that it is."""
+        if time.monotonic() < self._missing.get(name, 0.0):
+            return None
+        found = await self.project(name)
+        if found is None:
+            if len(self._missing) >= MOST_MISSING:
+                self._missing.clear()
+            self._missing[name] = time.monotonic() + KNOWN_FOR
         return found
 
     async def names(self) -> list[str]:

@@ -14,7 +14,18 @@ from typing import Final, Literal, TypeAlias
 
 from ulid_transform import ulid_now
 
-__all__ = ["FORGES", "FORM", "UNSIGNED_BODY", "Forge", "Headers", "forge_of", "key_of", "payload_of", "refusal"]
+__all__ = [
+    "FORGES",
+    "FORM",
+    "UNSIGNED_BODY",
+    "Forge",
+    "Headers",
+    "forge_of",
+    "is_secret",
+    "key_of",
+    "payload_of",
+    "refusal",
+]
 
 Forge: TypeAlias = Literal["github", "gitlab", "gitee", "gitea", "bitbucket", "generic"]
 FORGES: Final[tuple[Forge, ...]] = ("github", "gitlab", "gitee", "gitea", "bitbucket", "generic")
@@ -69,6 +80,20 @@ def refusal(forge: Forge, headers: Headers, body: bytes, secret: str, now: float
     if not secret:
         return "its hook has no secret"
     return _CHECKS[forge](headers, body, secret, now)
+
+
+def is_secret(text: str) -> bool:
+    """Whether deliveries can be signed with it."""
+    try:
+        return bool(_key(text))
+    except binascii.Error:
+        return False
+
+
+def _key(secret: str) -> bytes:
+    """The key of Standard Webhooks that a secret stands for."""
+    named = secret.startswith("whsec_")
+    return base64.b64decode(secret.removeprefix("whsec_"), validate=True) if named else secret.encode()
 
 
 def _same(given: str, expected: str) -> bool:
@@ -139,11 +164,7 @@ def _standard(headers: Headers, body: bytes, secret: str, now: float) -> str:
     if abs(now - int(stamp)) > TOLERANCE:
         return f"its time is {abs(now - int(stamp)):.0f} s away from ours"
     try:
-        key = (
-            base64.b64decode(secret.removeprefix("whsec_"), validate=True)
-            if secret.startswith("whsec_")
-            else secret.encode()
-        )
+        key = _key(secret)
     except binascii.Error:
         return "the hook's secret is no whsec_ key"
     signed = hmac.new(key, f"{name}.{stamp}.".encode() + body, hashlib.sha256).digest()

@@ -76,7 +76,7 @@ async def badge(
     if_none_match: Annotated[str, Header()] = "",
 ) -> Response:
     """How the newest run of a pipeline is, on a branch or on any; whoever shows it has to ask each time."""
-    found = await doors.registry.project(project)
+    found = await doors.registry.for_stranger(project)
     if found is None or not (found.public_badge or (caller and caller.may(Verb.VIEW, project))):
         raise UNKNOWN
     ref = f"refs/heads/{branch}" if branch else ""

@@ -17,7 +17,7 @@ from runner.server.api_admin import api as api_admin
 from runner.server.bounds import Bounded, drain
 from runner.server.callers import SignedIn, visitor
 from runner.server.connections import Away
-from runner.server.doors import UNKNOWN, Doors, Here
+from runner.server.doors import Doors, Here
 from runner.server.headers import Guarded
 from runner.server.metrics import exposition
 from runner.server.origins import address
@@ -102,22 +102,22 @@ async def metrics(doors: Here, caller: SignedIn) -> Response:
 async def deliver(project: str, request: Request, response: Response, doors: Here) -> DeliveryId:
     """Take a delivery in.
 
-    202: it is kept and will be worked; 200: it was here already; 401: it is not genuine; 429: it is not either, and
+    202: it is kept and will be worked; 200: it was here already; 401: it is not genuine, or there is no such project,
+    which who may see the deliveries finds there; 429: it is not either, and
     so many from there were not that it is not even kept; 408, 413: it takes too long, it is too large; 503: so many
     large ones come at the same time that this one has to come again.
     """
-    found = await doors.registry.project(project)
-    if found is None:
-        raise UNKNOWN
+    found = await doors.registry.for_stranger(project)
     async with AsyncExitStack() as held:
         body = await _body(request, doors, held)
-        examine = partial(inbox.examine, found, _headers(request), body)
+        examine = partial(inbox.examine, project, found, _headers(request), body)
         examined = examine() if len(body) <= QUICK else await anyio.to_thread.run_sync(examine)
         if examined.refused and (wait := doors.refusals.take(address(request))):
-            raise too_many(examined.refused, wait)
+            raise too_many(f"{examined.told}; or there is no such project", wait)
         receipt = await inbox.receive(doors.database, examined)
     if receipt.refused:
-        raise HTTPException(401, f"{receipt.refused} (delivery {receipt.id})")
+        told = examined.told or receipt.refused
+        raise HTTPException(401, f"{told}; or there is no such project (delivery {receipt.id})")
     if not receipt.fresh:
         response.status_code = 200
     doors.came_in()

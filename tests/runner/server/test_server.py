@@ -64,13 +64,16 @@ def test_what_is_not_genuine_is_refused_and_can_be_seen(server: Server, reposito
     commit = repository.commit("two", src__a="two")
     status, answer = server.push(commit, secret="wrong")
     assert (status, "its signature is wrong" in answer["detail"]) == (401, True)
-    assert server.ask("/hooks/other", b"{}")[0] == 404
     assert server.ask("/hooks/shop", b"x" * (27 << 20), X_Gitea_Event="push")[0] == 413
     (delivery,) = server.deliveries()
     assert (delivery["state"], delivery["note"], delivery["size"] > 0) == ("refused", "its signature is wrong", True)
     assert server.runs() == []
     listed = pipe(server.folder, "deliveries", env=server.env).stdout
     assert "refused" in listed
+    again = f"/api/v1/deliveries/{delivery['id']}/redeliver"
+    status, told = server.ask(again, b"", authorization=f"Bearer {server.token}")
+    why = "it was refused (its signature is wrong), so nothing of it was kept: mend that, and have it sent again"
+    assert (status, told["detail"]) == (409, why)
 
 
 @on_both
