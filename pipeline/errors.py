@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-__all__ = ["InvalidPipeline", "PipeError", "Place", "Problem", "nearest", "quoted"]
+__all__ = ["InvalidPipeline", "PipeError", "Place", "Problem", "hinted", "nearest", "quoted"]
 
 EXCERPT = 150
 """Longest line of an excerpt; of a longer one the part around the place is shown."""
@@ -79,6 +79,12 @@ def nearest(word: str, known: Iterable[str]) -> str:
     if close:
         return f"did you mean '{close[0]}'?"
     return f"known: {', '.join(names)}" if 0 < len(names) <= 24 else ""
+
+
+def hinted(message: str, word: str, known: Iterable[str]) -> str:
+    """A message about a word that is none, with a hint behind it if there is one."""
+    hint = nearest(word, known)
+    return f"{message}; {hint}" if hint else message
 
 
 def quoted(text: str) -> str:

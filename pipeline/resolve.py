@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 from pipeline.draft import Kind, Kinds
-from pipeline.errors import InvalidPipeline, PipeError, nearest
+from pipeline.errors import InvalidPipeline, PipeError, hinted, nearest
 from pipeline.layout import Given, Layout
 from pipeline.model import PipelineFile
 from pipeline.params import Offered, Unset, gather
@@ -107,4 +107,4 @@ def _assign(file: PipelineFile, chosen: Sequence[str], word: str, found: Mapping
 
 
 def _no_pipeline(name: str, chosen: Sequence[str]) -> str:
-    return f"there is no pipeline '{name}'; {nearest(name, chosen)}"
+    return hinted(f"there is no pipeline '{name}'", name, chosen)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from pipeline.errors import PipeError, nearest
+from pipeline.errors import PipeError, hinted
 from pipeline.plan import Leaf, Plan
 from pipeline.stage import CauseKind, Outcome
 from runner.state import LeafState, RunState
@@ -28,7 +28,7 @@ def leaves_from(plan: Plan, names: Sequence[str]) -> dict[str, str]:
         found = [leaf.name for leaf in plan.leaves if name in (leaf.name, leaf.stage)]
         if not found:
             known = {leaf.stage for leaf in plan.leaves} | {leaf.name for leaf in plan.leaves}
-            raise PipeError(f"{plan.pipeline} has no stage '{name}'; {nearest(name, known)}")
+            raise PipeError(hinted(f"{plan.pipeline} has no stage '{name}'", name, known))
         chosen |= dict.fromkeys(found, ASKED)
     return _with_finally(plan, below(plan, chosen))
 

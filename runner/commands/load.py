@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.errors import PipeError, nearest
+from pipeline.errors import PipeError, hinted
 from pipeline.model import PipelineFile, read
 from pipeline.plan import Plan, RunIdentity
 from pipeline.resolve import assignments, resolve
@@ -59,7 +59,7 @@ def open_call(path: str, pipelines: Sequence[str], params: Sequence[str], host: 
     known = tuple(file.pipelines)
     for name in pipelines:
         if name not in known:
-            raise PipeError(f"{path} has no pipeline '{name}'; {nearest(name, known)}")
+            raise PipeError(hinted(f"{path} has no pipeline '{name}'", name, known))
     chosen = tuple(pipelines) or known
     return Call(file, place, chosen, assignments(file, chosen, params), host)
 
@@ -67,5 +67,4 @@ def open_call(path: str, pipelines: Sequence[str], params: Sequence[str], host: 
 def _beside(place: Path) -> str:
     folder = place.parent
     names = [p.name for p in folder.glob("*.y*ml")] if folder.is_dir() else []
-    hint = nearest(place.name, names)
-    return f"; {hint}" if hint else ""
+    return hinted("", place.name, names)

@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 
-from pipeline.errors import PipeError, nearest
+from pipeline.errors import PipeError, hinted
 from runner.commands.where import where
 from runner.runs import Run
 from runner.sinks.groups import groups_for
@@ -67,7 +67,7 @@ def _one(run: Run, stage: str, attempt: int, show: Callable[[Iterable[bytes]], N
     if leaves := [leaf.name for leaf in plan.leaves if leaf.stage == stage != leaf.name]:
         raise PipeError(f"{stage} is fanned out: name one of {', '.join(leaves)}")
     if stage not in known:
-        raise PipeError(f"{run.name} has no leaf '{stage}'; {nearest(stage, known)}")
+        raise PipeError(hinted(f"{run.name} has no leaf '{stage}'", stage, known))
     leaf = _until(run, stage, _has_begun) if follow else run.state().leaf(stage)
     number = attempt or leaf.attempt
     if not 0 < number <= leaf.attempt:

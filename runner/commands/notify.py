@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import anyio
 import click
 
-from pipeline.errors import PipeError, nearest
+from pipeline.errors import PipeError, hinted
 from runner.server import administration, targets
 from runner.server.audit import machine
 from runner.server.courier import send
@@ -88,4 +88,4 @@ def try_again(place: Place, project: str, name: str) -> int:
 def _unknown(place: Place, project: str, name: str) -> PipeError:
     _, database, _ = open_folder(place, os.environ, make=False)
     names = [each.name for each in database.read_now(lambda connection: targets.standings(connection, project))]
-    return PipeError(f"'{project}' has no target '{name}'; {nearest(name, names)}")
+    return PipeError(hinted(f"'{project}' has no target '{name}'", name, names))

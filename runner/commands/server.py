@@ -9,7 +9,7 @@ from functools import partial
 import click
 from sqlalchemy import select
 
-from pipeline.errors import PipeError, nearest
+from pipeline.errors import PipeError, hinted
 from pipeline.plan import Trigger
 from pipeline.stage import SecretKind
 from runner.server import administration, housekeeping, projects, secrets
@@ -48,7 +48,7 @@ def serve_folder(options: Options) -> int:
 
 
 def add_project(place: Place, project: Project, url: str) -> int:
-    """Keep a project and print what its forge has to be told."""
+    """Keep a project, and print what was found there and what its forge has to be told."""
     _, database, seal = open_folder(place, os.environ)
     made = database.write_now(lambda connection: administration.add_project(connection, machine(), seal, project))
     click.echo(
@@ -62,16 +62,16 @@ def add_project(place: Place, project: Project, url: str) -> int:
 def remove_project(place: Place, name: str) -> int:
     """Forget a project; its runs stay on disk."""
     _, database, _ = open_folder(place, os.environ, make=False)
-    if not database.write_now(lambda connection: administration.remove_project(connection, machine(), name)):
-        raise PipeError(f"there is no project '{name}'; {nearest(name, database.read_now(projects.known))}")
+    _known_project(database, name)
+    database.write_now(lambda connection: administration.remove_project(connection, machine(), name))
     return 0
 
 
 def show_badge(place: Place, name: str, *, public: bool) -> int:
     """Say who may see a project's badges."""
     _, database, _ = open_folder(place, os.environ, make=False)
-    if not database.write_now(lambda c: administration.show_badge(c, machine(), name, public=public)):
-        raise PipeError(f"there is no project '{name}'; {nearest(name, database.read_now(projects.known))}")
+    _known_project(database, name)
+    database.write_now(lambda c: administration.show_badge(c, machine(), name, public=public))
     who = "everybody sees" if public else "those who may see the project see"
     click.echo(f"{name}: {who} /badges/{name}/PIPELINE.svg?branch=BRANCH")
     return 0
@@ -134,16 +134,12 @@ def remove_secret(place: Place, project: str, name: str) -> int:
     _known_project(database, project)
     if not database.write_now(lambda c: administration.remove_secret(c, machine(), project, name)):
         there = [each.name for each in database.read_now(lambda connection: secrets.known(connection, project))]
-        raise PipeError(f"there is no secret '{name}'; {nearest(name, there)}")
+        raise PipeError(hinted(f"there is no secret '{name}'", name, there))
     return 0
 
 
-def _known_project(database: Database, name: str) -> list[str]:
-    """The names of all projects, among which that one has to be."""
-    there = database.read_now(projects.known)
-    if name not in there:
-        raise PipeError(f"there is no project '{name}'; {nearest(name, there)}")
-    return there
+def _known_project(database: Database, *names: str) -> None:
+    database.read_now(lambda connection: projects.must_know(connection, *names))
 
 
 def list_deliveries(place: Place, project: str, most: int) -> int:
@@ -162,9 +158,7 @@ def list_deliveries(place: Place, project: str, most: int) -> int:
 def change_project(place: Place, name: str, trusted: Sequence[str] | None, followers: Sequence[str] | None) -> int:
     """Say who may do more than others in a project, and print what holds now."""
     _, database, seal = open_folder(place, os.environ, make=False)
-    names = _known_project(database, name)
-    if strange := [each for each in followers or () if each not in (*names, "*")]:
-        raise PipeError("\n".join(f"there is no project '{each}'; {nearest(each, names)}" for each in strange))
+    _known_project(database, name, *(each for each in followers or () if each != "*"))
     database.write_now(
         lambda c: administration.change_project(c, machine(), name, trusted=trusted, followers=followers)
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 from ulid_transform import ulid_now
 
-from pipeline.errors import PipeError, nearest
+from pipeline.errors import PipeError, hinted, nearest
 from pipeline.stage import Outcome
 from runner.remote.connection import Lost, Server, connect
 from runner.remote.runs import ServerRun
@@ -63,7 +63,7 @@ def _wanted(server: Server, options: Options) -> dict[str, dict[str, str]]:
     known = _pipelines(server, options)
     chosen = options.pipelines or tuple(known)
     problems = [
-        f"{options.project} has no pipeline '{name}'; {nearest(name, known)}" for name in chosen if name not in known
+        hinted(f"{options.project} has no pipeline '{name}'", name, known) for name in chosen if name not in known
     ]
     found: dict[str, dict[str, str]] = {name: {} for name in chosen if name in known}
     for word in options.params if found else ():

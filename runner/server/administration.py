@@ -46,9 +46,10 @@ def add_person(connection: Connection, actor: Actor, name: str, granted: Iterabl
     """Keep a person, and return the code of the link by which they choose a password.
 
     Raises:
-        PipeError: the name is none, somebody has it, or there is no such role.
+        PipeError: the name is none, somebody has it, or there is no such role or project.
     """
     granted = tuple(granted)
+    people.check(connection, granted)
     people.add(connection, name, granted)
     note(connection, actor, "add person", name, detail=_words(granted))
     return links.make(connection, name)
@@ -88,7 +89,7 @@ def known_by(connection: Connection, address: str, identity: str, name: str, gra
     actor = Actor(person.name if person else name, "openid", address)
     if granted == ():
         if person and person.grants:
-            change_roles(connection, actor, person.name, ())
+            _change_roles(connection, actor, person.name, ())
         return ""
     if person is None:
         if people.find(connection, name):
@@ -99,7 +100,7 @@ def known_by(connection: Connection, address: str, identity: str, name: str, gra
         people.add(connection, name, granted or [Grant(MEMBER)], identity=identity)
         note(connection, actor, "add person", name, detail=_words(granted or [Grant(MEMBER)]))
     elif granted is not None and set(granted) != set(person.grants):
-        change_roles(connection, actor, person.name, granted)
+        _change_roles(connection, actor, person.name, granted)
     return actor.who
 
 
@@ -117,9 +118,14 @@ def change_roles(connection: Connection, actor: Actor, name: str, granted: Itera
     """Give a person these roles and no others.
 
     Raises:
-        PipeError: there is no such person or role, or nobody would be left who can give roles.
+        PipeError: there is no such person, role or project, or nobody would be left who can give roles.
     """
     granted = tuple(granted)
+    people.check(connection, granted)
+    _change_roles(connection, actor, name, granted)
+
+
+def _change_roles(connection: Connection, actor: Actor, name: str, granted: tuple[Grant, ...]) -> None:
     before = people.must_find(connection, name).grants
     people.set_grants(connection, name, granted)
     note(connection, actor, "change roles", name, detail=f"{_words(before)} → {_words(granted)}")
@@ -166,8 +172,9 @@ def make_token(
     """Make a token and return it, this once; one without a person belongs to a program.
 
     Raises:
-        PipeError: it has no name, or may do more than its person.
+        PipeError: it has no name, there is no such role or project, or it may do more than its person.
     """
+    people.check(connection, [grant])
     token = tokens.make(connection, name, person, grant, expires=expires)
     whose = f"{grant} of {person}" if person else f"{grant} of a program"
     note(connection, actor, "make token", name, project=grant.scope, detail=whose)

@@ -13,7 +13,7 @@ import anyio.to_thread
 from sqlalchemy import Connection, and_, func, insert, select, update
 from ulid_transform import ulid_now
 
-from pipeline.errors import PipeError, nearest
+from pipeline.errors import PipeError, hinted
 from pipeline.model import PipelineFile, read
 from pipeline.plan import RunIdentity, Trigger, slug
 from pipeline.resolve import assignments, resolve
@@ -216,7 +216,7 @@ class Intake:
         """The file; raise PipeError for a pipeline, a parameter or a value that cannot be."""
         file = await self.file(trigger.commit)
         if pipeline not in file.pipelines:
-            raise PipeError(f"{self._project.file} has no pipeline '{pipeline}'; {nearest(pipeline, file.pipelines)}")
+            raise PipeError(hinted(f"{self._project.file} has no pipeline '{pipeline}'", pipeline, file.pipelines))
         assignments(file, [pipeline], [f"{name}={value}" for name, value in params.items()])
         if unfit := unfit_param(params):
             raise PipeError(unfit)

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import anyio
 import anyio.to_thread
 
-from pipeline.errors import PipeError, nearest
+from pipeline.errors import PipeError, hinted
 from runner.server.rights import ROLES, Grant
 
 __all__ = ["Attempt", "Identity", "Provider", "Settings", "settings"]
@@ -94,7 +94,7 @@ def _roles(text: str) -> tuple[dict[str, Grant], list[str]]:
         group, _, words = entry.rpartition("=")
         grant = Grant.read(words.strip())
         if not group or grant.role not in ROLES:
-            problems.append(f"PIPE_OIDC_ROLES: '{entry}' is not GROUP=ROLE; {nearest(grant.role, ROLES)}")
+            problems.append(hinted(f"PIPE_OIDC_ROLES: '{entry}' is not GROUP=ROLE", grant.role, ROLES))
         roles[group.strip()] = grant
     return roles, problems
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from sqlalchemy import ColumnElement, Connection, delete, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
-from pipeline.errors import PipeError, nearest
+from pipeline.errors import PipeError, hinted
 from runner.server.database import grants, links, people, sessions, tokens
+from runner.server.projects import strange
 from runner.server.rights import ADMIN, ROLES, Grant
 from runner.server.sessions import end_others
 
@@ -17,6 +18,7 @@ __all__ = [
     "Person",
     "add",
     "administered",
+    "check",
     "find",
     "find_identity",
     "known",
@@ -95,7 +97,7 @@ def must_find(connection: Connection, name: str) -> Person:
     found = find(connection, name)
     if found is None:
         names = connection.execute(select(people.c.name)).scalars().all()
-        raise PipeError(f"there is no person '{name}'; {nearest(name, names)}")
+        raise PipeError(hinted(f"there is no person '{name}'", name, names))
     return found
 
 
@@ -156,10 +158,26 @@ def _all(connection: Connection, which: ColumnElement[bool]) -> list[Person]:
     return [Person(row.name, tuple(held[row.name]), row.password, row.identity, row.created) for row in found]
 
 
+def check(connection: Connection, granted: Iterable[Grant]) -> None:
+    """Go on only if there are these roles, and the projects in which they are to hold.
+
+    Raises:
+        PipeError: all of them that there are not.
+    """
+    granted = tuple(granted)
+    scopes = dict.fromkeys(grant.scope for grant in granted if grant.scope)
+    if problems := [*_no_roles(granted), *strange(connection, scopes)]:
+        raise PipeError("\n".join(problems))
+
+
+def _no_roles(granted: Iterable[Grant]) -> list[str]:
+    roles = dict.fromkeys(grant.role for grant in granted)
+    return [hinted(f"there is no role '{role}'", role, ROLES) for role in roles if role not in ROLES]
+
+
 def _check(granted: Iterable[Grant]) -> None:
-    for grant in granted:
-        if grant.role not in ROLES:
-            raise PipeError(f"there is no role '{grant.role}'; {nearest(grant.role, ROLES)}")
+    if problems := _no_roles(granted):
+        raise PipeError("\n".join(problems))
 
 
 def _grant(connection: Connection, name: str, granted: Iterable[Grant]) -> None:

@@ -3,22 +3,22 @@
 import re
 import secrets
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
 from sqlalchemy import Connection, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from pipeline.errors import PipeError, nearest
+from pipeline.errors import PipeError, hinted
 from pipeline.stage import Login, Secret, SecretText
-from runner.server.database import leases, notifications, projects, refs, targets, times
+from runner.server.database import grants, leases, notifications, projects, refs, targets, times, tokens
 from runner.server.database import secrets as kept_secrets
 from runner.server.sealing import Seal
 from runner.server.signatures import FORGES, is_secret
 from stages.clients.git.address import parse_url
 
-__all__ = ["Project", "add", "change", "find", "known", "remove", "show_badge"]
+__all__ = ["Project", "add", "change", "find", "known", "must_know", "remove", "show_badge", "strange"]
 
 _WHO = re.compile(r"[^\s\x00-\x1f\x7f]{1,200}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -63,7 +63,7 @@ def add(connection: Connection, seal: Seal, project: Project) -> Project:
             f"'{project.name}' is no name: letters, digits, '.', '_' and '-', beginning with one of the first two"
         )
     if project.forge not in FORGES:
-        problems.append(f"there is no forge '{project.forge}'; {nearest(project.forge, FORGES)}")
+        problems.append(hinted(f"there is no forge '{project.forge}'", project.forge, FORGES))
     problems += _faults(project.url)
     if project.secret and not is_secret(project.secret):
         problems.append("the secret of the hook begins with whsec_, and what follows is not base64")
@@ -142,10 +142,15 @@ def change(
 
 
 def remove(connection: Connection, name: str) -> bool:
-    """Forget a project, its secrets, whom it told, and what was noted of its refs and times; false if there is none."""
+    """Forget a project, its secrets, whom it told, what was noted of its refs and times, and the rights in it.
+
+    Who may do something in it may not therefore do so in another one that gets its name. False if there is none.
+    """
     gone = connection.execute(delete(projects).where(projects.c.name == name)).rowcount
     for table in (refs, times, targets, notifications, leases, kept_secrets):
         connection.execute(delete(table).where(table.c.project == name))
+    for table in (grants, tokens):
+        connection.execute(delete(table).where(table.c.scope == name))
     return bool(gone)
 
 
@@ -154,6 +159,22 @@ def show_badge(connection: Connection, name: str, *, public: bool) -> bool:
     return bool(
         connection.execute(update(projects).where(projects.c.name == name).values(public_badge=public)).rowcount
     )
+
+
+def strange(connection: Connection, names: Iterable[str]) -> list[str]:
+    """A line for each name that no project has, with the nearest one that has."""
+    there = known(connection)
+    return [hinted(f"there is no project '{name}'", name, there) for name in names if name not in there]
+
+
+def must_know(connection: Connection, *names: str) -> None:
+    """Go on only if there are these projects.
+
+    Raises:
+        PipeError: all of them that there are not.
+    """
+    if lines := strange(connection, names):
+        raise PipeError("\n".join(lines))
 
 
 def known(connection: Connection) -> list[str]:

@@ -14,7 +14,8 @@ from pipeline.plan import SecretSource, Trigger
 from pipeline.stage import SecretKind
 from runner.handover import Handed, handed
 from runner.secrets import look_up, read_file
-from runner.server.database import projects, secrets
+from runner.server.database import secrets
+from runner.server.projects import must_know
 from runner.server.sealing import Seal
 
 __all__ = ["LARGEST", "Known", "for_run", "known", "places", "put", "remove", "secret_of"]
@@ -60,8 +61,7 @@ def put(connection: Connection, seal: Seal, project: str, name: str, secret: Han
     """
     if not _NAME.fullmatch(name):
         raise PipeError(f"'{name}' is no name of a secret: letters, digits, '.', '_' and '-'")
-    if connection.execute(select(projects.c.name).where(projects.c.name == project)).one_or_none() is None:
-        raise PipeError(f"there is no project '{project}'")
+    must_know(connection, project)
     remove(connection, project, name)
     row = {"project": project, "name": name, "kind": secret.kind, "changed": time.time()}
     connection.execute(secrets.insert().values(**row, sealed=seal.close(secret.model_dump_json())))

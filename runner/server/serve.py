@@ -32,7 +32,7 @@ from runner.server.housekeeping import keep_house
 from runner.server.layout import Layout, Place
 from runner.server.looks import until_next
 from runner.server.notifications import Notifier
-from runner.server.projects import find, known
+from runner.server.projects import find, known, strange
 from runner.server.registry import Registry
 from runner.server.sealing import Seal
 from runner.server.tracing import Tracer
@@ -132,6 +132,7 @@ def serve(options: Options, environ: Mapping[str, str]) -> int:
                 _invite(options, layout, database)
             for name in database.read_now(known):
                 database.read_now(partial(find, seal=seal, name=name))
+            _tell_of_projects_to_come(found, database)
             with _listening(options.host, options.port) as listener:
                 fleet = Fleet(database, layout, options.peer_url or _peer_url(options))
                 registry = Registry(database, seal, layout, fleet)
@@ -234,6 +235,12 @@ def _invite(options: Options, layout: Layout, database: Database) -> None:
     layout.setup_link.touch(mode=0o600)
     layout.setup_link.write_text(f"{link}\n")
     sys.stderr.write(f"pipe: there is no administrator yet; the link that makes one is in {layout.setup_link}\n")
+
+
+def _tell_of_projects_to_come(settings: openid.Settings | None, database: Database) -> None:
+    scopes = dict.fromkeys(grant.scope for grant in settings.roles.values() if grant.scope) if settings else ()
+    for line in database.read_now(partial(strange, names=scopes)):
+        sys.stderr.write(f"pipe: PIPE_OIDC_ROLES: {line}; what holds in it holds as soon as there is one\n")
 
 
 def _listening(host: str, port: int) -> socket.socket:

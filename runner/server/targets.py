@@ -9,10 +9,11 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Row, and_, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from pipeline.errors import PipeError, nearest
+from pipeline.errors import PipeError, hinted
 from runner.server.courier import look_at
-from runner.server.database import notifications, projects, targets
+from runner.server.database import notifications, targets
 from runner.server.outbox import MOST_TRIES
+from runner.server.projects import must_know
 from runner.server.sealing import Seal
 
 __all__ = ["EVENTS", "Standing", "add", "again", "check", "remove", "standings", "url_of"]
@@ -47,7 +48,7 @@ async def check(name: str, url: str, events: Sequence[str]) -> str:
     problems = []
     if not _NAME.fullmatch(name):
         problems.append(f"'{name}' is no name: letters, digits, '.', '_' and '-', beginning with one of the first two")
-    problems += [f"there is no event '{each}'; {nearest(each, EVENTS)}" for each in events if each not in EVENTS]
+    problems += [hinted(f"there is no event '{each}'", each, EVENTS) for each in events if each not in EVENTS]
     if not events:
         problems.append(f"say of what it is to be told: {', '.join(EVENTS)}")
     look = await look_at(url)
@@ -64,9 +65,7 @@ def add(connection: Connection, seal: Seal, project: str, url: str, target: Stan
     Raises:
         PipeError: there is no such project, or it has a target of that name.
     """
-    if not connection.execute(select(projects.c.name).where(projects.c.name == project)).one_or_none():
-        names = connection.execute(select(projects.c.name)).scalars().all()
-        raise PipeError(f"there is no project '{project}'; {nearest(project, names)}")
+    must_know(connection, project)
     row = {
         "project": project,
         "name": target.name,

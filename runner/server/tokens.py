@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, delete, insert, or_, select, update
 from ulid_transform import ulid_now
 
-from pipeline.errors import PipeError, nearest
+from pipeline.errors import PipeError, hinted
 from runner.server import people
 from runner.server.database import tokens
 from runner.server.rights import MEMBER, ROLES, Grant, within
@@ -45,7 +45,7 @@ def make(connection: Connection, name: str, person: str = "", grant: Grant = _ME
         PipeError: it has no name, there is no such role, or the person may not do what it is to do.
     """
     if grant.role not in ROLES:
-        raise PipeError(f"there is no role '{grant.role}'; {nearest(grant.role, ROLES)}")
+        raise PipeError(hinted(f"there is no role '{grant.role}'", grant.role, ROLES))
     if person and not within(grant, people.must_find(connection, person).grants):
         raise PipeError(f"{person} may not do all of what a token of the role {grant} may: give it a smaller one")
     if not name.strip() or len(name) > 100:

@@ -166,6 +166,7 @@ def test_members_run_and_cancel_and_administrators_do_the_rest(
     server.settled(1)
     (delivery,) = server.deliveries()
     again = f"/api/v1/deliveries/{delivery['id']}/redeliver"
+    pipe(server.folder, "projects", "add", "other", "https://git.example/other.git", "--no-check")
     ann, bob, cid = signed_in("ann"), signed_in("bob", "admin"), signed_in("cid", "member@other")
     assert [each.ask("POST", again, X_CSRF_Token=each.csrf).status for each in (ann, bob, cid)] == [403, 200, 404]
     assert [len(json.loads(each.get("/api/v1/runs").text)) for each in (ann, bob, cid)] == [1, 1, 0]

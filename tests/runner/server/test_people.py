@@ -7,17 +7,22 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import anyio
 import httpx2
 import pytest
 
-from runner.server import people, tokens
+from pipeline.errors import PipeError
+from runner.server import administration, people, projects, tokens
+from runner.server.audit import Actor
 from runner.server.doors import Doors
 from runner.server.fleet import Fleet
 from runner.server.layout import Place
 from runner.server.passwords import Passwords
+from runner.server.projects import Project
 from runner.server.registry import Registry
+from runner.server.rights import Grant
 from runner.server.serve import open_folder
 from runner.server.throttle import Bucket, SignIns
 from runner.server.web import application
@@ -61,6 +66,7 @@ CALLS: list[tuple[str, str, dict[str, Any], list[int]]] = [
 def test_each_call_is_for_those_whose_role_allows_it_and_for_nobody_without_one(
     server: Server, signed_in: Callable[..., Browser]
 ) -> None:
+    pipe(server.folder, "projects", "add", "other", "https://git.example/other.git", "--no-check")
     cast = [signed_in("ann", "admin"), signed_in("bob"), signed_in("cid", "member@other"), signed_in("dan")]
     pipe(server.folder, "people", "roles", "dan")
     found = {
@@ -239,6 +245,38 @@ def test_a_token_that_asks_without_end_is_told_to_wait(doors: Doors) -> None:
     answers = asked(doors, *({"method": "GET", "url": "/api/v1/me", "headers": headers} for headers in named))
     assert [answer.status_code for answer in answers] == [200, 200, 429, 200]
     assert int(answers[2].headers["Retry-After"]) > 90
+
+
+def test_rights_are_given_in_projects_that_there_are(doors: Doors) -> None:
+    seal, actor = doors.registry.seal, Actor("ann", "machine")
+    doors.database.write_now(partial(projects.add, seal=seal, project=Project("shop", "https://git.example/shop.git")))
+    doors.database.write_now(partial(people.add, name="ann", granted=[]))
+    odd = [Grant("member", "shpo"), Grant("amdin"), Grant("member", "shop")]
+    wrong = r"^there is no role 'amdin'; did you mean 'admin'\?\nthere is no project 'shpo'; did you mean 'shop'\?$"
+    for change in (
+        partial(administration.add_person, actor=actor, name="bob", granted=odd),
+        partial(administration.change_roles, actor=actor, name="ann", granted=odd),
+    ):
+        with pytest.raises(PipeError, match=wrong):
+            doors.database.write_now(change)
+    make = partial(administration.make_token, actor=actor, name="t", person="")
+    with pytest.raises(PipeError, match=r"^there is no project 'shpo'; did you mean 'shop'\?$"):
+        doors.database.write_now(partial(make, grant=Grant("member", "shpo")))
+    assert doors.database.read_now(people.known) == [people.Person("ann", created=ANY)]
+    assert doors.database.read_now(tokens.known) == []
+
+
+def test_who_may_something_in_a_project_may_nothing_in_another_one_that_gets_its_name(doors: Doors) -> None:
+    project, actor = Project("shop", "https://git.example/shop.git"), Actor("ann", "machine")
+    keep = partial(projects.add, seal=doors.registry.seal, project=project)
+    doors.database.write_now(keep)
+    mine = Grant("member", "shop")
+    doors.database.write_now(partial(people.add, name="ann", granted=[mine, Grant("admin")]))
+    token = doors.database.write_now(partial(tokens.make, name="t", grant=mine))
+    doors.database.write_now(partial(administration.remove_project, actor=actor, name="shop"))
+    doors.database.write_now(keep)
+    assert doors.database.read_now(people.known)[0].grants == (Grant("admin"),)
+    assert doors.database.read_now(partial(tokens.find, token=token)) is None
 
 
 def test_who_guesses_has_to_wait_even_with_the_right_password(doors: Doors) -> None:

@@ -106,6 +106,7 @@ def test_targets_are_managed_by_the_api_and_their_urls_stay_secret(told: Server,
 
 def test_whom_a_project_tells_is_for_those_who_manage_it(told: Server) -> None:
     place = "/api/v1/projects/shop/targets"
+    pipe(told.folder, "projects", "add", "other", "https://git.example/other.git", "--no-check")
     asked = {}
     for role in ("member@shop", "member@other", "admin@shop"):
         bearer = f"Bearer {pipe(told.folder, 'token', role, '--role', role).stdout.split()[-1]}"
