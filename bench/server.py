@@ -54,7 +54,7 @@ class Served:
         bare = folder / "shop.git"
         subprocess.run(["git", "init", "-q", "--bare", "-b", "main", bare], check=True)
         added = subprocess.run(
-            [PIPE, "projects", "add", "shop", f"file://{bare}", "--forge", "gitea"],
+            [PIPE, "projects", "add", "shop", f"file://{bare}", "--forge", "gitea", "--no-check"],
             cwd=folder,
             check=True,
             capture_output=True,

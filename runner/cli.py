@@ -543,14 +543,15 @@ def projects() -> None:
 @click.option(
     "--hook-url", default="http://127.0.0.1:8080", show_default=True, help="How the forge reaches the server."
 )
-def add_project(*, state: Place, hook_url: str, **words: Any) -> int:
+@click.option("--no-check", is_flag=True, help="Do not look whether it can be read, and for the file.")
+def add_project(*, state: Place, hook_url: str, no_check: bool, **words: Any) -> int:
     """Add a repository and say what its forge has to be told.
 
     PIPE_GIT_PASSWORD is its password or token for git, PIPE_FORGE_TOKEN the token for the forge's API.
     """
     server = _server()
     keys = {"password": os.environ.get("PIPE_GIT_PASSWORD", ""), "token": os.environ.get("PIPE_FORGE_TOKEN", "")}
-    code: int = server.add_project(state, server.Project(**words, **keys), hook_url)
+    code: int = server.add_project(state, server.Project(**words, **keys), hook_url, check=not no_check)
     return code
 
 

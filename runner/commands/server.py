@@ -16,6 +16,7 @@ from runner.server import administration, housekeeping, projects, secrets
 from runner.server.audit import machine
 from runner.server.children import Bounds
 from runner.server.database import Database, deliveries
+from runner.server.first_look import FirstLook, first_look
 from runner.server.forks import named, waiting
 from runner.server.housekeeping import Keep
 from runner.server.layout import Place
@@ -47,10 +48,16 @@ def serve_folder(options: Options) -> int:
     return serve(options, os.environ)
 
 
-def add_project(place: Place, project: Project, url: str) -> int:
+def add_project(place: Place, project: Project, url: str, *, check: bool) -> int:
     """Keep a project, and print what was found there and what its forge has to be told."""
     _, database, seal = open_folder(place, os.environ)
     made = database.write_now(lambda connection: administration.add_project(connection, machine(), seal, project))
+    looked = first_look(made) if check else FirstLook()
+    for line in looked.found:
+        click.echo(f"{made.name}: {plain_text(line)}")
+    for doubt in looked.doubts:
+        lines = "\n".join(map(plain_text, doubt.splitlines()))
+        click.echo(f"pipe: {made.name} was added, but {lines}", err=True)
     click.echo(
         f"{made.name}: tell the forge this hook, with content type application/json, for pushes, tags and pull requests"
     )

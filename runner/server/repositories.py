@@ -99,12 +99,33 @@ class Repository:
             await self._ask(words, BRING_WITHIN)
             await self._tidy()
 
+    async def bring_tip(self, branch: str) -> str:
+        """Fetch the newest commit of a branch without what was before it, and return it.
+
+        Raises:
+            RepositoryError: the host does not answer, or refuses.
+        """
+        async with self._one:
+            await self._make()
+            ref = f"refs/heads/{branch}"
+            words = [
+                "fetch",
+                "--quiet",
+                "--depth=1",
+                "--no-tags",
+                "--end-of-options",
+                self.project.url,
+                f"+{ref}:{ref}",
+            ]
+            await self._ask(words)
+        return await self.commit(ref)
+
     async def _make(self) -> None:
         if not self._folder.exists():
             part = self._folder.with_name(f"{self._folder.name}.part")
             await anyio.to_thread.run_sync(partial(shutil.rmtree, part, ignore_errors=True))
             await self._ask(["init", "--quiet", "--bare", str(part)])
-            part.rename(self._folder)
+            await anyio.to_thread.run_sync(part.rename, self._folder)
 
     async def _tidy(self) -> None:
         await self._ask(["-c", "gc.auto=2000", "-c", "gc.autoPackLimit=30", "gc", "--auto", "--quiet"], BRING_WITHIN)
@@ -140,6 +161,10 @@ class Repository:
         if int(size) > LARGEST_FILE:
             raise RepositoryError(f"{path} at {commit[:12]} has {int(size)} bytes: no pipeline file is so large")
         return (await self._ask(["cat-file", "blob", f"{commit}:{path}"])).encode("utf-8", "surrogateescape")
+
+    async def names(self, commit: str) -> list[str]:
+        """What lies in the outermost folder at a commit."""
+        return [name for name in (await self._ask(["ls-tree", "--name-only", "-z", commit])).split("\0") if name]
 
     async def changed(self, before: str, commit: str) -> list[str] | None:
         """The files that differ between two commits; None if one of them is not known."""

@@ -93,7 +93,7 @@ class Server:
         return self
 
     def add(self, forge: str = "generic", name: str = "shop", url: str = "") -> None:
-        words = ("projects", "add", name, url or self.url, "--forge", forge)
+        words = ("projects", "add", name, url or self.url, "--forge", forge, "--no-check")
         added = pipe(self.folder, *words, env=self.env, limit=60)
         assert added.returncode == 0, added.stderr
         self.secret = added.stdout.split()[-1]

@@ -136,7 +136,7 @@ def test_a_run_that_somebody_works_in_stays(tmp_path: Path) -> None:
 
 
 def test_a_project_says_what_it_keeps(tmp_path: Path) -> None:
-    assert pipe(tmp_path, "projects", "add", "shop", "https://git.example/shop.git").returncode == 0
+    assert pipe(tmp_path, "projects", "add", "shop", "https://git.example/shop.git", "--no-check").returncode == 0
     assert "runs: of each pipeline 500, no limit of days" in pipe(tmp_path, "projects", "keep", "shop").stdout
     pipe(tmp_path, "projects", "keep", "shop", "--runs", "20", "--log-days", "7")
     said = pipe(tmp_path, "projects", "keep", "shop").stdout.splitlines()

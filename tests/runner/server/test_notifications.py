@@ -303,7 +303,7 @@ async def test_everything_that_is_wrong_with_a_target_is_told_at_once() -> None:
 @pytest.mark.slow
 def test_targets_are_added_tried_listed_and_removed(tmp_path: Path, hook: Heard) -> None:
     url = f"json://user:passw0rd@127.0.0.1:{hook.port}/"
-    pipe(tmp_path, "projects", "add", "shop", "https://git.example/shop.git")
+    pipe(tmp_path, "projects", "add", "shop", "https://git.example/shop.git", "--no-check")
     added = pipe(tmp_path, "notify", "add", "shop", "ops", "--on", "failed,fixed", env=host(PIPE_NOTIFY_URL=url))
     assert (added.returncode, added.stderr) == (0, "")
     assert "shop: ops (JSON) is told of: failed, fixed" in added.stdout
