@@ -565,9 +565,13 @@ _most = click.IntRange(min=0)
 @click.option("--run-days", type=_most, default=None, metavar="N", help="For so many days; 0: for ever.")
 @click.option("--logs", type=_most, default=None, metavar="N", help="Runs of each pipeline that keep their logs.")
 @click.option("--log-days", type=_most, default=None, metavar="N", help="For so many days.")
-def keep_of_project(name: str, *, state: Place, runs: int, run_days: int, logs: int, log_days: int) -> int:
+@click.option("--artifacts", type=_most, default=None, metavar="N", help="Runs of each that keep their artifacts.")
+@click.option("--artifact-days", type=_most, default=None, metavar="N", help="For so many days.")
+def keep_of_project(name: str, *, state: Place, **given: int) -> int:
     """Say what a server keeps of a project's past. The newest run of a pipeline stays, and its last green one."""
-    code: int = _server().keep_of_project(state, name, {"runs": (runs, run_days), "logs": (logs, log_days)})
+    kinds = {"runs": "run", "logs": "log", "artifacts": "artifact"}
+    changes = {what: (given[what], given[f"{one}_days"]) for what, one in kinds.items()}
+    code: int = _server().keep_of_project(state, name, changes)
     return code
 
 

@@ -16,6 +16,7 @@ from pipeline.errors import PipeError
 from runner.folder import RunFolder
 from runner.orders import Cancel, Orders
 from runner.server import administration, inbox
+from runner.server.artifacts import INERT, attachment, left_of, opened
 from runner.server.audit import note, run_started
 from runner.server.callers import SignedIn, signed_in
 from runner.server.database import deliveries
@@ -26,14 +27,24 @@ from runner.server.problems import PROBLEMS
 from runner.server.reading import deliveries_of, find_here, folder_of, run_for, runs_of, working_folder
 from runner.server.repositories import RepositoryError
 from runner.server.rights import Verb
-from runner.server.shown import Delivery, DeliveryId, Leaf, Pipeline, ProjectName, Run, RunId, Server, Start, Which
+from runner.server.shown import (
+    Artifact,
+    Delivery,
+    DeliveryId,
+    Leaf,
+    Pipeline,
+    ProjectName,
+    Run,
+    RunId,
+    Server,
+    Start,
+    Which,
+)
 from runner.server.users import as_run
 from runner.state import fold
 from runner.telling import Position, find
 
 __all__ = ["api"]
-
-_INERT = {"X-Content-Type-Options": "nosniff", "Content-Security-Policy": "default-src 'none'; sandbox"}
 
 _UNREADABLE: dict[int | str, dict[str, Any]] = {503: {"description": "The repository cannot be read now."}}
 _NOT_NOW: dict[int | str, dict[str, Any]] = {
@@ -50,6 +61,14 @@ class _EventStream(StreamingResponse):
 
 class _Text(StreamingResponse):
     media_type = "text/plain"
+
+
+class _Bytes(StreamingResponse):
+    media_type = "application/octet-stream"
+
+
+MOST_ARTIFACTS = 10_000
+BLOCK = 256 << 10
 
 
 api = APIRouter(prefix="/api/v1", dependencies=[Depends(signed_in)], responses=PROBLEMS)
@@ -211,7 +230,7 @@ async def get_log(
             async for block in doors.followers.log(follower, leaf, number, offset, follow=follow):
                 yield block
 
-    return StreamingResponse(stream(), media_type="text/plain; charset=utf-8", headers=_INERT)
+    return StreamingResponse(stream(), media_type="text/plain; charset=utf-8", headers=INERT)
 
 
 def _last_attempt(folder: RunFolder, leaf: str) -> int:
@@ -219,6 +238,33 @@ def _last_attempt(folder: RunFolder, leaf: str) -> int:
     with as_run(folder):
         known = fold(folder.records()).leaves.get(leaf)
     return known.attempt if known else 0
+
+
+@api.get("/runs/{id_}/artifacts", operation_id="list_artifacts")
+async def list_artifacts(id_: str, doors: Here, caller: SignedIn) -> list[Artifact]:
+    """The files that a run has left to be kept: reports, and artifacts of its leaves by attempt; at most 10,000."""
+    folder = working_folder(doors, await run_for(doors, id_, caller, Verb.VIEW))
+    found = await anyio.to_thread.run_sync(left_of, folder, MOST_ARTIFACTS)
+    return [Artifact(path=path, size=size) for path, size in found.files]
+
+
+@api.get("/runs/{id_}/artifacts/{path:path}", operation_id="get_artifact", response_class=_Bytes)
+async def get_artifact(id_: str, path: str, doors: Here, caller: SignedIn) -> StreamingResponse:
+    """One of them, byte for byte, as a file to keep: no browser shows it or runs anything in it."""
+    folder = working_folder(doors, await run_for(doors, id_, caller, Verb.VIEW))
+    try:
+        file, size = await anyio.to_thread.run_sync(opened, folder, path)
+    except FileNotFoundError:
+        raise UNKNOWN from None
+
+    async def blocks() -> AsyncIterator[bytes]:
+        with file:
+            left = size
+            while left and (block := await anyio.to_thread.run_sync(file.read, min(BLOCK, left))):
+                left -= len(block)
+                yield block
+
+    return _Bytes(blocks(), headers=attachment(path, size))
 
 
 @api.get("/projects", operation_id="list_projects")

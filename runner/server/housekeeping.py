@@ -1,4 +1,4 @@
-"""What the server forgets: old deliveries, what nobody approves, and of runs and logs what is beyond their keep."""
+"""What the server forgets: old deliveries, what nobody approves, and runs, logs and artifacts beyond their keep."""
 
 import shutil
 import time
@@ -41,7 +41,7 @@ DELIVERIES_KEPT = 30 * DAY
 REFUSED_KEPT = 1000
 FILES_KEPT = 7 * DAY
 CONSOLES_KEPT = 30 * DAY
-What = Literal["runs", "logs"]
+What = Literal["runs", "logs", "artifacts"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,9 @@ class Keep:
     days: int
 
 
-USUAL: dict[What, Keep] = {"runs": Keep(500, 0), "logs": Keep(200, 0)}
+USUAL: dict[What, Keep] = {"runs": Keep(500, 0), "logs": Keep(200, 0), "artifacts": Keep(500, 0)}
+_PARTS: dict[What, str] = {"runs": "", "logs": "logs", "artifacts": "artifacts"}
+"""Where in the folder of a run that is."""
 
 
 async def keep_house(database: Database, layout: Layout, fleet: Fleet) -> None:
@@ -118,15 +120,15 @@ def beyond(ended: "Iterable[Row[*tuple[Any, ...]]]", wanted: Keep, now: float) -
 
 
 async def forget_runs(database: Database, layout: Layout, fleet: Fleet, now: float) -> None:
-    """Remove the folders and logs of runs on this disk beyond what their projects keep.
+    """Remove the folders, logs and artifacts of runs on this disk beyond what their projects keep.
 
     The row of such a run goes when no delivery of its event can come again and start it anew.
     """
-    for gone, without_logs in await database.read(partial(_beyond_keep, fleet=fleet, now=now)):
-        for rows, part in ((gone, ""), (without_logs, "logs")):
+    for goes in await database.read(partial(_beyond_keep, fleet=fleet, now=now)):
+        for what, rows in goes.items():
             for row in rows:
-                await anyio.to_thread.run_sync(_remove, layout, row, part)
-        old = [row.id for row in gone if row.ended < now - DELIVERIES_KEPT]
+                await anyio.to_thread.run_sync(_remove, layout, row, _PARTS[what])
+        old = [row.id for row in goes["runs"] if row.ended < now - DELIVERIES_KEPT]
         if old:
             await database.write(partial(_forget_rows, ids=old))
 
@@ -134,8 +136,8 @@ async def forget_runs(database: Database, layout: Layout, fleet: Fleet, now: flo
 _Rows = list["Row[*tuple[Any, ...]]"]
 
 
-def _beyond_keep(connection: Connection, fleet: Fleet, now: float) -> list[tuple[_Rows, _Rows]]:
-    """For each pipeline the runs of this server that go, and those whose logs go.
+def _beyond_keep(connection: Connection, fleet: Fleet, now: float) -> list[dict[What, _Rows]]:
+    """For each pipeline the runs of this server of which something goes, by what that is.
 
     Other servers remove theirs themselves; what lies on a disk that nobody knows any more is forgotten by everybody.
     """
@@ -148,10 +150,8 @@ def _beyond_keep(connection: Connection, fleet: Fleet, now: float) -> list[tuple
     found = []
     for (project, _), ended in of.items():
         policy = kept(connection, project)
-        gone, without_logs = (
-            [row for row in beyond(ended, policy[what], now) if row.server not in others] for what in policy
-        )
-        found.append((gone, without_logs))
+        goes = {what: [row for row in beyond(ended, policy[what], now) if row.server not in others] for what in policy}
+        found.append(goes)
     return found
 
 

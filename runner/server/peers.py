@@ -22,7 +22,10 @@ ASKED_BY = "x-pipe-asked-by"
 _ASKED = ("authorization", "content-type", "accept", "last-event-id")
 _ASKED_BY_BROWSERS = ("cookie", "host", "origin", "sec-fetch-site", "x-csrf-token")
 """A session is one of the host that the browser sees."""
-_ANSWERED = ("content-type", "cache-control", "content-security-policy", "x-content-type-options", "retry-after")
+_ANSWERED = (
+    *("content-type", "content-length", "content-disposition", "cache-control"),
+    *("content-security-policy", "x-content-type-options", "retry-after"),
+)
 
 
 class Elsewhere(Exception):

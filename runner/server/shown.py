@@ -13,6 +13,7 @@ from pipeline.stage import SecretKind
 
 __all__ = [
     "ApiToken",
+    "Artifact",
     "AuditLine",
     "Delivery",
     "DeliveryId",
@@ -73,6 +74,15 @@ class Run(BaseModel):
     created: float
     started: float
     ended: float
+
+
+class Artifact(BaseModel):
+    """A file that a run has left to be kept."""
+
+    path: str
+    """`junit.xml`, `summary.html`, `problems.sarif`, or `artifacts/LEAF.ATTEMPT/` and where it lay in the workspace."""
+    size: int
+    """Bytes."""
 
 
 class Which(BaseModel):

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Header, HTTPException, Response
 
 from pipeline.errors import PipeError
 from runner.server import administration, targets
+from runner.server.artifacts import INERT
 from runner.server.badges import badge_of
 from runner.server.callers import Anybody, Caller, SignedIn
 from runner.server.courier import send
@@ -20,8 +21,6 @@ __all__ = ["badges", "telling"]
 
 telling = APIRouter(prefix="/api/v1/projects/{project}/targets", responses=PROBLEMS)
 badges = APIRouter(prefix="/badges", include_in_schema=False)
-
-_PICTURE = {"X-Content-Type-Options": "nosniff", "Content-Security-Policy": "default-src 'none'; sandbox"}
 
 
 @telling.get("", operation_id="list_targets")
@@ -81,7 +80,7 @@ async def badge(
         raise UNKNOWN
     ref = f"refs/heads/{branch}" if branch else ""
     made = await doors.database.read(partial(badge_of, project=project, pipeline=pipeline, ref=ref))
-    headers = {**_PICTURE, "Cache-Control": "no-cache", "ETag": made.tag}
+    headers = {**INERT, "Cache-Control": "no-cache", "ETag": made.tag}
     if found.public_badge:
         headers["Cross-Origin-Resource-Policy"] = "cross-origin"  # it stands in pages of others
     if made.tag in if_none_match:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from urllib.parse import quote
 
@@ -17,10 +17,11 @@ from runner.folder import RunFolder
 from runner.logs import tail
 from runner.plans import read_plan
 from runner.server.api import approve_run, cancel_run
+from runner.server.artifacts import Left, left_of
 from runner.server.callers import SignedIn
 from runner.server.doors import UNKNOWN, Here
 from runner.server.pages.rendering import page
-from runner.server.reading import folder_of, run_for, runs_of
+from runner.server.reading import folder_of, run_for, runs_of, working_folder
 from runner.server.rights import Verb
 from runner.server.shown import Run, Which
 from runner.server.users import as_run
@@ -34,6 +35,8 @@ pages = APIRouter(include_in_schema=False, default_response_class=Response)
 
 PAGE = 50
 BAD = (Outcome.FAILED, Outcome.ERRORED, Outcome.TIMED_OUT)
+FILES = 100
+"""So many of the files that a run has left are on its page; the API lists them all."""
 LINES = 2000
 """Of a log so many are on its page, the last ones; the whole is behind a link."""
 
@@ -79,13 +82,14 @@ class _Shown:
     attempts: Sequence[StageRetrying] = ()
     """Those that were followed by another."""
     warnings: Sequence[str] = ()
+    left: Left = field(default_factory=Left)
 
 
 @pages.get("/runs/{id_}")
 async def show_run(request: Request, id_: str, doors: Here, caller: SignedIn) -> Response:
     """One run: why it is there, how each of its stages is, and why."""
     run = await run_for(doors, id_, caller)
-    shown = await anyio.to_thread.run_sync(_look, folder_of(doors, run))
+    shown = await anyio.to_thread.run_sync(_look, folder_of(doors, run), working_folder(doors, run))
     return page(
         request,
         "run.html",
@@ -93,13 +97,14 @@ async def show_run(request: Request, id_: str, doors: Here, caller: SignedIn) ->
         run=run,
         shown=shown,
         log=partial(_log_path, run),
+        artifact=partial(_artifact_path, run),
         may_approve=run.state == "waiting" and caller.may(Verb.APPROVE, run.project),
         may_cancel=run.state != "ended" and caller.may(Verb.CANCEL, run.project),
         now=time.time(),
     )
 
 
-def _look(folder: RunFolder) -> _Shown:
+def _look(folder: RunFolder, works: RunFolder) -> _Shown:
     try:
         with as_run(folder):
             plan, records = read_plan(folder), list(folder.records())
@@ -110,7 +115,7 @@ def _look(folder: RunFolder) -> _Shown:
     blamed = [leaf for leaf in state.leaves.values() if leaf.outcome in BAD]
     stages = _stages(rows(RunView(plan, KeptLogs(folder), state=state), time.time()))
     leaks = [f"a secret can be read in {leak}: change it, and remove what shows it" for leak in state.leaks]
-    return _Shown(stages, blamed, retries, [*leaks, *state.warnings])
+    return _Shown(stages, blamed, retries, [*leaks, *state.warnings], left_of(works, FILES))
 
 
 def _stages(found: Iterable[Row]) -> list[tuple[Row, list[Row]]]:
@@ -125,6 +130,10 @@ def _stages(found: Iterable[Row]) -> list[tuple[Row, list[Row]]]:
 
 def _log_path(run: Run, leaf: str, attempt: int = 0) -> str:
     return f"/runs/{run.id}/logs/{quote(leaf, safe='')}" + (f"?attempt={attempt}" if attempt else "")
+
+
+def _artifact_path(run: Run, path: str) -> str:
+    return f"/api/v1/runs/{run.id}/artifacts/{quote(path)}"
 
 
 @pages.post("/runs/{id_}/cancel")

@@ -6,6 +6,7 @@ from typing import Any
 
 from pipeline.spec import ParamSpec
 from runner.server.shown import Delivery, Run
+from runner.sinks.closing import size
 from runner.sinks.tree import Row, clock
 from runner.sinks.view import clean
 
@@ -71,4 +72,5 @@ FILTERS: Mapping[str, Callable[..., Any]] = {
     "lines": _lines,
     "default_of": _default_of,
     "key": _key,
+    "size": size,
 }

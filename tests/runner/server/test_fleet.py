@@ -146,6 +146,10 @@ def test_what_lies_on_the_disk_of_the_other_server_is_asked_there(pair: Pair) ->
     assert (status, text.startswith("id: 1"), text.splitlines()[-3]) == (200, True, "event: end")
     until(lambda: pair.run(run)["outcome"] == "cancelled")
     assert ask(other, f"/runs/{run}/logs/nothing")[0] == 404
+    until(lambda: "junit.xml" in ask(other, f"/runs/{run}/artifacts")[1])
+    status, text, headers = ask(other, f"/runs/{run}/artifacts/junit.xml")
+    assert (status, "<testsuites" in text, int(headers["content-length"])) == (200, True, len(text.encode()))
+    assert headers["content-disposition"] == "attachment; filename*=UTF-8''junit.xml"
 
 
 def test_a_stream_ends_when_the_run_is_started_by_the_other_server_and_goes_on_there(pair: Pair) -> None:
@@ -187,9 +191,10 @@ def test_a_server_that_died_is_named_and_its_runs_are_its_own_when_it_comes_back
     other = pair.other(holder)
     holder.kill()
     until(lambda: pair.run(run, other)["note"].startswith("not heard for "), 40)
-    status, text, headers = ask(other, f"/runs/{run}/events")
-    assert (status, headers["retry-after"]) == (503, "5")
-    assert f"(http://127.0.0.1:{holder.port}) has the run, and has not been heard of for" in text
+    for what in ("events", "artifacts"):
+        status, text, headers = ask(other, f"/runs/{run}/{what}")
+        assert (status, headers["retry-after"]) == (503, "5")
+        assert f"(http://127.0.0.1:{holder.port}) has the run, and has not been heard of for" in text
     assert other.push(pair.commit())[0] == 202
     until(lambda: len(other.runs()) == 2, 40)
     assert pair.holder(other.runs()[1]["id"], other) is other, "the projects of a dead server are taken over"

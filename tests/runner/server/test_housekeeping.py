@@ -83,19 +83,22 @@ def fill_runs(database: Database, *ended: tuple[str, float]) -> None:
     database.write_now(fill)
 
 
-def left(tmp_path: Path, what: What, wanted: Keep, *ended: tuple[str, float]) -> tuple[list[int], list[int], list[int]]:
-    """The numbers of the runs that still have a folder, that have logs, and that are in the database."""
+def left(
+    tmp_path: Path, what: What, wanted: Keep, *ended: tuple[str, float], part: str = "logs"
+) -> tuple[list[int], list[int], list[int]]:
+    """The numbers of the runs that still have a folder, that have logs (or another part), and are in the database."""
     database, layout = Database(tmp_path / "server.db"), Layout(tmp_path)
     fill_runs(database, *ended)
     for number in range(1, len(ended) + 1):
         for folder in (layout.work("shop", "demo", number), layout.copy("shop", f"r{number}")):
-            (folder / "logs").mkdir(parents=True)
+            for each in ("logs", "artifacts"):
+                (folder / each).mkdir(parents=True)
     database.write_now(lambda c: keep(c, "shop", what, wanted))
     anyio.run(forget_runs, database, layout, Fleet(database, layout, ""), NOW)
     everything = range(1, len(ended) + 1)
     folders = [n for n in everything if layout.work("shop", "demo", n).exists()]
     assert folders == [n for n in everything if layout.copy("shop", f"r{n}").exists()]
-    logs = [n for n in everything if (layout.work("shop", "demo", n) / "logs").exists()]
+    logs = [n for n in everything if (layout.work("shop", "demo", n) / part).exists()]
     rows = database.read_now(lambda c: list(c.execute(select(runs.c.number).order_by(runs.c.number)).scalars()))
     database.close()
     return folders, logs, rows
@@ -118,6 +121,14 @@ def test_logs_go_before_their_runs_do(tmp_path: Path) -> None:
     assert (folders, logs, rows) == ([1, 2, 3], [2, 3], [1, 2, 3])
 
 
+def test_artifacts_go_before_their_runs_do_and_no_logs_with_them(tmp_path: Path) -> None:
+    past = [(GOOD, 3.0), (GOOD, 2.0), (BAD, 1.0)]
+    (tmp_path / "one").mkdir()
+    assert left(tmp_path / "one", "artifacts", Keep(1, 0), *past, part="artifacts")[:2] == ([1, 2, 3], [2, 3])
+    (tmp_path / "two").mkdir()
+    assert left(tmp_path / "two", "artifacts", Keep(0, 1), *past, part="logs")[:2] == ([1, 2, 3], [1, 2, 3])
+
+
 def test_a_run_is_known_for_as_long_as_its_delivery_may_come_again(tmp_path: Path) -> None:
     folders, _, rows = left(tmp_path, "runs", Keep(1, 0), (BAD, 31), (BAD, 29), (GOOD, 1))
     assert (folders, rows) == ([3], [2, 3])
@@ -138,6 +149,10 @@ def test_a_run_that_somebody_works_in_stays(tmp_path: Path) -> None:
 def test_a_project_says_what_it_keeps(tmp_path: Path) -> None:
     assert pipe(tmp_path, "projects", "add", "shop", "https://git.example/shop.git", "--no-check").returncode == 0
     assert "runs: of each pipeline 500, no limit of days" in pipe(tmp_path, "projects", "keep", "shop").stdout
-    pipe(tmp_path, "projects", "keep", "shop", "--runs", "20", "--log-days", "7")
+    pipe(tmp_path, "projects", "keep", "shop", "--runs", "20", "--log-days", "7", "--artifacts", "3")
     said = pipe(tmp_path, "projects", "keep", "shop").stdout.splitlines()
-    assert said == ["runs: of each pipeline 20, no limit of days", "logs: of each pipeline 200, 7 days"]
+    assert said == [
+        "runs: of each pipeline 20, no limit of days",
+        "logs: of each pipeline 200, 7 days",
+        "artifacts: of each pipeline 3, no limit of days",
+    ]

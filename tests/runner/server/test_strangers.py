@@ -86,6 +86,7 @@ STANDS_FOR = {
     "people": ("ann", "bob"),
     "tokens": (TOKEN, NO_ID),
     "logs": ("s", "s"),
+    "artifacts": ("junit.xml", "junit.xml"),
     "files": ("plan.json", "plan.json"),
 }
 BODIES: dict[str, dict[str, Any]] = {
