@@ -266,7 +266,9 @@ def _look(folder: RunFolder, run: str, pid: int) -> Ended | str:
                 return _waits_for(folder) or _RUNS
             end = folder.ended() if ours else None
             if end is not None:
-                return Ended(end.outcome.value, status(folder, "", fold(folder.records())).note or _left_out(folder))
+                state = fold(folder.records())
+                note = status(folder, "", state).note or _left_out(folder)
+                return Ended(end.outcome.value, note, (state.started, state.finished))
             if ours:
                 fold(folder.records())
         except (ValueError, RecursionError) as error:

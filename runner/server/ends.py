@@ -21,16 +21,29 @@ class Ended:
 
     outcome: str
     note: str = ""
+    span: tuple[float, float] | None = None
+    """When it began and ended by its own journal, in seconds since the epoch."""
 
 
 def finish(connection: Connection, id_: str, ended: Ended) -> None:
     """Note the end of a run; what has been said of its end stays."""
-    values = {"state": "ended", "outcome": ended.outcome, "note": ended.note, "ended": time.time()}
-    if not connection.execute(update(runs).where(runs.c.id == id_, runs.c.state != "ended").values(values)).rowcount:
+    open_ = and_(runs.c.id == id_, runs.c.state != "ended")
+    begun = connection.execute(select(runs.c.started).where(open_)).scalar_one_or_none()
+    if begun is None:
         return
+    values = {"state": "ended", "outcome": ended.outcome, "note": ended.note, **_times(ended, begun, time.time())}
+    connection.execute(update(runs).where(open_).values(values))
     good = ended.outcome in ("succeeded", "skipped")
     tell(connection, id_, "success" if good else "failure", ended.outcome + (f": {ended.note}" if ended.note else ""))
     announce_end(connection, id_)
+
+
+def _times(ended: Ended, begun: float, now: float) -> dict[str, float]:
+    """When it began and ended: as everybody else reads it in its journal, and within what we have seen ourselves."""
+    if ended.span is None:
+        return {"ended": now}
+    first, last = (min(max(each, begun), now) for each in ended.span)
+    return {"started": first, "ended": max(first, last)}
 
 
 def tell(connection: Connection, id_: str, state: str, description: str) -> None:

@@ -99,6 +99,8 @@ def test_a_run_on_a_server_is_started_shown_and_ends_with_its_own_exit_code(ther
     assert [line.split()[:2] for line in listed] == [["shop/demo#2", "succeeded"], ["shop/demo#1", "failed"]]
     assert listed[1].endswith("bad: the script ended with exit code 3")
     assert "✖ bad" in there.pipe("show", "demo#1").stdout
+    row, shown = (json.loads(there.pipe(*words, "--json").stdout) for words in (("runs", "-n", "1"), ("show", "2")))
+    assert [row[each] for each in ("started", "finished")] == [shown[each] for each in ("started", "finished")]
     assert json.loads(there.pipe("show", "1", "--json").stdout)["leaves"]["bad"]["outcome"] == "failed"
     why = json.loads(there.pipe("doctor", "--json").stdout)["run"]
     assert (why["run"], why["cause"]["leaf"], why["log"]) == ("shop/demo#1", "bad", ["oh no"])
