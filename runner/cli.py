@@ -390,9 +390,22 @@ _database = click.option(
 )
 
 
+def _not_from_afar(context: click.Context, _: click.Parameter, url: str) -> None:
+    """Say where a command works that somebody wants to speak to a server."""
+    if url:
+        raise PipeError(
+            f"`{context.command_path}` has no --server: it works on the machine of the server, where --state names its "
+            f"folder; from elsewhere there are the pages of {url.rstrip('/')}, and its API"
+        )
+
+
+_far = click.option("--server", metavar="URL", default="", hidden=True, expose_value=False, callback=_not_from_afar)
+
+
 def state_option(command: Callable[..., int]) -> Callable[..., int]:
     """Where a server keeps what it knows: `--state` and `--database`, together as `state`."""
 
+    @_far
     @_state
     @_database
     @wraps(command)
@@ -407,7 +420,9 @@ def state_option(command: Callable[..., int]) -> Callable[..., int]:
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen at.")
 @click.option("--port", type=click.IntRange(1, 65535), default=8080, show_default=True, help="The port.")
 @click.option("--url", default="", metavar="URL", help="How people reach it, for links.")
-@click.option("--runs", "slots", type=click.IntRange(min=1), default=4, show_default=True, help="How many at once.")
+@click.option(
+    "--runs", "slots", type=click.IntRange(min=1), default=4, show_default=True, help="How many work at once."
+)
 @click.option("--pass", "passed_on", multiple=True, metavar="NAME", help="A variable that runs are to see too.")
 @click.option("--poll", "poll_every", type=click.IntRange(min=1), default=60, show_default=True, help="Seconds.")
 @click.option(

@@ -109,10 +109,12 @@ def list_projects(place: Place) -> int:
 
 
 def set_secret(place: Place, project: str, name: str, kind: SecretKind, username: str) -> int:
-    """Keep a secret of a project; it comes from stdin, or somebody types it."""
+    """Keep a secret of a project, and print which it has; it comes from stdin, or somebody types it."""
     _, database, seal = open_folder(place, os.environ, make=False)
     secret = secrets.secret_of(kind, _typed(name, kind), username)
     database.write_now(lambda c: administration.set_secret(c, machine(), seal, project, name, secret))
+    there = database.read_now(lambda connection: secrets.known(connection, project))
+    click.echo(f"{project}: {name} is set ({kind}); it has {', '.join(each.name for each in there)}")
     return 0
 
 
@@ -141,7 +143,7 @@ def remove_secret(place: Place, project: str, name: str) -> int:
     _known_project(database, project)
     if not database.write_now(lambda c: administration.remove_secret(c, machine(), project, name)):
         there = [each.name for each in database.read_now(lambda connection: secrets.known(connection, project))]
-        raise PipeError(hinted(f"there is no secret '{name}'", name, there))
+        raise PipeError(hinted(f"{project} has no secret '{name}'", name, there))
     return 0
 
 

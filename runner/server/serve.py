@@ -89,7 +89,7 @@ def open_folder(place: Place, environ: Mapping[str, str], *, make: bool = True) 
     layout = Layout(place.folder.absolute())
     try:
         if not make and not (layout.database.exists() or place.database):
-            raise PipeError(f"there is no server in {layout.folder}: give its folder by --state")
+            raise PipeError(f"there is no server in {layout.folder}: on its machine, give its folder by --state")
         _make(layout.folder)
         database = Database(_address(layout, place), partial(_in_use, layout=layout))
         seal = Seal(layout.folder, environ)

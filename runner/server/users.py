@@ -5,6 +5,7 @@ import grp
 import os
 import pwd
 import re
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -111,9 +112,29 @@ def hindrance(wanted: Users, layout: Layout) -> str:
         return f"a process of user {wanted.first} did not end within {PROBED_WITHIN:g} s"
     if not done.returncode:
         return ""
+    said = done.stderr.strip().splitlines() or [f"{sys.executable} ended with {done.returncode}"]
+    why = _barred(who, layout.place("x").parent, Path(sys.executable), Path(__file__)) or said[-1]
     layout.folder.chmod(0o700)
-    said = done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"]
-    return f"user {wanted.first} cannot run {sys.executable} in {layout.folder}: {said[-1]}"
+    return f"user {wanted.first} cannot run pipe here: {why}"
+
+
+def _barred(who: Confinement, *paths: Path) -> str:
+    """Which folder keeps somebody from reaching one of these; empty if none does."""
+    closed = ((_closed(path, who), path) for path in paths)
+    return next((f"it may not go through {folder}, on the way to {path}" for folder, path in closed if folder), "")
+
+
+def _closed(path: Path, who: Confinement) -> Path | None:
+    """The first folder on the way to a path, and on the way to where it leads, that somebody may not go through."""
+    ways = dict.fromkeys(folder for each in (path, path.resolve()) for folder in reversed(each.parents))
+    return next((folder for folder in ways if not _lets_through(folder.stat(), who)), None)
+
+
+def _lets_through(about: os.stat_result, who: Confinement) -> bool:
+    if about.st_uid == who.uid:
+        return bool(about.st_mode & stat.S_IXUSR)
+    ours = about.st_gid in (who.gid, *who.groups)
+    return bool(about.st_mode & (stat.S_IXGRP if ours else stat.S_IXOTH))
 
 
 def settle(layout: Layout, project: str, account: Account) -> None:

@@ -201,7 +201,12 @@ def test_the_api_takes_secrets_and_shows_none(server: Server) -> None:
 def test_removing_a_project_forgets_its_secrets(tmp_path: Path) -> None:
     assert pipe(tmp_path, "projects", "add", "shop", "https://git.example/shop.git", "--no-check").returncode == 0
     argv: list[str | Path] = [PIPE, "secrets", "set", "shop", "token"]
-    subprocess.run(argv, input="hunter2", cwd=tmp_path, env=host(), text=True, check=True)
+    for name, told in (("token", "token"), ("git", "git, token")):
+        given = subprocess.run(
+            [*argv[:-1], name], input="hunter2", cwd=tmp_path, env=host(), text=True, check=True, capture_output=True
+        )
+        assert given.stdout == f"shop: {name} is set (text); it has {told}\n", "which one, and never what it is"
+    assert pipe(tmp_path, "secrets", "remove", "shop", "git").returncode == 0
     assert pipe(tmp_path, "secrets", "list", "shop").stdout.startswith("token  text  ")
     assert "did you mean 'token'?" in pipe(tmp_path, "secrets", "remove", "shop", "tokn").stderr
     assert "did you mean 'shop'?" in pipe(tmp_path, "secrets", "list", "shp").stderr

@@ -443,6 +443,8 @@ def test_wrong_words_are_refused_before_anything_is_kept(server: Server) -> None
         ("projects", "remove", "shp"): "did you mean 'shop'?",
         ("serve", "--port", str(server.port), "--state", "elsewhere"): f"cannot listen at 127.0.0.1:{server.port}",
         ("deliveries", "--state", "nowhere"): "there is no server in",
+        ("secrets", "list", "shop", "--server", "https://ci"): "`pipe secrets list` has no --server: it works on the",
+        ("audit", "--server", "https://ci/"): "from elsewhere there are the pages of https://ci, and its API",
     }
     for words, why in wrong.items():
         done = pipe(server.folder, *words)
