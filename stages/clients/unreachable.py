@@ -14,9 +14,10 @@ _NO_HOST = (
     re.compile(r"bad address '(?P<host>[^']+)'"),
 )
 _REFUSED = re.compile(r"connection refused|ECONNREFUSED|java\.net\.ConnectException", re.IGNORECASE)
+# Each form begins only where a word does, and is bounded: a log may be one line of a megabyte.
 _ADDRESS = re.compile(
-    r"(?P<url>[a-z][a-z0-9+:.-]*://[^\s\"',;)]+)"
-    r"|(?P<port>(?<![\w.:/-])[A-Za-z0-9](?:[\w.-]*[A-Za-z0-9])?(?:/[\d.]+)?:\d{2,5})(?!\w|:\d)"
+    r"(?P<url>(?<![a-z0-9+.-])[a-z][a-z0-9+:.-]{0,30}://[^\s\"',;)]+)"
+    r"|(?P<port>(?<![\w.:/-])[A-Za-z0-9](?:[\w.-]{0,252}[A-Za-z0-9])?(?:/[\d.]{1,40})?:\d{2,5})(?!\w|:\d)"
     r"|\((?P<alone>\d+(?:\.\d+){3})\)"
 )
 _IN_USE = re.compile(r"EADDRINUSE|address already in use", re.IGNORECASE)

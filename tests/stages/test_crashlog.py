@@ -1,5 +1,6 @@
 """What a program's log says of why it ended: recorded logs of real programs."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -97,3 +98,17 @@ def test_any_lines_are_read() -> None:
         complaint([text])
         complaint([text, "", text])
         excerpt([text] * 3, 2)
+
+
+@pytest.mark.parametrize("piece", ["a", "aB3+/", "a.", "a:", "1/", '{"k":"v.w",', "lookup a ", "a://"])
+def test_a_long_line_is_read_in_time_that_grows_with_its_length(piece: str) -> None:
+    """Nothing else runs while a pattern is looked for: a quadratic one of 45 s takes the target's Lease with it."""
+
+    def seconds(length: int) -> float:
+        line = (piece * length)[:length] + " connection refused"
+        began = time.thread_time()
+        complaint([line])
+        return time.thread_time() - began
+
+    short = min(seconds(8_000) for _ in range(3))
+    assert seconds(8 * 8_000) < 30 * max(short, 0.001)

@@ -20,6 +20,9 @@ _MANAGED = ("fieldManager", FIELD_MANAGER)
 _EQUALS = re.compile(r"[^=!\s()]+=[^=\s()]*")
 _HEARTBEAT = 90.0
 """Seconds after which a watch that says nothing is dead: a server sends a bookmark about every minute."""
+_LOG_BYTES = 262_144
+_LOG_WIDTH = 2_000
+"""Of a log's line: nobody reads more, and every reader of logs takes as long as they are."""
 _WARNING = re.compile(r'\d{3} \S+ "((?:[^"\\]|\\.)*)"')
 
 
@@ -240,16 +243,21 @@ class Cluster:
                 raise
 
     async def log(self, pod: Ref, container: str, *, previous: bool, lines: int) -> list[str]:
-        """The last lines of a container's log, or of its incarnation before; empty if there is none."""
-        query = (("container", container), ("tailLines", str(lines)), ("previous", str(previous).lower()))
-        try:
-            answer = await self.transport.send(
-                Request("GET", f"{await self._path(pod)}/log", f"read the log of {pod}", query)
-            )
-        except ApiError:
-            return []
+        """The last lines of a container's log, or of its incarnation before, fewer if they are long; empty if none."""
+        path = f"{await self._path(pod)}/log"
+        while True:
+            words = (("container", container), ("previous", str(previous).lower()), ("tailLines", str(lines)))
+            query = (*words, ("limitBytes", str(_LOG_BYTES)))
+            try:
+                answer = await self.transport.send(Request("GET", path, f"read the log of {pod}", query))
+            except ApiError:
+                return []
+            # A log that is cut lacks its end, where the reason stands.
+            if lines == 1 or len(answer.data) < _LOG_BYTES:
+                break
+            lines //= 2
         text: str = answer.data.decode(errors="replace")
-        return text.splitlines()[-lines:]
+        return [_narrow(line) for line in text.splitlines()[-lines:]]
 
     async def _discover(self, api_version: str) -> dict[str, Resource]:
         try:
@@ -281,6 +289,10 @@ class Cluster:
             reason = f"{self.server} answers, but not as Kubernetes does: no JSON for '{request.action}'"
             raise StageFailed(reason, kind=CauseKind.CONFIG) from None
         return found
+
+
+def _narrow(line: str) -> str:
+    return line if len(line) <= _LOG_WIDTH else f"{line[:_LOG_WIDTH]}…"
 
 
 def _root(api_version: str) -> str:

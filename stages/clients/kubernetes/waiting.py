@@ -209,7 +209,8 @@ class _Vigil:
                 raise StageErrored(f"{ref}: nobody knows how it is, for {now - since:.0f} s already: {reason}")
 
     async def _fail(self, scene: Scene, trouble: Trouble | None, words: str) -> None:
-        why = explain(trouble, scene.verdict.message, await look_closer(self.cluster, scene, trouble))
+        seen = await look_closer(self.cluster, scene, trouble)
+        why = await self.ctx.call(explain, trouble, scene.verdict.message, seen)
         others = [f"{each.ref}: {each.summary}" for each in self.scenes if each is not scene]
         more = [f"… and {len(others) - _OTHERS} more"] if len(others) > _OTHERS else []
         evidence = [*others[:_OTHERS], *more, *why.evidence]

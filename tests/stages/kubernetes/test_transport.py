@@ -120,3 +120,22 @@ async def test_half_a_line_of_a_watch_is_a_cut(ctx: FakeContext) -> None:
         events = cluster.watch(Collection("v1", "Pod", "his"), "7", 5)
         with pytest.raises(Unreachable, match="cut"):
             await anext(events)
+
+
+# -- logs ------------------------------------------------------------------------------------------
+
+
+async def test_of_a_log_with_long_lines_fewer_are_read_and_its_end_is_never_lost(ctx: FakeContext) -> None:
+    """`limitBytes` cuts what comes after `tailLines`: the newest lines, where the reason stands."""
+    cut = answer(200, "x" * 262_144, "text/plain")
+    last = answer(200, f"{'y' * 5_000}\nno database\n", "text/plain")
+    async with server(ctx, cut, cut, last) as (cluster, asked):
+        found = await cluster.log(POD, "app", previous=False, lines=400)
+    assert [line.partition("tailLines=")[2].partition("&")[0] for line in asked[1:]] == ["400", "200", "100"]
+    assert all("limitBytes=262144" in line for line in asked[1:])
+    assert found == ["y" * 2_000 + "…", "no database"]
+
+
+async def test_one_line_that_is_longer_than_what_is_read_is_shown_by_its_beginning(ctx: FakeContext) -> None:
+    async with server(ctx, answer(200, "z" * 262_144, "text/plain")) as (cluster, _):
+        assert await cluster.log(POD, "app", previous=True, lines=1) == ["z" * 2_000 + "…"]
