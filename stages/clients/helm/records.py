@@ -13,7 +13,6 @@ import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
@@ -159,13 +158,7 @@ async def read_history(cluster: Cluster, namespace: str, release: str) -> Histor
     query = (("labelSelector", f"owner=helm,name={release}"),)
     answer = await cluster.transport.send(Request("GET", path, f"list the records of the release {release}", query))
     found = [read_revision(secret) for secret in json.loads(answer.data).get("items") or ()]
-    return History(tuple(sorted(found, key=lambda each: each.number)), _clock(answer.headers))
-
-
-def _clock(headers: Mapping[str, str]) -> datetime:
-    """When the cluster answered, by its own clock (RFC 9110, Date); ours only if it does not say."""
-    said = headers.get("Date")
-    return parsedate_to_datetime(said) if said else datetime.now(UTC)
+    return History(tuple(sorted(found, key=lambda each: each.number)), cluster.now)
 
 
 def read_revision(secret: Object) -> Revision:

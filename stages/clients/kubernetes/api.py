@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Self
 from urllib.parse import quote
 
@@ -115,6 +116,11 @@ class Cluster:
     def account(self) -> str:
         """Who we are there."""
         return self.transport.account
+
+    @property
+    def now(self) -> datetime:
+        """The time by its own clock, as far as it has told: by that the times on its objects are meant."""
+        return self.transport.clock.now
 
     async def tell_version(self) -> str:
         """Which Kubernetes it is, empty if we may not know."""

@@ -3,14 +3,14 @@
 Without a readiness probe a container is ready as soon as its process exists.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 from stages.clients.kubernetes.objects import Object, dig
 
-__all__ = ["Sightings", "applied_at", "unsteady"]
+__all__ = ["Sightings", "unsteady"]
 
 UNPROBED = 5.0
 """Seconds that a container without a readiness probe must have run."""
@@ -56,17 +56,6 @@ def _needed(status: Mapping[str, Any], spec: Mapping[str, Any]) -> tuple[float, 
         if lived < LONG:
             return max(lived, 0.0) + AFTER_CRASH, "has been restarted"
     return (0.0, "") if "readinessProbe" in spec else (UNPROBED, "has no readinessProbe")
-
-
-def applied_at(things: Iterable[Object], manager: str) -> datetime | None:
-    """When the cluster took the newest of these applies, by its own clock; None if it does not say."""
-    times = [
-        _time(entry["time"])
-        for thing in things
-        for entry in thing["metadata"].get("managedFields") or ()
-        if entry.get("manager") == manager and entry.get("operation") == "Apply" and entry.get("time")
-    ]
-    return max(times, default=None)
 
 
 def _time(text: str) -> datetime:

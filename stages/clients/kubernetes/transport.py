@@ -5,13 +5,15 @@ work a watch event) are never loaded.
 """
 
 import json
+import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import anyio
 
 from pipeline.stage import CauseKind, StageErrored, StageFailed
+from stages.clients.kubernetes.clock import Clock
 from stages.clients.kubernetes.objects import Object
 
 __all__ = ["ApiError", "Request", "Transport", "Unreachable", "transport_errors"]
@@ -65,6 +67,8 @@ class Transport:
     credentials: str
     account: str = ""
     """Who asks: the same for all clients of one kubeconfig and context."""
+    clock: Clock = field(default_factory=Clock)
+    """What its answers say the time is."""
 
     async def send(self, request: Request) -> Any:
         """Send, again while the cluster is busy or cuts the line (twice); the answer is read unless `stream`.
@@ -109,7 +113,9 @@ class Transport:
             auth_settings=["BearerToken"],
         )
         limit = aiohttp.ClientTimeout(total=request.seconds, sock_connect=_CONNECT)
+        asked = time.monotonic()
         answer = await self.client.call_api(method, url, headers, body, _request_timeout=limit)
+        self.clock.hear(answer.headers.get("Date"), asked)
         if answer.status >= 400 or not request.stream:
             # Read here, where a cut line is still an error of this request.
             await answer.read()

@@ -3,13 +3,12 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from itertools import groupby
 
 import anyio
 
 from pipeline.stage import StageContext, StageErrored, StageFailed
-from stages.clients.kubernetes.api import FIELD_MANAGER, Cluster, Collection
+from stages.clients.kubernetes.api import Cluster, Collection
 from stages.clients.kubernetes.diagnosis import Patience, Trouble
 from stages.clients.kubernetes.evidence import look_closer
 from stages.clients.kubernetes.explanation import explain
@@ -19,7 +18,7 @@ from stages.clients.kubernetes.pods import selector
 from stages.clients.kubernetes.refusals import answered_no
 from stages.clients.kubernetes.rollout import Verdict, is_generic, judge
 from stages.clients.kubernetes.scene import WITH_PODS, Scene, look
-from stages.clients.kubernetes.steady import Sightings, applied_at
+from stages.clients.kubernetes.steady import Sightings
 from stages.clients.kubernetes.watching import Mirror
 
 __all__ = ["collections_for", "wait_until_done"]
@@ -49,9 +48,8 @@ async def wait_until_done(ctx: StageContext, cluster: Cluster, applied: Sequence
     pending = {identity(thing): thing for thing in applied if _is_open(thing)}
     if not pending:
         return
-    clock = applied_at(applied, FIELD_MANAGER) or datetime.now(UTC)
     where = collections_for(list(pending.values()))
-    vigil = _Vigil(ctx, cluster, Mirror(cluster), Hearing(cluster), pending, where, clock)
+    vigil = _Vigil(ctx, cluster, Mirror(cluster), Hearing(cluster), pending, where)
     failure: Exception | None = None
     async with anyio.create_task_group() as tasks:
         for what in {each for some in vigil.where.values() for each in some}:
@@ -107,7 +105,6 @@ class _Vigil:
     hearing: Hearing
     pending: dict[Ref, Object]
     where: Mapping[Ref, Sequence[Collection]]
-    applied_at: datetime
     patience: Patience = field(default_factory=Patience)
     sightings: Sightings = field(default_factory=Sightings)
     told: dict[object, str] = field(default_factory=dict)
@@ -152,10 +149,9 @@ class _Vigil:
         if None in around.values():
             return Scene(then, Verdict("waiting", "its pods are being looked up"))
         pods, sets = around.get("Pod") if len(seen) == len(others) else None, around.get("ReplicaSet")
-        clock = self.applied_at + timedelta(seconds=anyio.current_time() - self.began)
         # What an object lacks in a watch event, its kind, is known from the apply.
         known = {**now, "apiVersion": ref.api_version, "kind": ref.kind}
-        return look(known, then, sets or [], pods, self.hearing.events, clock, self.sightings)
+        return look(known, then, sets or [], pods, self.hearing.events, self.cluster.now, self.sightings)
 
     def _patience_with_generic_is_over(self, scene: Scene) -> bool:
         waited = anyio.current_time() - self.began

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from stages.clients.kubernetes.scene import Scene, look
-from stages.clients.kubernetes.steady import Sightings, applied_at, unsteady
+from stages.clients.kubernetes.steady import Sightings, unsteady
 
 NOW = datetime(2024, 5, 1, 12, 0, 0, tzinfo=UTC)
 TEMPLATE = {"metadata": {"labels": {"app": "web"}}, "spec": {"containers": [{"name": "app", "image": "web:2"}]}}
@@ -59,15 +59,6 @@ def test_what_a_pod_says_of_its_own_beginning_is_no_proof_that_it_goes_on() -> N
     assert not unsteady([old], NOW, seen)
     assert unsteady([young], NOW + timedelta(seconds=4), seen)
     assert not unsteady([young], NOW + timedelta(seconds=5), seen)
-
-
-def test_the_clusters_clock_is_read_from_the_apply() -> None:
-    entries = [
-        {"manager": "pipe", "operation": "Apply", "time": "2024-05-01T12:00:00Z"},
-        {"manager": "kubelet", "operation": "Update", "time": "2024-05-01T12:59:00Z"},
-    ]
-    assert applied_at([{"metadata": {"managedFields": entries}}, {"metadata": {}}], "pipe") == NOW
-    assert applied_at([{"metadata": {}}], "pipe") is None
 
 
 def replica_set(name: str, template: dict[str, Any]) -> dict[str, Any]:

@@ -139,3 +139,15 @@ async def test_of_a_log_with_long_lines_fewer_are_read_and_its_end_is_never_lost
 async def test_one_line_that_is_longer_than_what_is_read_is_shown_by_its_beginning(ctx: FakeContext) -> None:
     async with server(ctx, answer(200, "z" * 262_144, "text/plain")) as (cluster, _):
         assert await cluster.log(POD, "app", previous=True, lines=1) == ["z" * 2_000 + "…"]
+
+
+# -- the clock -------------------------------------------------------------------------------------
+
+
+async def test_the_clusters_clock_is_read_from_its_answers_also_from_refusals(ctx: FakeContext) -> None:
+    dated = status(403, "no").replace(b"\r\n", b"\r\nDate: Wed, 01 May 2024 12:00:00 GMT\r\n", 1)
+    async with server(ctx, dated) as (cluster, _):
+        assert cluster.now.year > 2024
+        with pytest.raises(ApiError):
+            await cluster.get(POD)
+        assert f"{cluster.now:%F %H:%M}" == "2024-05-01 12:00"
