@@ -6,11 +6,16 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final
 
-__all__ = ["Glob", "compiled", "takes"]
+__all__ = ["Glob", "compiled", "is_plain", "takes"]
 
 _SIGNS: Final = re.compile(r"\[!?([^\]]+)\]")
 _ANY: Final = None
 """Stands for `**`."""
+
+
+def is_plain(pattern: str) -> bool:
+    """Whether a pattern, or a part of one, means the one path that it spells."""
+    return not set(pattern) & set("*?[!")
 
 
 class Glob:

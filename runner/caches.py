@@ -23,14 +23,15 @@ from typing import IO, Final, Generic, TypeVar
 import anyio
 
 from pipeline.errors import PipeError
-from pipeline.globs import takes
+from pipeline.globs import is_plain, takes
 from pipeline.plan import Cache, Leaf, Plan
 from pipeline.stage import CauseKind, StageFailed
 from runner.context import Context
 from runner.eviction import bounds, mark_due
 from runner.packing import BLOCK, DamagedError, Step, look, pack, packed_signature, unpack
+from runner.sizes import size
 
-__all__ = ["ABOUT", "STAGES", "amount", "cached"]
+__all__ = ["ABOUT", "STAGES", "cached"]
 
 T = TypeVar("T")
 
@@ -42,7 +43,6 @@ SAVE_LIMIT: Final = 600.0
 SPARE: Final = 2.0
 """Seconds before the limit of an attempt when keeping gives up: a green stage does not fail by it."""
 _UNREAD: Final = frozenset({".git", ".pipe"})
-_SIGNS: Final = frozenset("*?[!")
 
 
 @asynccontextmanager
@@ -119,14 +119,14 @@ class _Series:
                     continue
                 kept = os.fstat(file.fileno()).st_mtime
                 try:
-                    size = self._lay(file, wanted, step)
+                    count = self._lay(file, wanted, step)
                 except DamagedError as error:
                     (self.folder / name).unlink(missing_ok=True)
                     self.ctx.warn(f"{self.label}: what was kept as {name} is damaged and was removed: {error}")
                     continue
             self._restored = name
             fits = "" if name == self.key else f", the newest of other content: none is kept as {self.key}"
-            return f"restored {amount(size)}, kept {_ago(kept)}{fits}"
+            return f"restored {size(count)}, kept {_ago(kept)}{fits}"
         return f"nothing is kept as {self.key}" + (", nor anything else" if self.fallback and self.keyed else "")
 
     def _candidates(self) -> Iterator[str]:
@@ -143,7 +143,7 @@ class _Series:
     def _lay(self, file: IO[bytes], wanted: Sequence[int], step: Step) -> int:
         part = Path(tempfile.mkdtemp(prefix=".pipe-cache-", dir=self.ctx.root))
         try:
-            size = unpack(file, part, wanted, step)
+            count = unpack(file, part, wanted, step)
             for number in wanted:
                 path = self.paths[number]
                 if os.path.lexists(part / str(number)):
@@ -151,7 +151,7 @@ class _Series:
                     (part / str(number)).rename(path)
         finally:
             shutil.rmtree(part, ignore_errors=True)
-        return size
+        return count
 
     # -- after -------------------------------------------------------------------------------------
 
@@ -177,7 +177,7 @@ class _Series:
             return f"not kept: there is nothing in {' '.join(str(path.name) for path in self.paths)}"
         limit = bounds(self.ctx.env).size
         if tree.size > limit:
-            return f"not kept: its {amount(tree.size)} are more than PIPE_CACHE_SIZE, {amount(limit)}"
+            return f"not kept: its {size(tree.size)} are more than PIPE_CACHE_SIZE, {size(limit)}"
         with _opened(entry) as kept:
             if kept and packed_signature(kept) == tree.signature:
                 return "unchanged"
@@ -193,7 +193,7 @@ class _Series:
         finally:
             part.unlink(missing_ok=True)
         mark_due(self.folder.parent.parent)
-        return f"kept, {amount(tree.size)}" + (f" as {self.key}" if self.keyed else "")
+        return f"kept, {size(tree.size)}" + (f" as {self.key}" if self.keyed else "")
 
     async def _in_thread(self, work: Callable[[Step], T]) -> T:
         return await self.ctx.call(_Stoppable(work))
@@ -239,7 +239,7 @@ def _key(folder: Path, cache: Cache) -> str:
 
 def _files(folder: Path, cache: Cache) -> list[str]:
     """The plain files that the key's globs take; links are none, and what is cached tells nothing."""
-    if not any(_SIGNS & set(glob) for glob in cache.key):
+    if all(map(is_plain, cache.key)):
         return [path for path in sorted(set(cache.key)) if _plain(folder / path)]
     found = []
     kept = {str(PurePosixPath(path)) for path in cache.paths}
@@ -311,13 +311,6 @@ def _write(path: Path, text: str) -> None:
 
 
 # -- words -----------------------------------------------------------------------------------------
-
-
-def amount(size: int) -> str:
-    """Bytes as people say them: `12.3 MiB`."""
-    if size < 1 << 20:
-        return f"{math.ceil(size / 1024)} KiB"
-    return f"{size / (1 << 20):.1f} MiB" if size < 1 << 30 else f"{size / (1 << 30):.2f} GiB"
 
 
 def _ago(moment: float) -> str:

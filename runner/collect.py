@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from pipeline.globs import takes
+from pipeline.globs import is_plain, takes
 from pipeline.stage import CauseKind, StageFailed
 from runner.mask import Masker
 
@@ -161,7 +161,7 @@ class Walk:
 def _beginning(pattern: str) -> str:
     """The folders of a glob that stand before its first sign."""
     parts = pattern.removeprefix("./").split("/")[:-1]
-    plain = next((index for index, part in enumerate(parts) if set(part) & set("*?[")), len(parts))
+    plain = next((index for index, part in enumerate(parts) if not is_plain(part)), len(parts))
     return "".join(f"{part}/" for part in parts[:plain])
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from pipeline.errors import PipeError
-from runner.settings import bytes_of
+from runner.sizes import bytes_of
 
 __all__ = ["Bounds", "Item", "bounds", "due", "evict", "items", "mark_due", "remove"]
 

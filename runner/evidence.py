@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 import anyio
 import anyio.to_thread
 
+from pipeline.globs import is_plain
 from pipeline.plan import Leaf
 from pipeline.stage import CauseKind, StageFailed
 from runner import junit, problems
@@ -106,7 +107,7 @@ class _Collecting:
             self._warn(f"{what}: {first}{more} cannot be read: whoever wrote it, maybe a container as root, let nobody")
 
     def _hint(self) -> str:
-        plain = [glob for glob in self.leaf.artifacts if not set(glob) & set("*?[!")]
+        plain = filter(is_plain, self.leaf.artifacts)
         folder = next((glob.rstrip("/") for glob in plain if (self.ctx.workspace / glob).is_dir()), "")
         return f"; {folder} is a folder: write {folder}/**" if folder else ""
 

@@ -1,20 +1,10 @@
 """What the host sets for this program: how much it may do at once, and where kinds keep what outlives runs."""
 
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 
-__all__ = ["bytes_of", "cache_folder", "default_jobs"]
-
-_SIZE = re.compile(r"([0-9]{1,9})(Mi|Gi|Ti)")
-_SCALES = {"Mi": 1 << 20, "Gi": 1 << 30, "Ti": 1 << 40}
-
-
-def bytes_of(size: str) -> int | None:
-    """The bytes that `500Mi` or `10Gi` means; None if it means nothing."""
-    match = _SIZE.fullmatch(size)
-    return int(match[1]) * _SCALES[match[2]] if match else None
+__all__ = ["cache_folder", "default_jobs"]
 
 
 def default_jobs() -> int:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pipeline.errors import PipeError
 from runner.folder import RunFolder
-from runner.settings import bytes_of
+from runner.sizes import bytes_of
 from runner.store import Store
 
 __all__ = ["Policy", "policy", "sweep"]

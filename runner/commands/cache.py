@@ -10,10 +10,11 @@ from pathlib import Path
 import click
 
 from pipeline.errors import PipeError
-from runner.caches import ABOUT, STAGES, amount
+from runner.caches import ABOUT, STAGES
 from runner.eviction import Item, bounds, items, remove
 from runner.settings import cache_folder
 from runner.sinks.view import plain_text
+from runner.sizes import size
 from runner.store import Store
 
 __all__ = ["clear_caches", "list_caches"]
@@ -32,8 +33,8 @@ def list_caches(*, as_json: bool) -> int:
         click.echo(line)
     within = bounds(os.environ)
     age = f", {within.age / 86400:g} days without use" if within.age else ""
-    total = amount(sum(each.size for each in found))
-    click.echo(f"{total} in {plain_text(str(cache))}; at most {amount(within.size)}{age}")
+    total = size(sum(each.size for each in found))
+    click.echo(f"{total} in {plain_text(str(cache))}; at most {size(within.size)}{age}")
     return 0
 
 
@@ -53,7 +54,7 @@ def clear_caches(names: Sequence[str]) -> int:
     for each in chosen:
         if each not in gone:
             click.echo(f"{each.name}: in use, or not ours to remove", err=True)
-    click.echo(f"removed {len(gone)} cache{'s' if len(gone) != 1 else ''}, {amount(sum(each.size for each in gone))}")
+    click.echo(f"removed {len(gone)} cache{'s' if len(gone) != 1 else ''}, {size(sum(each.size for each in gone))}")
     return int(len(gone) != len(chosen))
 
 
@@ -70,7 +71,7 @@ def _table(found: Sequence[Item]) -> Iterator[str]:
     for each in found:
         used = time.strftime("%Y-%m-%d %H:%M", time.localtime(each.used))
         busy = "  in use" if each.busy else ""
-        yield f"{each.name:{names}}  {amount(each.size):>10}  {used}{busy}  {plain_text(_holds(each))}".rstrip()
+        yield f"{each.name:{names}}  {size(each.size):>10}  {used}{busy}  {plain_text(_holds(each))}".rstrip()
 
 
 def _holds(item: Item) -> str:

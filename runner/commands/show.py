@@ -14,9 +14,10 @@ from runner import events
 from runner.commands.where import where
 from runner.events import Record
 from runner.findings import lines, read
-from runner.sinks.closing import count, size, test_lines
+from runner.sinks.closing import count, test_lines
 from runner.sinks.tree import clock, rows
 from runner.sinks.view import RunView, plain_text
+from runner.sizes import size
 from runner.state import LeafState, RunState, fold
 from runner.status import Status
 
@@ -126,7 +127,7 @@ def _left(view: RunView) -> Iterator[str]:
             total = sum(int(str(file["size"])) for file in leaf.kept)
             yield f"  artifacts of {leaf.name}: {len(leaf.kept)} file(s), {size(total)}"
             for file in leaf.kept[:MOST_FILES]:
-                yield f"    {plain_text(str(file['path']))}  {size(file['size'])}  sha256:{file['sha256']}"
+                yield f"    {plain_text(str(file['path']))}  {size(int(str(file['size'])))}  sha256:{file['sha256']}"
             if len(leaf.kept) > MOST_FILES:
                 yield f"    … and {len(leaf.kept) - MOST_FILES} more, see --json"
 

@@ -14,9 +14,10 @@ from pydantic import JsonValue
 
 from pipeline import __version__
 from runner.reports.picture import COLOURS, stages_drawn
-from runner.sinks.closing import MOST_PROBLEMS, count, failed, problems_of, size, tested, useful_lines
+from runner.sinks.closing import MOST_PROBLEMS, count, failed, problems_of, tested, useful_lines
 from runner.sinks.tree import MARKS, RUNNING, Row, clock, rows
 from runner.sinks.view import RunView, plain_text
+from runner.sizes import size
 from runner.state import LeafState
 
 __all__ = ["write_summary"]
@@ -187,7 +188,7 @@ class _Page:
     def _file(self, leaf: str, file: Mapping[str, JsonValue]) -> str:
         path, digest = self.text(str(file["path"])), self.text(str(file["sha256"]))
         cells = f"<td>{self.text(leaf)}</td><td><code>{path}</code></td>"
-        return f'<tr>{cells}<td class="time">{size(file["size"])}</td><td><code>{digest}</code></td></tr>'
+        return f'<tr>{cells}<td class="time">{size(int(str(file["size"])))}</td><td><code>{digest}</code></td></tr>'
 
     def _logs(self, view: RunView) -> Iterator[str]:
         ran = [leaf for leaf in view.state.leaves.values() if leaf.attempt]

@@ -3,15 +3,13 @@
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from pydantic import JsonValue
-
 from pipeline.stage import Outcome
 from runner.problems import Problem, find
 from runner.sinks.tree import Row, clock, rows
 from runner.sinks.view import RunView, plain_text
 from runner.state import LeafState, RunState
 
-__all__ = ["LAST_LINES", "closing", "count", "failed", "problems_of", "size", "test_lines", "tested", "useful_lines"]
+__all__ = ["LAST_LINES", "closing", "count", "failed", "problems_of", "test_lines", "tested", "useful_lines"]
 
 LAST_LINES = 50
 MOST_PROBLEMS = 20
@@ -119,15 +117,3 @@ def count(leaf: LeafState) -> str:
 
 def _named(view: RunView, leaf: str) -> str:
     return f"{view.label}/{leaf}" if view.label else leaf
-
-
-def size(of: JsonValue) -> str:
-    """A number of bytes for people: `12.3 MiB`."""
-    number = float(of) if isinstance(of, int | float) else 0.0
-    if number < 1024:
-        return f"{number:.0f} B"
-    units = iter(("KiB", "MiB", "GiB"))
-    unit = next(units)
-    while (number := number / 1024) >= 1024 and unit != "GiB":
-        unit = next(units)
-    return f"{number:.1f} {unit}"

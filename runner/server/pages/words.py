@@ -6,9 +6,9 @@ from typing import Any
 
 from pipeline.spec import ParamSpec
 from runner.server.shown import Delivery, Run
-from runner.sinks.closing import size
 from runner.sinks.tree import Row, clock
 from runner.sinks.view import clean
+from runner.sizes import size
 
 __all__ = ["FILTERS"]
 
