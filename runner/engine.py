@@ -20,10 +20,11 @@ from runner import events
 from runner.attempt import Result, World, attempt, gone, looks
 from runner.blocking import call
 from runner.control import Control, Interrupt
-from runner.leaks import Look
+from runner.leaks import Look, shown_by_arguments
 from runner.logs import join_ends
 from runner.orders import Cancel, Orders, obey
 from runner.preload import load_heavy_modules
+from runner.process import MARK
 from runner.reopen import above, below
 from runner.results import MissingValue, Results
 from runner.schedule import End, Schedule
@@ -40,6 +41,7 @@ CHECKS_AT_ONCE = 10
 CHECK_WITHIN = 30.0
 """Seconds that the question may take whether an earlier result is still there."""
 LOOK_WITHIN, LOOK_AFTER_CANCEL = 30.0, 1.0
+LOOK_EVERY = 0.5
 """Seconds that the look for secrets in what the run wrote may take."""
 STOP_WITHIN = 10.0
 """Seconds after a cancel when nobody waits any longer for stages that do not stop."""
@@ -137,6 +139,7 @@ class Engine:
             self._scope = tasks.cancel_scope
             tasks.start_soon(self.journal.keep_forced)
             tasks.start_soon(load_heavy_modules, self.world)
+            tasks.start_soon(self._watch_arguments)
             tasks.start_soon(obey, Orders(self.journal.folder.path), self._obey)
             async with in_turn(self._turn(), self._queued, self._cancelled, self.let_go) as ours:
                 tasks.start_soon(self._bound_run)
@@ -281,6 +284,19 @@ class Engine:
             if leaf.running and not leaf.again_at:
                 join_ends(self.journal.folder.log(leaf.name, leaf.attempt))
                 self.journal.append(events.StageLost(leaf.name, leaf.attempt, cause))
+
+    async def _watch_arguments(self) -> None:
+        """Warn when a script hands a secret to a program as an argument; one that ends between two looks is missed."""
+        told: set[tuple[str, str]] = set()
+        own = anyio.CapacityLimiter(1)
+        while self.world.unsaid.needles() is not None:
+            await anyio.sleep(LOOK_EVERY)
+            for leaf, program in sorted(await call(own, shown_by_arguments, self.world.unsaid, MARK) - told):
+                told.add((leaf, program))
+                place = f"the arguments of {program}, which every user of the machine can list"
+                if place not in self.journal.state.leaks:
+                    way = "hand it over in a file or by standard input"
+                    self.journal.append(events.RunWarned(f"a secret stands among {place}: {way}", leaf))
 
     async def _look_for_leaks(self) -> None:
         """See that no secret stands in what the run wrote; bounded, and after a cancel there is hardly any time."""

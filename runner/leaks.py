@@ -1,4 +1,4 @@
-"""Whether a secret stands in something that a run wrote: a second look, behind the masker, with the masker's own eyes.
+"""Whether a secret stands in something that a run wrote, or among arguments: a second look, with the masker's own eyes.
 
 What the plan says in clear was there before any secret: a password that is also a service's name is no leak by that.
 """
@@ -7,13 +7,14 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from time import monotonic
 
 from runner.folder import RunFolder
 from runner.mask import Masker
 
-__all__ = ["Look"]
+__all__ = ["Look", "shown_by_arguments"]
 
 BLOCK = 1 << 20
 _APART = ("work", "copies")
@@ -21,6 +22,7 @@ _NAMES_ALONE = "artifacts/"
 """What a stage wrote into them is its own."""
 _PUBLIC = ("plan.json", "ballast", "owner.")
 """Files with these beginnings hold what is known anyway."""
+PROC = Path("/proc")
 
 
 class Look:
@@ -81,3 +83,42 @@ def _files(folder: Path, closed: Callable[[OSError], None]) -> Iterator[tuple[st
         for name in (name for name in names if not (top and name.startswith(_PUBLIC))):
             path = Path(place) / name
             yield path.relative_to(folder).as_posix(), path
+
+
+def shown_by_arguments(masker: Masker, mark: str) -> set[tuple[str, str]]:
+    """Leaf and program of each process below this one that shows a secret to whoever lists processes. Blocks.
+
+    `mark` is the variable that says which leaf a process works for.
+    """
+    found = set()
+    for pid in _below(os.getpid()):
+        arguments = _read(PROC / str(pid) / "cmdline")
+        if masker.holds(arguments):
+            program = os.fsdecode(arguments.partition(b"\0")[0].rpartition(b"/")[2])
+            found.add((_leaf(pid, mark), "a program" if masker.holds(os.fsencode(program)) else program))
+    return found
+
+
+def _below(pid: int) -> Iterator[int]:
+    """The processes that one started, and those that they started."""
+    with suppress(OSError):
+        for task in list((PROC / str(pid) / "task").iterdir()):
+            for child in map(int, _read(task / "children").split()):
+                yield child
+                yield from _below(child)
+
+
+def _leaf(pid: int, mark: str) -> str:
+    beginning = os.fsencode(f"{mark}=")
+    for each in _read(PROC / str(pid) / "environ").split(b"\0"):
+        if each.startswith(beginning):
+            return os.fsdecode(each.removeprefix(beginning)).partition("/")[2].rpartition("/")[0]
+    return ""
+
+
+def _read(path: Path) -> bytes:
+    """A file of /proc; empty if the process has just ended, or is somebody else's."""
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""

@@ -208,3 +208,13 @@ def test_what_cannot_be_read_is_not_called_clean(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr("runner.leaks.os.open", closed)
     look = Look(folder, masker, 10)
     assert (look(), look.unread) == ([], 1)
+
+
+async def test_a_script_that_hands_a_secret_to_a_program_as_an_argument_is_warned_once(tmp_path: Path) -> None:
+    script = 'sh -c "sleep 30; true" "$TOKEN" >/dev/null 2>&1 & until grep -q warned $FOLDER/events.1.jsonl; do sleep 0.05; done; kill $!'
+    folder = tmp_path / ".pipe/test/1"
+    made = await run(tmp_path, holder("a", script.replace("$FOLDER", str(folder))), environ=ENVIRON, **PLAN)
+    place = "the arguments of sh, which every user of the machine can list"
+    assert made.state.warnings == [f"a: a secret stands among {place}: hand it over in a file or by standard input"]
+    assert made.outcome == "succeeded"
+    assert SECRET.encode() not in everything(made.folder.path)
