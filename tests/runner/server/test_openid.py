@@ -103,10 +103,12 @@ def test_whom_the_provider_knows_is_let_in_and_known_again(server: Server, issue
 def test_groups_of_the_provider_are_roles_here_at_every_sign_in(
     server: Server, issuer: str, client: httpx2.Client
 ) -> None:
-    server.env["PIPE_OIDC_ROLES"] = "ops=admin; dev=member@shop"
+    server.env["PIPE_OIDC_ROLES"] = "ops=admin; dev=member@shop; late=member@shpo"
     told(server, {"ann": ["dev", "ops"]})
     server.stop()
     server.start()
+    to_come = "pipe: PIPE_OIDC_ROLES: there is no project 'shpo'; did you mean 'shop'?; what holds in it holds as soon"
+    assert to_come in (server.folder / "server.err").read_text()
     page = through(client, client.get("/login/openid"), "ann")
     roles = [{"role": "admin", "scope": ""}, {"role": "member", "scope": "shop"}]
     assert client.get("/api/v1/me").json()["roles"] == roles
