@@ -624,13 +624,20 @@ def _words(text: str | None) -> list[str] | None:
 
 @pipe.command()
 @click.argument("run", default="")
-@state_option
-def approve(run: str, *, state: Place) -> int:
+@server_option
+@_state
+@_database
+def approve(run: str, server: str, *, state: Path, database: str) -> int:
     """Let the commit of a fork run at a server; without RUN list what waits.
 
-    RUN is an id or project/pipeline#number. It runs as it stands: look at its changes before.
+    RUN is an id or project/pipeline#number. It runs as it stands: look at its changes before. Without --server it is
+    the server of this machine, whose folder --state names.
     """
-    code: int = _server().approve_run(state, run)
+    if server:
+        from runner.commands.approve import approve as approve_there
+
+        return approve_there(run, server)
+    code: int = _server().approve_run(Place(state, database), run)
     return code
 
 

@@ -58,7 +58,7 @@ def _ask(run: Run, known: Runs) -> int:
         if found.outcome:
             click.echo(f"{run.name}: {found.outcome}")
             return 0
-        if found.status.word not in ("running", "queued"):
+        if found.status.word not in ("running", "queued", "waiting"):
             raise PipeError(f"{run.name} could not end: {found.status}")
     look = f"`pipe show {known.words}'{run.name}'`"
     sys.stderr.write(f"pipe: {run.name} has not ended after {ENDS_WITHIN:g} s; {look} tells how it is\n")

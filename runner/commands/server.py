@@ -12,6 +12,7 @@ from sqlalchemy import select
 from pipeline.errors import PipeError, hinted
 from pipeline.plan import Trigger
 from pipeline.stage import SecretKind
+from runner.commands.approve import asked
 from runner.server import administration, housekeeping, projects, secrets
 from runner.server.audit import machine
 from runner.server.children import Bounds
@@ -184,8 +185,7 @@ def approve_run(place: Place, run: str) -> int:
     if not run:
         for row in database.read_now(waiting):
             trigger = Trigger.model_validate_json(row.trigger)
-            about = f"pull request {trigger.number} of {trigger.author} for {trigger.base}: {trigger.title}"
-            click.echo(plain_text(f"{row.id}  {row.project}  {row.pipeline}#{row.number}  {row.commit[:12]}  {about}"))
+            click.echo(asked(row.id, row.project, f"{row.pipeline}#{row.number}", row.commit, trigger))
         return 0
     found = database.read_now(lambda connection: named(connection, run))
     if why := database.write_now(lambda connection: administration.approve(connection, machine(), found)):

@@ -25,6 +25,7 @@ __all__ = ["ServerRun", "ServerRuns"]
 MOST_HELD = 1 << 20
 """Bytes of a log that wait for who shows them; the stream waits then."""
 LAST_BYTES = 256 << 10
+_NOT_BEGUN = {"queued": "waits for its start", "waiting": "waits for approval"}
 _ULID = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}")
 
 
@@ -117,8 +118,8 @@ class ServerRun:
         """As `Run`."""
         row, self._row = self._row or self.server.get("runs", self.id), None
         outcome = self._known(Outcome, row["outcome"]) if row["outcome"] else None
-        if row["state"] == "queued":
-            how = Status("queued", row["note"] or "waits for its start")
+        if row["state"] in _NOT_BEGUN:
+            how = Status(row["state"], row["note"] or _NOT_BEGUN[row["state"]])
         else:
             how = Status(row["outcome"] if outcome else "running", row["note"])
         times = {"started": float(row["started"]), "finished": float(row["ended"])}
@@ -188,6 +189,14 @@ class ServerRun:
             else:
                 return
 
+    def approve(self) -> None:
+        """Let the commit of a fork run that waits for it.
+
+        Raises:
+            PipeError: it does not wait, or the caller may not.
+        """
+        self.server.post("runs", self.id, "approve")
+
     def _known(self, read: Any, value: Any) -> Any:
         """Read something that a newer server may say in words that we do not know."""
         try:
@@ -244,6 +253,10 @@ class ServerRuns:
         """As `Runs`; those that wait for their start too."""
         rows = (*self._rows(50, state="running"), *self._rows(50, state="queued"))
         return [ServerRun(self.server, row) for row in rows]
+
+    def waiting(self) -> list[Mapping[str, Any]]:
+        """What the server says of the runs that wait for approval, the oldest first."""
+        return list(self._rows(1000, state="waiting"))[::-1]
 
     def _rows(self, most: int, **named: str | int) -> Iterator[Mapping[str, Any]]:
         before = ""

@@ -155,16 +155,23 @@ def test_an_approval_is_for_one_commit_and_a_new_push_wants_another(pulls: Pulls
     assert folder(pulls.server, two).log("s", 1).read_text().startswith("2")
 
 
-def test_whoever_runs_the_server_sees_what_waits_and_approves_it(pulls: Pulls) -> None:
+@pytest.mark.parametrize("place", ["the machine of the server", "elsewhere"])
+def test_who_may_sees_what_waits_and_approves_it_from(pulls: Pulls, tmp_path: Path, place: str) -> None:
     head = pulls.open(src__a="theirs", told={"title": "\x1b[31mred"})
     (run,) = pulls.server.runs()
-    listed = pipe(pulls.server.folder, "approve").stdout
+    folder, env = pulls.server.folder, host()
+    if place == "elsewhere":
+        folder, env = tmp_path, host(PIPE_SERVER=f"http://127.0.0.1:{pulls.server.port}", PIPE_TOKEN=pulls.server.token)
+        (line,) = pipe(folder, "runs", env=env).stdout.splitlines()
+        assert (line.split()[:2], line.endswith("waits for approval")) == (["shop/demo#1", "waiting"], True)
+    listed = pipe(folder, "approve", env=env).stdout
     assert listed == f"{run['id']}  shop  demo#1  {head[:12]}  pull request 7 of eve for main:  [31mred\n"
-    refused = pipe(pulls.server.folder, "approve", "shop/demo#2")
+    refused = pipe(folder, "approve", "shop/demo#2", env=env)
     assert (refused.returncode, "there is no run 'shop/demo#2'" in refused.stderr) == (2, True)
-    assert pipe(pulls.server.folder, "approve", "shop/demo#1").stdout == "shop/demo#1 may start\n"
+    assert pipe(folder, "approve", "shop/demo#1", env=env).stdout == "shop/demo#1 may start\n"
     assert pulls.server.settled(1)[0]["outcome"] == "succeeded"
-    assert pipe(pulls.server.folder, "approve").stdout == ""
+    assert pipe(folder, "approve", env=env).stdout == ""
+    assert pipe(folder, "approve", run["id"], env=env).returncode == 2, "it has been let already"
 
 
 def test_without_a_token_nobody_approves_and_whoever_refuses_cancels(pulls: Pulls) -> None:
