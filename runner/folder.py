@@ -11,8 +11,9 @@ from pathlib import Path
 from runner.events import Record, RunFinished, RunResumed, decode
 from runner.ownership import Ownership, numbered
 
-__all__ = ["RunFolder"]
+__all__ = ["ARTIFACTS", "RunFolder"]
 
+ARTIFACTS = "artifacts"
 LONGEST_NAME = 180
 
 
@@ -48,7 +49,7 @@ class RunFolder:
     @property
     def artifacts_folder(self) -> Path:
         """The files that all attempts left to be kept."""
-        return self.path / "artifacts"
+        return self.path / ARTIFACTS
 
     def artifacts(self, leaf: str, attempt: int) -> Path:
         """Those of one attempt."""

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import quote
 
 from runner.collect import Opened, Walk
-from runner.folder import RunFolder
+from runner.folder import ARTIFACTS, RunFolder
 from runner.server.users import as_run
 
 __all__ = ["INERT", "Left", "attachment", "left_of", "opened"]
@@ -21,7 +21,6 @@ __all__ = ["INERT", "Left", "attachment", "left_of", "opened"]
 INERT = {"X-Content-Type-Options": "nosniff", "Content-Security-Policy": "default-src 'none'; sandbox"}
 """What comes from a run is shown or kept, and never does anything in the name of this server."""
 REPORTS = ("junit.xml", "summary.html", "problems.sarif")
-ARTIFACTS = "artifacts"
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 

@@ -239,6 +239,7 @@ class Children:
             "PIPE_KEEP_ARTIFACTS": "0",  # the server keeps house by what the project says
             "PIPE_SERVER_RUN": row.id,
             "PIPE_SERVER_NUMBER": str(row.number),
+            "PIPE_KEEP_ARTIFACTS": "0",  # `pipe projects keep` says how many
             "PIPE_SERVER_TRIGGER": trigger.model_dump_json(),
             **({TOKEN: given.token} if given.token else {}),
         }

@@ -15,7 +15,7 @@ import anyio.to_thread
 from sqlalchemy import Connection, Row, and_, delete, insert, select
 
 from pipeline.stage import Outcome
-from runner.folder import RunFolder
+from runner.folder import ARTIFACTS, RunFolder
 from runner.server.database import Database, deliveries, keeps, mirrors, notifications, runs, statuses
 from runner.server.fleet import Fleet
 from runner.server.forks import expire
@@ -52,8 +52,8 @@ class Keep:
     days: int
 
 
-USUAL: dict[What, Keep] = {"runs": Keep(500, 0), "logs": Keep(200, 0), "artifacts": Keep(500, 0)}
-_PARTS: dict[What, str] = {"runs": "", "logs": "logs", "artifacts": "artifacts"}
+USUAL: dict[What, Keep] = {"runs": Keep(500, 0), "logs": Keep(200, 0), "artifacts": Keep(50, 0)}
+_PARTS: dict[What, str] = {"runs": "", "logs": "logs", "artifacts": ARTIFACTS}
 """Where in the folder of a run that is."""
 
 

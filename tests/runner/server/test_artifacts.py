@@ -19,7 +19,12 @@ NAMES = "<img src=x onerror=alert(1)>.html"
 TEXT = f"""name: demo
 triggers: {{push: {{}}}}
 stages:
-  s: {{each: [a], run: "mkdir -p out; echo '<script>alert(1)</script>' > 'out/{NAMES}'; echo é > out/é.txt", artifacts: ["out/**"]}}
+  s:
+    each: [a]
+    artifacts: ["out/**"]
+    run: |
+      mkdir -p out; echo '<script>alert(1)</script>' > 'out/{NAMES}'; echo é > out/é.txt
+      tr '\\0' '\\n' < /proc/$PPID/environ | grep PIPE_KEEP_ARTIFACTS > out/policy
 """
 
 
@@ -109,10 +114,10 @@ def test_a_file_is_kept_under_its_own_name_whatever_that_is() -> None:
 def test_what_a_run_left_is_on_its_page_and_comes_whole_and_inert(server: Server, repository: Repository) -> None:
     server.push(repository.commit("two", pipeline_yaml=TEXT))
     (run,) = server.settled(1)
-    until(lambda: len(server.get(f"/api/v1/runs/{run['id']}/artifacts")) == 4)
+    until(lambda: len(server.get(f"/api/v1/runs/{run['id']}/artifacts")) == 5)
     files = {each["path"]: each["size"] for each in server.get(f"/api/v1/runs/{run['id']}/artifacts")}
-    evil, plain = f"artifacts/s[a].1/out/{NAMES}", "artifacts/s[a].1/out/é.txt"
-    assert list(files) == ["junit.xml", "summary.html", evil, plain]
+    evil, policy, plain = (f"artifacts/s[a].1/out/{name}" for name in (NAMES, "policy", "é.txt"))
+    assert list(files) == ["junit.xml", "summary.html", evil, policy, plain]
     for path, size in files.items():
         status, text, headers = ask(server, f"/runs/{run['id']}/artifacts/{quote(path)}")
         assert (status, len(text.encode()), int(headers["content-length"])) == (200, size, size), path
@@ -121,6 +126,8 @@ def test_what_a_run_left_is_on_its_page_and_comes_whole_and_inert(server: Server
         assert headers["x-content-type-options"] == "nosniff"
         assert headers["content-security-policy"] == "default-src 'none'; sandbox"
     assert ask(server, f"/runs/{run['id']}/artifacts/{quote(plain)}")[1] == "é\n"
+    kept = ask(server, f"/runs/{run['id']}/artifacts/{quote(policy)}")[1]
+    assert kept == "PIPE_KEEP_ARTIFACTS=0\n", "its engine removes none of earlier runs, the server does"
     page = shown(server, f"/runs/{run['id']}")
     assert "onerror=alert(1)&gt;.html" in page
     assert "<img" not in page
