@@ -1,13 +1,13 @@
 """A local copy of a few collections, kept true by lists and watches; all waits of a process share one copy of each."""
 
 from collections.abc import Iterable
-from contextlib import aclosing
 from dataclasses import dataclass, field
 
 import anyio
 
 from pipeline.stage import StageErrored, StageFailed
 from stages.clients.kubernetes.api import Cluster, Collection
+from stages.clients.kubernetes.following import Followed
 from stages.clients.kubernetes.objects import Object
 from stages.clients.kubernetes.transport import ApiError
 
@@ -16,34 +16,42 @@ __all__ = ["Mirror"]
 _FIRST_PERIOD = 10.0
 _LONGEST_PERIOD = 300.0
 """Seconds of a watch. A list follows each, so what got lost is made good after as long again as was waited already."""
-_AFTER_ERROR = 1.0
 _SETTLE = 0.1
 """Changes come in swarms; one look at all of them is enough."""
 _RENEWED_WITHIN = 5.0
 
 
 @dataclass(slots=True)
-class _Copy:
-    """All objects of one kind in one namespace, and whoever looks at some of them.
+class _Copy(Followed):
+    """All objects of one kind in one namespace, and whoever looks at some of them."""
 
-    One reader at a time, the one whose turn it is, keeps it true for all; the next goes on from the same version.
-    """
-
-    turn: anyio.Lock = field(default_factory=anyio.Lock)
     readers: list[tuple["Mirror", Collection]] = field(default_factory=list)
     objects: dict[str, Object] | None = None
     """By uid; None before the first list."""
-    version: str = ""
-    """The newest that it has."""
-    listed: bool = False
-    """A watch can go on from the version."""
-    period: float = _FIRST_PERIOD
-    refused: ApiError | None = None
-    silent: tuple[float, str] | None = None
+    seconds: float = _FIRST_PERIOD
+
+    @property
+    def period(self) -> float:
+        """Seconds of the next watch."""
+        return self.seconds
+
+    async def begin(self, cluster: Cluster, what: Collection) -> None:
+        """List."""
+        self.keep(*await cluster.items(what))
+
+    def ended(self, *, lived: bool) -> None:
+        """A list follows each watch, and repairs what it may have missed."""
+        self.begun = False
+        self.seconds = min(_LONGEST_PERIOD, self.seconds * 2) if lived else self.seconds
+
+    def tell_refused(self) -> None:
+        """It concerns all."""
+        self.tell(None)
 
     def keep(self, items: Iterable[Object], version: str) -> None:
+        """Take a list for what there is."""
         before, self.objects = self.objects, {item["metadata"]["uid"]: _slim(item) for item in items}
-        self.version, self.listed, self.silent = version, True, None
+        self.version, self.silent, self.answered = version, None, anyio.current_time()
         if before is None:
             self.tell(None)
         else:
@@ -53,6 +61,7 @@ class _Copy:
                     self.tell(new or old)
 
     def take(self, event: Object) -> None:
+        """Take in what has changed."""
         item, objects = event["object"], self.objects
         self.version = item["metadata"]["resourceVersion"]
         if event["type"] == "BOOKMARK" or objects is None:
@@ -93,6 +102,8 @@ class Mirror:
     cluster: Cluster
     changed: anyio.Event = field(default_factory=anyio.Event)
     _copies: dict[Collection, _Copy] = field(default_factory=dict)
+    _unheard: dict[Collection, tuple[float, str]] = field(default_factory=dict)
+    """What could not be renewed, as the cluster does not answer."""
 
     def objects(self, what: Collection, since: str = "") -> list[Object] | None:
         """What is in a collection, and maybe more of its kind; None before that is known.
@@ -112,7 +123,7 @@ class Mirror:
     @property
     def silent(self) -> dict[Collection, tuple[float, str]]:
         """The collections whose cluster does not answer: since when, and why."""
-        return {what: copy.silent for what, copy in self._copies.items() if copy.silent}
+        return self._unheard | {what: copy.silent for what, copy in self._copies.items() if copy.silent}
 
     async def wait(self, seconds: float) -> None:
         """Return a moment after something has changed, at the latest after so many seconds."""
@@ -122,24 +133,23 @@ class Mirror:
         self.changed = anyio.Event()
 
     async def follow(self, what: Collection) -> None:
-        """Keep one collection true until cancelled, or until we are told that we may not look at it."""
+        """Keep one collection true until cancelled, or until it is sure that we may not look at it."""
         key = (self.cluster.server, self.cluster.account, what.whole)
         copy = self._copies[what] = _COPIES.setdefault(key, _Copy())
         copy.readers.append((self, what))
         self.changed.set()
         try:
-            async with copy.turn:
-                while copy.refused is None:
-                    await self._turn(copy, what.whole)
+            await copy.follow(self.cluster, what.whole)
         finally:
             copy.readers.remove((self, what))
             if not copy.readers:
                 _COPIES.pop(key, None)
 
     async def renew(self, what: Collection) -> None:
-        """Look once more at what the cluster has now, however the watch is; a cluster that does not answer is silent.
+        """Look once more at what the cluster has now, however the watch is.
 
-        Nothing is raised: what cannot be renewed stays as it is.
+        Nothing is raised: what cannot be renewed stays as it is. A cluster that does not answer at all is silent since
+        it last said something; one that only takes its time with a long list is not.
         """
         copy = self._copies.get(what)
         if copy is None:
@@ -150,33 +160,15 @@ class Mirror:
         except ApiError:
             return
         except (StageErrored, StageFailed, TimeoutError) as error:
-            copy.silent = copy.silent or (float("-inf"), str(error) or f"no answer within {_RENEWED_WITHIN:g} s")
+            if not await self._answers(what):
+                self._unheard[what] = (copy.answered, str(error) or f"no answer within {_RENEWED_WITHIN:g} s")
 
-    async def _turn(self, copy: _Copy, whole: Collection) -> None:
-        """List, watch from there, and again: the rule for 410, and the repair of whatever else a watch may miss.
-
-        https://kubernetes.io/docs/reference/using-api/api-concepts/
-        """
+    async def _answers(self, what: Collection) -> bool:
         try:
-            await self._list_and_watch(copy, whole)
-        except ApiError as error:
-            copy.listed = False
-            if error.status in (401, 403):
-                copy.refused = error
-                copy.tell(None)
-            elif error.status != 410:
-                await anyio.sleep(_AFTER_ERROR)
-        except (StageErrored, StageFailed) as error:
-            # Whatever answers now is not the cluster that took the apply; it may come back.
-            copy.listed = False
-            copy.silent = copy.silent or (anyio.current_time(), str(error))
-            await anyio.sleep(_AFTER_ERROR)
-
-    async def _list_and_watch(self, copy: _Copy, whole: Collection) -> None:
-        if not copy.listed:
-            copy.keep(*await self.cluster.items(whole))
-        async with aclosing(self.cluster.watch(whole, copy.version, int(copy.period))) as events:
-            async for event in events:
-                copy.take(event)
-        copy.listed = False
-        copy.period = min(_LONGEST_PERIOD, copy.period * 2)
+            with anyio.fail_after(_RENEWED_WITHIN):
+                await self.cluster.version(what.whole)
+        except ApiError:
+            return True
+        except (StageErrored, StageFailed, TimeoutError):
+            return False
+        return True

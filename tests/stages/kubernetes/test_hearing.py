@@ -7,7 +7,7 @@ from typing import Any, cast
 import anyio
 import pytest
 
-from stages.clients.kubernetes import hearing
+from stages.clients.kubernetes import following, hearing
 from stages.clients.kubernetes.api import Cluster, Collection
 from stages.clients.kubernetes.hearing import Hearing
 from stages.clients.kubernetes.transport import ApiError, Unreachable
@@ -15,7 +15,9 @@ from stages.clients.kubernetes.transport import ApiError, Unreachable
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hearing, "_AFTER_ERROR", 0.01)
+    monkeypatch.setattr(following, "_PAUSE", 0.01)
+    monkeypatch.setattr(following, "_LONGEST_PAUSE", 0.01)
+    monkeypatch.setattr(following, "_NEVER_ALLOWED", 0.02)
 
 
 def told(about: str, name: str, version: int, message: str = "") -> dict[str, Any]:
@@ -30,11 +32,14 @@ class FakeCluster:
     rounds: list[list[Any]]
     watched: list[str] = field(default_factory=list)
     versions: int = 0
+    refusal: ApiError | None = None
     server: str = "https://c"
     account: str = "a"
 
     async def version(self, what: Collection) -> str:
         self.versions += 1
+        if self.refusal:
+            raise self.refusal
         return "7"
 
     async def watch(self, what: Collection, version: str, seconds: int) -> AsyncIterator[Any]:
@@ -79,11 +84,17 @@ async def test_after_an_error_it_listens_from_now_on(error: Exception) -> None:
     assert list(made.events) == ["pod"]
 
 
-async def test_who_may_not_listen_does_not_ask_again() -> None:
-    fake = FakeCluster([[ApiError(403, {}, "watch")]])
+async def test_who_may_not_listen_does_not_ask_again_once_that_is_sure() -> None:
+    fake = FakeCluster([], refusal=ApiError(403, {}, "list Event in his"))
     with anyio.fail_after(5):
         await Hearing(cast("Cluster", fake)).listen("his")
-    assert fake.watched == ["7"]
+    assert (fake.watched, fake.versions > 1) == ([], True)
+
+
+async def test_who_was_allowed_to_listen_asks_again_when_refused() -> None:
+    rounds = [[told("pod", "a", 8), ApiError(403, {}, "watch")], [told("pod", "b", 9)]]
+    made, _ = await heard(rounds, lambda fake: len(fake.watched) == 3)
+    assert [event["metadata"]["name"] for event in made.events["pod"]] == ["a", "b"]
 
 
 async def test_of_a_chatty_object_the_newest_events_are_kept() -> None:
@@ -107,5 +118,5 @@ async def test_who_listens_at_the_same_time_shares_one_watch_and_another_goes_on
                 await anyio.sleep(0.01)
             tasks.cancel_scope.cancel()
     assert [event["metadata"]["name"] for event in second.events["pod"]] == ["a"]
-    assert (fake.watched, fake.versions) == (["7", "8"], 1)
+    assert (fake.watched[:2], fake.versions) == (["7", "8"], 1)
     assert not hearing._HEARD

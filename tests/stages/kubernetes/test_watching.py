@@ -8,7 +8,7 @@ import anyio
 import pytest
 
 from pipeline.stage import StageErrored
-from stages.clients.kubernetes import watching
+from stages.clients.kubernetes import following, watching
 from stages.clients.kubernetes.api import Cluster, Collection
 from stages.clients.kubernetes.transport import ApiError, Unreachable
 from stages.clients.kubernetes.waiting import collections_for
@@ -19,7 +19,9 @@ PODS = Collection("v1", "Pod", "his")
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watching, "_AFTER_ERROR", 0.01)
+    monkeypatch.setattr(following, "_PAUSE", 0.01)
+    monkeypatch.setattr(following, "_LONGEST_PAUSE", 0.01)
+    monkeypatch.setattr(following, "_NEVER_ALLOWED", 0.02)
 
 
 def thing(name: str, version: int = 1) -> dict[str, Any]:
@@ -40,12 +42,19 @@ class FakeCluster:
 
     rounds: list[tuple[list[Any] | Exception, list[Any]]]
     asked: list[str] = field(default_factory=list)
+    slow: bool = False
+    """Its lists take longer than anybody waits, though it answers."""
     server: str = "https://c"
     account: str = "a"
 
+    async def version(self, what: Collection) -> str:
+        if self.rounds and isinstance(error := self.rounds[0][0], Exception):
+            raise error
+        return "7"
+
     async def items(self, what: Collection) -> tuple[list[Any], str]:
         self.asked.append("list")
-        if not self.rounds:
+        if not self.rounds or self.slow:
             await anyio.sleep_forever()
         listed, _ = self.rounds[0]
         if isinstance(listed, Exception):
@@ -129,11 +138,79 @@ async def test_a_quiet_watch_is_followed_by_a_list() -> None:
     assert names(mirror) == ["a", "b"]
 
 
-async def test_what_we_may_not_see_is_not_asked_for_again() -> None:
-    forbidden = ApiError(403, {"message": "no"}, "list Pod in his")
-    mirror, fake = await followed([(forbidden, [])], lambda mirror, _: PODS in mirror.refused)
-    assert mirror.refused[PODS] is forbidden
-    assert fake.asked == ["list"]
+REFUSAL = ApiError(403, {"message": "no"}, "list Pod in his")
+
+
+async def test_what_we_may_not_see_is_not_asked_for_again_once_that_is_sure() -> None:
+    mirror, fake = await followed([(REFUSAL, [])] * 50, lambda mirror, _: PODS in mirror.refused)
+    assert mirror.refused[PODS] is REFUSAL
+    assert 2 <= fake.asked.count("list") < 50
+
+
+@pytest.mark.parametrize("status", [401, 403])
+async def test_a_refusal_of_what_was_allowed_before_is_not_believed_at_once(status: int) -> None:
+    """A server that has just been started refuses what it has not read its rules for yet."""
+    refusal = ApiError(status, {"message": "RBAC: clusterrole not found"}, "watch Pod in his")
+    rounds = [([thing("a")], [refusal]), *([(refusal, [])] * 9), ([thing("b")], [asleep])]
+    mirror, _ = await followed(rounds, lambda mirror, _: names(mirror) == ["b"])
+    assert mirror.refused == {}
+
+
+@pytest.mark.parametrize("then", [(REFUSAL, []), ([thing("a")], [REFUSAL])])
+async def test_a_refusal_that_stays_is_believed_of_the_watch_alone_too(
+    monkeypatch: pytest.MonkeyPatch, then: Any
+) -> None:
+    monkeypatch.setattr(following, "_BELIEVED_AFTER", 0.05)
+    mirror, _ = await followed([([thing("a")], [REFUSAL]), *[then] * 200], lambda mirror, _: PODS in mirror.refused)
+    assert mirror.refused[PODS] is REFUSAL
+
+
+async def test_who_begins_to_look_later_asks_anew_for_what_was_refused() -> None:
+    fake = FakeCluster([(REFUSAL, [])] * 50)
+    first, second = (Mirror(cast("Cluster", fake)) for _ in range(2))
+    narrow = Collection("v1", "Pod", "his", fields="metadata.name=a")
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as tasks:
+            (copy,) = [watching._COPIES.setdefault(("https://c", "a", PODS), watching._Copy())]
+            copy.readers.append((first, narrow))  # somebody who goes by what else there is
+            tasks.start_soon(first.follow, PODS)
+            while PODS not in first.refused:
+                await anyio.sleep(0.01)
+            fake.rounds[:] = [([thing("a")], [asleep])]
+            tasks.start_soon(second.follow, PODS)
+            while not names(second):
+                await anyio.sleep(0.01)
+            assert first.refused == {}
+            tasks.cancel_scope.cancel()
+    watching._COPIES.clear()
+
+
+# -- sparing the cluster ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("end", [[], [gone()], [ApiError(500, {}, "watch")]])
+async def test_watches_that_come_to_nothing_are_begun_more_and_more_rarely(
+    monkeypatch: pytest.MonkeyPatch, end: list[Any]
+) -> None:
+    slept: list[float] = []
+    sleep = anyio.sleep
+
+    async def short(seconds: float) -> None:
+        slept.append(seconds)
+        await sleep(0)
+
+    monkeypatch.setattr(following, "_PAUSE", 1.0)
+    monkeypatch.setattr(following, "_LONGEST_PAUSE", 5.0)
+    fake = FakeCluster([([thing("a")], end)] * 6)
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as tasks:
+            mirror = Mirror(cast("Cluster", fake))
+            tasks.start_soon(mirror.follow, PODS)
+            monkeypatch.setattr(anyio, "sleep", short)
+            while fake.rounds:
+                await sleep(0)
+            tasks.cancel_scope.cancel()
+    assert slept[:5] == [1, 2, 4, 5, 5]
 
 
 async def test_silence_is_dated_until_the_cluster_answers_again() -> None:
@@ -206,19 +283,28 @@ async def test_only_those_whom_a_change_concerns_look_again() -> None:
             tasks.cancel_scope.cancel()
 
 
-async def test_a_last_look_brings_what_no_watch_told_and_never_raises() -> None:
+async def test_a_last_look_brings_what_no_watch_told_and_never_raises(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watching, "_RENEWED_WITHIN", 0.02)
     fake = FakeCluster([([], [asleep])])
-    mirror = Mirror(cast("Cluster", fake))
+    mirror, other = Mirror(cast("Cluster", fake)), Mirror(cast("Cluster", fake))
     with anyio.fail_after(5):
         async with anyio.create_task_group() as tasks:
+            began = anyio.current_time()
             tasks.start_soon(mirror.follow, PODS)
             await anyio.wait_all_tasks_blocked()
+            tasks.start_soon(other.follow, PODS)
             fake.rounds[0] = ([thing("a")], [])
             await mirror.renew(PODS)
             assert names(mirror) == ["a"]
-            fake.rounds[:] = [(Unreachable("https://c", "refused"), [])]
+            fake.slow = True
             await mirror.renew(PODS)
-            assert "refused" in mirror.silent[PODS][1]
+            assert mirror.silent == {}, "a long list takes its time, and the watch lives"
+            fake.slow, fake.rounds[:] = False, [(Unreachable("https://c", "refused"), [])] * 2
+            await mirror.renew(PODS)
+            since, reason = mirror.silent[PODS]
+            assert "refused" in reason
+            assert began <= since <= anyio.current_time(), "since the cluster last said something"
+            assert other.silent == {}, "what one could not renew says nothing of how another's watch is"
             tasks.cancel_scope.cancel()
 
 
