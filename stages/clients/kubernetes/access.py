@@ -10,11 +10,13 @@ import hashlib
 import itertools
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import anyio.to_thread
 import yaml
 
 from pipeline.stage import CauseKind, SecretFile, StageFailed, Surroundings
@@ -50,7 +52,7 @@ async def connect(ctx: Surroundings, secret: str, context: str) -> Cluster:
         StageFailed: (config) no kubeconfig is named, or it is wrong.
     """
     source = _source(ctx, secret)
-    return await ctx.call(_cluster, source, context)
+    return await ctx.call(_cluster, source, context, partial(ctx.call, _client, source, context))
 
 
 def kubeconfig_of(ctx: Surroundings, secret: str) -> Path | None:
@@ -66,7 +68,7 @@ def cluster_at(path: Path, label: str, context: str = "") -> Cluster:
 
     `label` is what messages call the kubeconfig. Raises StageFailed if it is wrong.
     """
-    return _cluster(_Source(path, label), context)
+    return _at_once(_Source(path, label), context)
 
 
 def cluster_of(environ: Mapping[str, str]) -> Cluster:
@@ -77,7 +79,7 @@ def cluster_of(environ: Mapping[str, str]) -> Cluster:
     source = _source_of_host(environ)
     if source is None:
         raise _nothing_names("set")
-    return _cluster(source, "")
+    return _at_once(source, "")
 
 
 def _source(ctx: Surroundings, secret: str) -> _Source:
@@ -109,7 +111,16 @@ def _nothing_names(way_out: str) -> StageFailed:
     )
 
 
-def _cluster(source: _Source, context: str) -> Cluster:
+def _at_once(source: _Source, context: str) -> Cluster:
+    return _cluster(source, context, partial(anyio.to_thread.run_sync, _client, source, context))
+
+
+def _cluster(source: _Source, context: str, again: Callable[[], Awaitable[Any]]) -> Cluster:
+    client, account = _client(source, context), _account(source, context)
+    return Cluster(Transport(client, client.configuration.host, source.label, account, again=again))
+
+
+def _client(source: _Source, context: str) -> Any:
     """Load the client and the credentials; blocks for the import, for files and for a plug-in."""
     from stages.clients.kubernetes.sdk import client as clients
     from stages.clients.kubernetes.sdk import config as configs
@@ -128,7 +139,7 @@ def _cluster(source: _Source, context: str) -> Cluster:
     except (configs.ConfigException, OSError, ValueError, KeyError, TypeError, AttributeError, TimeoutError) as error:
         raise StageFailed(f"{source.label} is wrong: {_reason(error)}", kind=CauseKind.CONFIG) from error
     client.user_agent = "pipe"
-    return Cluster(Transport(client, configuration.host, source.label, _account(source, context)))
+    return client
 
 
 def _account(source: _Source, context: str) -> str:

@@ -105,7 +105,7 @@ class Cluster:
 
     async def __aexit__(self, *_: object) -> None:
         with anyio.CancelScope(shield=True), anyio.move_on_after(2):
-            await self.transport.client.close()
+            await self.transport.close()
 
     @property
     def server(self) -> str:

@@ -5,8 +5,9 @@ work a watch event) are never loaded.
 """
 
 import json
+import math
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +21,7 @@ __all__ = ["ApiError", "Request", "Transport", "Unreachable", "transport_errors"
 
 _CONNECT = 5.0
 _PAUSES = (0.3, 1.0)
+_RENEWED_EVERY = 10.0
 _BUSY = frozenset({429, 502, 503, 504})
 # How an API server answers for a group that nobody has defined; there is no `Status` object then.
 _NO_SUCH_PATH = "HTTP 404 404 page not found"
@@ -58,26 +60,65 @@ class Request:
     stream: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Transport:
     """A client for one server; `credentials` is what messages call its kubeconfig."""
 
     client: Any
+    """Replaced when its credentials are not accepted any more."""
     server: str
     credentials: str
     account: str = ""
     """Who asks: the same for all clients of one kubeconfig and context."""
     clock: Clock = field(default_factory=Clock)
     """What its answers say the time is."""
+    again: Callable[[], Awaitable[Any]] | None = None
+    """Makes a client with the credentials as they are now: tokens of plug-ins and of files live for minutes."""
+    _renewing: anyio.Lock = field(default_factory=anyio.Lock)
+    _renewed: float = -math.inf
+    _former: list[Any] = field(default_factory=list)
+    """Clients whose watches go on."""
+
+    async def close(self) -> None:
+        """End all lines."""
+        for client in (*self._former, self.client):
+            await client.close()
 
     async def send(self, request: Request) -> Any:
         """Send, again while the cluster is busy or cuts the line (twice); the answer is read unless `stream`.
+
+        When the credentials are not accepted they are looked up anew, at most every ten seconds.
 
         Raises:
             Unreachable: no answer.
             ApiError: the cluster says no.
             StageFailed: (config) what answers is no cluster, or its certificate is not the expected one.
         """
+        asked = self.client
+        try:
+            return await self._sent(request)
+        except ApiError as error:
+            if error.status != 401 or not await self._renew(asked):
+                raise
+        return await self._sent(request)
+
+    async def _renew(self, refused: Any) -> bool:
+        """Take the place of a client whose credentials were refused; False if there is none to take."""
+        async with self._renewing:
+            if self.client is not refused:
+                return True
+            if self.again is None or time.monotonic() - self._renewed < _RENEWED_EVERY:
+                return False
+            self._renewed = time.monotonic()
+            try:
+                client = await self.again()
+            except StageFailed:  # the refusal says more
+                return False
+            self._former.append(self.client)
+            self.client = client
+            return True
+
+    async def _sent(self, request: Request) -> Any:
         for pause in _PAUSES:
             try:
                 return await self._once(request)
@@ -104,7 +145,8 @@ class Transport:
     async def _call(self, request: Request) -> Any:
         import aiohttp
 
-        method, url, headers, body, _ = await self.client.param_serialize(
+        client = self.client
+        method, url, headers, body, _ = await client.param_serialize(
             request.method,
             request.path,
             query_params=list(request.query),
@@ -114,7 +156,7 @@ class Transport:
         )
         limit = aiohttp.ClientTimeout(total=request.seconds, sock_connect=_CONNECT)
         asked = time.monotonic()
-        answer = await self.client.call_api(method, url, headers, body, _request_timeout=limit)
+        answer = await client.call_api(method, url, headers, body, _request_timeout=limit)
         self.clock.hear(answer.headers.get("Date"), asked)
         if answer.status >= 400 or not request.stream:
             # Read here, where a cut line is still an error of this request.

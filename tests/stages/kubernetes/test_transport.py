@@ -36,13 +36,21 @@ def status(code: int, message: str) -> bytes:
 
 
 @asynccontextmanager
-async def server(ctx: FakeContext, *answers: bytes) -> AsyncIterator[tuple[Cluster, list[str]]]:
-    """A cluster on loopback that gives these answers one after the other, then cuts every line."""
+async def server(
+    ctx: FakeContext, *answers: bytes, user: dict[str, Any] | None = None, tokens: list[str] | None = None
+) -> AsyncIterator[tuple[Cluster, list[str]]]:
+    """A cluster on loopback that gives these answers one after the other, then cuts every line.
+
+    `user` is that of the kubeconfig; `tokens` gets what each request bears.
+    """
     left, asked = [answer(200, KINDS), *answers], list[str]()
 
     async def handle(stream: Any) -> None:
         async with stream:
-            asked.append((await stream.receive()).decode().splitlines()[0])
+            first, *headers = (await stream.receive()).decode().splitlines()
+            asked.append(first)
+            if tokens is not None:
+                tokens.extend(line.split()[-1] for line in headers if line.lower().startswith("authorization: "))
             if left:
                 await stream.send(left.pop(0))
 
@@ -51,8 +59,8 @@ async def server(ctx: FakeContext, *answers: bytes) -> AsyncIterator[tuple[Clust
     config = {
         "current-context": "c",
         "clusters": [{"name": "c", "cluster": {"server": f"http://127.0.0.1:{port}"}}],
-        "contexts": [{"name": "c", "context": {"cluster": "c", "user": ""}}],
-        "users": [],
+        "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u" if user else ""}}],
+        "users": [{"name": "u", "user": user}] if user else [],
     }
     path = Path(ctx.folder / "kubeconfig")
     path.write_text(yaml.safe_dump(config))
@@ -151,3 +159,53 @@ async def test_the_clusters_clock_is_read_from_its_answers_also_from_refusals(ct
         with pytest.raises(ApiError):
             await cluster.get(POD)
         assert f"{cluster.now:%F %H:%M}" == "2024-05-01 12:00"
+
+
+# -- credentials that expire -----------------------------------------------------------------------
+
+PLUGIN = """#!/bin/sh
+echo x >> calls
+cat <<END
+{"kind": "ExecCredential", "apiVersion": "client.authentication.k8s.io/v1",
+ "status": {"token": "token-$(wc -l < calls | tr -d ' ')"}}
+END
+"""
+
+
+def plugin(ctx: FakeContext) -> dict[str, Any]:
+    """A user whose token a plug-in gives: `token-1`, then `token-2`, …"""
+    path = ctx.folder / "plugin"
+    path.write_text(PLUGIN.replace("calls", str(ctx.folder / "calls")))
+    path.chmod(0o700)
+    version = "client.authentication.k8s.io/v1"
+    return {"exec": {"apiVersion": version, "command": str(path), "interactiveMode": "Never"}}
+
+
+async def test_a_token_that_has_expired_is_looked_up_anew_and_the_request_repeated(ctx: FakeContext) -> None:
+    tokens: list[str] = []
+    answers = (status(401, "Unauthorized"), answer(200, {"a": 1}))
+    async with server(ctx, *answers, user=plugin(ctx), tokens=tokens) as (cluster, _):
+        assert await cluster.get(POD) == {"a": 1}
+    assert tokens == ["token-1", "token-1", "token-2"]
+
+
+async def test_credentials_that_are_wrong_are_refused_and_a_plug_in_is_not_asked_for_each_request(
+    ctx: FakeContext,
+) -> None:
+    tokens: list[str] = []
+    async with server(ctx, *[status(401, "Unauthorized")] * 3, user=plugin(ctx), tokens=tokens) as (cluster, _):
+        for _ in range(2):
+            with pytest.raises(ApiError, match="Unauthorized"):
+                await cluster.get(POD)
+    assert tokens == ["token-1", "token-1", "token-2", "token-2"]
+
+
+async def test_requests_that_are_refused_at_the_same_time_share_one_renewal(ctx: FakeContext) -> None:
+    tokens: list[str] = []
+    refused, fine = [status(401, "Unauthorized")] * 3, [answer(200, {"a": 1})] * 3
+    async with server(ctx, *refused, *fine, user=plugin(ctx), tokens=tokens) as (cluster, _):
+        await cluster.resource("v1", "Pod")
+        async with anyio.create_task_group() as tasks:
+            for _ in range(3):
+                tasks.start_soon(cluster.get, POD)
+    assert tokens == ["token-1"] * 4 + ["token-2"] * 3
