@@ -5,7 +5,7 @@ from typing import Any
 
 from stages.clients.kubernetes.objects import Object, dig, references
 
-__all__ = ["new_pods", "new_replica_set", "selector"]
+__all__ = ["new_pods", "new_replica_set", "new_revision", "selector"]
 
 _HASH = "pod-template-hash"
 _REVISION = "controller-revision-hash"
@@ -13,19 +13,21 @@ _GENERATION = "pod-template-generation"
 _DAEMON_GENERATION = "deprecated.daemonset.template.generation"
 
 
-def new_pods(workload: Object, replica_sets: Sequence[Object], pods: Sequence[Object]) -> list[Object]:
-    """The pods that run the workload's present template and are not being deleted."""
+def new_pods(workload: Object, revisions: Sequence[Object], pods: Sequence[Object]) -> list[Object]:
+    """The pods that run the workload's present template and are not being deleted.
+
+    `revisions` are the ReplicaSets of a Deployment, the ControllerRevisions of a DaemonSet, and maybe others.
+    """
     alive = [pod for pod in pods if not pod["metadata"].get("deletionTimestamp")]
     match workload["kind"]:
         case "Deployment":
-            owner = new_replica_set(workload, replica_sets)
+            owner = new_replica_set(workload, revisions)
             return _owned(owner, alive) if owner else []
         case "StatefulSet":
             revision = dig(workload, "status", "updateRevision")
             return [pod for pod in _owned(workload, alive) if _label(pod, _REVISION) == revision]
         case "DaemonSet":
-            generation = dig(workload, "metadata", "annotations", _DAEMON_GENERATION)
-            return [pod for pod in _owned(workload, alive) if _label(pod, _GENERATION) == generation]
+            return [pod for pod in _owned(workload, alive) if _is_of(workload, new_revision(workload, revisions), pod)]
         case "Pod":
             return [workload]
         case _:
@@ -41,6 +43,21 @@ def new_replica_set(deployment: Object, replica_sets: Sequence[Object]) -> Objec
     template = _template(deployment)
     same = [each for each in _owned(deployment, replica_sets) if _template(each) == template]
     return min(same, key=lambda each: str(each["metadata"].get("creationTimestamp")), default=None)
+
+
+def new_revision(workload: Object, revisions: Sequence[Object]) -> Object | None:
+    """The ControllerRevision of a DaemonSet's present template: one that comes back is numbered anew."""
+    return max(_owned(workload, revisions), key=lambda each: int(each.get("revision") or 0), default=None)
+
+
+def _is_of(daemons: Object, revision: Object | None, pod: Object) -> bool:
+    """The rule of its controller, `IsPodUpdated` of k8s.io/kubernetes/pkg/controller/daemon/util.
+
+    A pod of a template that was changed and changed back has an old generation and the right hash.
+    """
+    if _label(pod, _GENERATION) == dig(daemons, "metadata", "annotations", _DAEMON_GENERATION):
+        return True
+    return revision is not None and _label(pod, _REVISION) == _label(revision, _REVISION)
 
 
 def selector(workload: Object) -> str:

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias
 
 from stages.clients.kubernetes.objects import Object, dig
 
-__all__ = ["Verdict", "condition", "is_generic", "judge"]
+__all__ = ["Verdict", "condition", "is_generic", "judge", "pods_when_done"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,18 @@ def judge(now: Object, then: Object, events: Sequence[Object] = ()) -> Verdict:
 def is_generic(thing: Object) -> bool:
     """Whether nothing is known about the kind; such an object must never hold up a deploy for long."""
     return (_group(thing), thing["kind"]) not in _JUDGES
+
+
+def pods_when_done(now: Object) -> int:
+    """How many ready pods of the new revision an object has at least, when it is done by its own words."""
+    kind, strategy = now["kind"], now["spec"].get("updateStrategy") or {}
+    if kind in ("Deployment", "ReplicaSet", "ReplicationController"):
+        return _replicas(now)
+    if strategy.get("type") == "OnDelete":
+        return 0
+    if kind == "StatefulSet":
+        return max(0, _replicas(now) - _partition(now))
+    return _count(now, "desiredNumberScheduled") if kind == "DaemonSet" else 0
 
 
 def condition(thing: Mapping[str, Any], name: str) -> Mapping[str, Any]:
@@ -102,7 +114,7 @@ def _stateful_set(now: Object, _: Object, __: Sequence[Object]) -> Verdict:
     updated, ready = _count(now, "updatedReplicas"), _count(now, "readyReplicas")
     if strategy.get("type") == "OnDelete":
         return Verdict("done", "its pods change when somebody deletes them (updateStrategy OnDelete)")
-    kept = int(dig(strategy, "rollingUpdate", "partition") or 0)
+    kept = _partition(now)
     if updated < wanted - kept:
         return Verdict("waiting", f"{updated} of {wanted - kept} pods have the new revision")
     if _count(now, "replicas") > wanted:
@@ -111,6 +123,10 @@ def _stateful_set(now: Object, _: Object, __: Sequence[Object]) -> Verdict:
         return Verdict("waiting", f"{min(ready, _available(now, ready))} of {wanted} pods available")
     kept_old = f", {min(kept, wanted)} kept old by its partition" if kept else ""
     return Verdict("done", f"{ready} of {wanted} pods available{kept_old}")
+
+
+def _partition(thing: Object) -> int:
+    return int(dig(thing, "spec", "updateStrategy", "rollingUpdate", "partition") or 0)
 
 
 def _available(thing: Object, ready: int) -> int:

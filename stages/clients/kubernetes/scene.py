@@ -6,13 +6,15 @@ from datetime import datetime
 
 from stages.clients.kubernetes.diagnosis import Trouble, claim_troubles, create_troubles, is_ready, pod_troubles
 from stages.clients.kubernetes.objects import Object, Ref, dig, identity
-from stages.clients.kubernetes.pods import new_pods, new_replica_set
-from stages.clients.kubernetes.rollout import Verdict, judge
+from stages.clients.kubernetes.pods import new_pods, new_replica_set, new_revision
+from stages.clients.kubernetes.rollout import Verdict, judge, pods_when_done
 from stages.clients.kubernetes.steady import Sightings, unsteady
 
 __all__ = ["WITH_PODS", "Scene", "look"]
 
 _LASTING = frozenset({"Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "ReplicationController", "Pod"})
+_ENDED = ("Failed", "Succeeded")
+"""Phases of pods that nobody counts any more: one that was evicted stays, and another is made."""
 WITH_PODS = _LASTING | {"Job"}
 
 
@@ -44,7 +46,7 @@ class Scene:
 def look(
     now: Object,
     then: Object,
-    replica_sets: Sequence[Object],
+    revisions: Sequence[Object],
     pods: Sequence[Object] | None,
     events: Mapping[str, Sequence[Object]],
     clock: datetime,
@@ -55,7 +57,7 @@ def look(
     Args:
         now: the object as the cluster has it.
         then: the same right after the apply.
-        replica_sets: those of its namespace, or more.
+        revisions: the ReplicaSets and ControllerRevisions of its namespace, or more.
         pods: those of its namespace, or more; None if we may not see them.
         events: what is known of events, by the uid of the object they are about, the newest last.
         clock: the time now, by the cluster's clock.
@@ -67,12 +69,13 @@ def look(
         return Scene(now, verdict, (), tuple(claim_troubles(now, events.get(uid, ()))))
     if now["kind"] not in WITH_PODS:
         return Scene(now, verdict)
-    new = new_pods(now, replica_sets, pods or [])
-    unsure = unsteady(new, clock, sightings)  # in every look, so that time counts from the first
+    new = new_pods(now, revisions, pods or [])
+    staying = [pod for pod in new if dig(pod, "status", "phase") not in _ENDED]
+    unsure = unsteady(staying, clock, sightings)  # in every look, so that time counts from the first
     if verdict.state == "done":
-        doubt = _doubt(now, new, unsure) if pods is not None else None
+        doubt = _doubt(now, revisions, staying, unsure) if pods is not None else None
         return Scene(now, replace(verdict, state="waiting", message=doubt) if doubt else verdict)
-    owner = (new_replica_set(now, replica_sets) if now["kind"] == "Deployment" else now) or now
+    owner = (new_replica_set(now, revisions) if now["kind"] == "Deployment" else now) or now
     troubles = create_troubles(owner, events.get(owner["metadata"]["uid"], ()))
     for pod in new:
         may_end = now["kind"] == "Job"
@@ -80,11 +83,11 @@ def look(
     return Scene(now, verdict, tuple(new), tuple(sorted(troubles, key=lambda trouble: trouble.rank)))
 
 
-def _doubt(now: Object, new: Sequence[Object], unsure: str | None) -> str | None:
-    """Why an object that is done by its own words may not be so."""
+def _doubt(now: Object, revisions: Sequence[Object], new: Sequence[Object], unsure: str | None) -> str | None:
+    """Why an object that is done by its own words may not be so: what we know of its pods may be older than it is."""
     if now["kind"] not in _LASTING:
         return None
-    wanted = now["spec"].get("replicas", 1) if now["kind"] == "Deployment" else 0
-    if len(new) < wanted:
-        return f"{len(new)} of its {wanted} new pods have been seen"
-    return unsure
+    # Without its revision, which not everybody may see, a DaemonSet's pods of before cannot be told from new ones.
+    countable = now["kind"] != "DaemonSet" or new_revision(now, revisions)
+    wanted, ready = pods_when_done(now) if countable else 0, sum(map(is_ready, new))
+    return f"{ready} of its {wanted} new pods have been seen ready" if ready < wanted else unsure

@@ -38,15 +38,22 @@ class Sightings:
 
 def unsteady(pods: Sequence[Object], now: datetime, sightings: Sightings) -> str | None:
     """Why ready pods are not trusted yet, None if they are; `now` is by the cluster's clock."""
-    for pod in pods:
-        specs = {each["name"]: each for each in dig(pod, "spec", "containers") or ()}
-        for status in dig(pod, "status", "containerStatuses") or ():
-            needed, why = _needed(status, specs.get(status["name"], {}))
-            started = dig(status, "state", "running", "startedAt")
-            age = sightings.seconds(pod["metadata"]["uid"], status["name"], started, now) if started else 0.0
-            if age < needed:
-                return f"pod {pod['metadata']['name']}: container {status['name']} {why}; it must run for {needed:g} s"
-    return None
+    # Every container is looked at, so that the time of each counts from the first look.
+    doubts = [doubt for pod in pods for doubt in _doubts(pod, now, sightings)]
+    return doubts[0] if doubts else None
+
+
+def _doubts(pod: Object, now: datetime, sightings: Sightings) -> list[str]:
+    specs = {each["name"]: each for each in dig(pod, "spec", "containers") or ()}
+    found = []
+    for status in dig(pod, "status", "containerStatuses") or ():
+        needed, why = _needed(status, specs.get(status["name"], {}))
+        started = dig(status, "state", "running", "startedAt")
+        age = sightings.seconds(pod["metadata"]["uid"], status["name"], started, now) if started else 0.0
+        if age < needed:
+            where = f"pod {pod['metadata']['name']}: container {status['name']}"
+            found.append(f"{where} {why}; it must run for {needed:g} s")
+    return found
 
 
 def _needed(status: Mapping[str, Any], spec: Mapping[str, Any]) -> tuple[float, str]:

@@ -28,7 +28,9 @@ _GENERIC_SECONDS = 30.0
 _SILENT_SECONDS = 15.0
 _OTHERS = 8
 """Objects that were not done either and are named."""
-_POD, _REPLICA_SET = ("v1", "Pod"), ("apps/v1", "ReplicaSet")
+_POD = ("v1", "Pod")
+_REVISIONS = {"Deployment": ("apps/v1", "ReplicaSet"), "DaemonSet": ("apps/v1", "ControllerRevision")}
+"""Where it is said which pods are the new ones, if the pods themselves do not."""
 
 
 async def wait_until_done(ctx: StageContext, cluster: Cluster, applied: Sequence[Object], seconds: float) -> None:
@@ -72,15 +74,15 @@ def _is_open(thing: Object) -> bool:
 
 
 def collections_for(things: Sequence[Object]) -> dict[Ref, list[Collection]]:
-    """What to follow for each object: its own collection first, then pods and ReplicaSets if it has some.
+    """What to follow for each object: its own collection first, then pods and their revisions if it has some.
 
     One collection a namespace and kind; narrowed by a selector where only one object needs it.
     """
     result: dict[Ref, list[Collection]] = {identity(thing): [] for thing in things}
     own = [(thing, (thing["apiVersion"], thing["kind"])) for thing in things]
     with_pods = [(thing, _POD) for thing in things if thing["kind"] in WITH_PODS - {"Pod"}]
-    with_sets = [(thing, _REPLICA_SET) for thing in things if thing["kind"] == "Deployment"]
-    for wanted, by_name in ((own, True), (with_pods, False), (with_sets, False)):
+    revised = [(thing, _REVISIONS[thing["kind"]]) for thing in things if thing["kind"] in _REVISIONS]
+    for wanted, by_name in ((own, True), (with_pods, False), (revised, False)):
         pairs = sorted(wanted, key=_group)
         for (namespace, (version, kind)), members in groupby(pairs, key=_group):
             some = [thing for thing, _ in members]
@@ -144,14 +146,15 @@ class _Vigil:
             replaced = any(each["metadata"]["name"] == ref.name for each in listed)
             how = "replaced by another of that name" if replaced else "deleted"
             return Scene(then, Verdict("failed", f"somebody has {how} while we waited for it"))
-        seen = [what for what in others if what not in self.mirror.refused]
-        around = {what.kind: self.mirror.objects(what) for what in seen}
+        hidden = {what.kind for what in others if what in self.mirror.refused}
+        around = {what.kind: self.mirror.objects(what) for what in others if what.kind not in hidden}
         if None in around.values():
             return Scene(then, Verdict("waiting", "its pods are being looked up"))
-        pods, sets = around.get("Pod") if len(seen) == len(others) else None, around.get("ReplicaSet")
+        pods = None if hidden & {"Pod", "ReplicaSet"} else around.get("Pod")
+        revisions = [*(around.get("ReplicaSet") or ()), *(around.get("ControllerRevision") or ())]
         # What an object lacks in a watch event, its kind, is known from the apply.
         known = {**now, "apiVersion": ref.api_version, "kind": ref.kind}
-        return look(known, then, sets or [], pods, self.hearing.events, self.cluster.now, self.sightings)
+        return look(known, then, revisions, pods, self.hearing.events, self.cluster.now, self.sightings)
 
     def _patience_with_generic_is_over(self, scene: Scene) -> bool:
         waited = anyio.current_time() - self.began

@@ -92,7 +92,7 @@ async def test_who_may_not_listen_does_not_ask_again_once_that_is_sure() -> None
 
 
 async def test_who_was_allowed_to_listen_asks_again_when_refused() -> None:
-    rounds = [[told("pod", "a", 8), ApiError(403, {}, "watch")], [told("pod", "b", 9)]]
+    rounds: list[list[Any]] = [[told("pod", "a", 8), ApiError(403, {}, "watch")], [told("pod", "b", 9)]]
     made, _ = await heard(rounds, lambda fake: len(fake.watched) == 3)
     assert [event["metadata"]["name"] for event in made.events["pod"]] == ["a", "b"]
 

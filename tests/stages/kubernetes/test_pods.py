@@ -61,6 +61,23 @@ def test_pods_of_a_daemon_set_count_by_the_template_generation() -> None:
     assert new_pods(workload, [], pods) == [pods[1]]
 
 
+def test_pods_that_a_daemon_set_kept_when_its_template_was_changed_back_are_new_ones() -> None:
+    """Their generation is old and their hash is that of the newest revision: their controller leaves them as they are."""
+    marks = {"deprecated.daemonset.template.generation": "3"}
+    workload = {"kind": "DaemonSet", "metadata": {"uid": "s", "annotations": marks}}
+    revisions = [
+        owned("s-b", "s", revision=2, labels={"controller-revision-hash": "b"}),
+        owned("s-a", "s", revision=3, labels={"controller-revision-hash": "a"}),
+        owned("t-b", "other", revision=9, labels={"controller-revision-hash": "b"}),
+    ]
+    pods = [
+        owned(name, "s", labels={"pod-template-generation": str(at), "controller-revision-hash": name})
+        for name, at in (("a", 1), ("b", 2))
+    ]
+    assert new_pods(workload, revisions, pods) == [pods[0]]
+    assert new_pods(workload, [], pods) == []
+
+
 def test_a_lone_pod_is_its_own_and_a_job_has_all_of_its() -> None:
     pod = {"kind": "Pod", "metadata": {"uid": "p"}}
     assert new_pods(pod, [], []) == [pod]

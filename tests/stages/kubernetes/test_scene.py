@@ -99,7 +99,83 @@ def test_only_new_pods_are_in_trouble() -> None:
 
 
 def test_a_deployment_is_not_done_before_its_new_pods_are_seen() -> None:
-    assert scene([pod("old", ran=50)], available=1).verdict.message == "0 of its 1 new pods have been seen"
+    assert scene([pod("old", ran=50)], available=1).verdict.message == "0 of its 1 new pods have been seen ready"
+
+
+def pending(given: dict[str, Any]) -> dict[str, Any]:
+    status = {"phase": "Pending", "conditions": [{"type": "PodScheduled", "status": "True"}]}
+    return {**given, "status": status}
+
+
+def test_a_pod_that_is_only_pending_in_what_we_know_is_not_ready_whatever_its_deployment_says() -> None:
+    assert scene([pending(pod(probe={"exec": {}}))], available=1).verdict.state == "waiting"
+
+
+def test_a_pod_that_was_evicted_and_replaced_holds_nothing_up() -> None:
+    evicted = {**pod(), "status": {"phase": "Failed", "reason": "Evicted"}}
+    ended = {**pod(ran=None), "metadata": {**pod()["metadata"], "uid": "ended"}}
+    ended["status"] = {**ended["status"], "phase": "Failed"}
+    assert scene([evicted, ended, pod(ran=61)], available=1).verdict.state == "done"
+
+
+def test_the_times_of_all_pods_without_a_probe_run_side_by_side() -> None:
+    pods, seen = [pod(ran=20) for _ in range(3)], Sightings()
+    for number, each in enumerate(pods):
+        each["metadata"]["uid"] = str(number)
+    assert unsteady(pods, NOW, seen)
+    assert not unsteady(pods, NOW + timedelta(seconds=5), seen)
+
+
+REVISION = {
+    "metadata": {"uid": "r", "labels": {"controller-revision-hash": "new"}, "ownerReferences": [{"uid": "d"}]},
+    "revision": 2,
+}
+COUNTS = {
+    "observedGeneration": 1,
+    **dict.fromkeys(("replicas", "readyReplicas", "updatedReplicas", "availableReplicas"), 2),
+    **dict.fromkeys(("desiredNumberScheduled", "updatedNumberScheduled", "numberAvailable"), 2),
+    "updateRevision": "new",
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "strategy", "needed"),
+    [
+        ("StatefulSet", {}, 2),
+        ("StatefulSet", {"rollingUpdate": {"partition": 1}}, 1),
+        ("StatefulSet", {"rollingUpdate": {"partition": 9}}, 0),
+        ("StatefulSet", {"type": "OnDelete"}, 0),
+        ("DaemonSet", {}, 2),
+        ("DaemonSet", {"type": "OnDelete"}, 0),
+        ("ReplicaSet", {}, 2),
+    ],
+)
+def test_no_workload_is_done_before_its_new_pods_are_seen_ready(
+    kind: str, strategy: dict[str, Any], needed: int
+) -> None:
+    """Their watch may be dead for as long as a minute, while that of the workload lives."""
+    thing = {
+        "apiVersion": "apps/v1",
+        "kind": kind,
+        "metadata": {"name": "web", "namespace": "his", "uid": "d", "generation": 1},
+        "spec": {"replicas": 2, "template": TEMPLATE, "updateStrategy": strategy},
+        "status": COUNTS,
+    }
+    pods = [pod("d", probe={"exec": {}}, ran=61) for _ in range(2)]
+    for number, each in enumerate(pods):
+        each["metadata"] |= {"uid": str(number), "labels": {"controller-revision-hash": "new"}}
+    for count in range(3):
+        found = look(thing, thing, [REVISION], pods[:count], {}, NOW, Sightings())
+        assert (found.verdict.state == "done") is (count >= needed), count
+    starting = [pods[0], pending(pods[1])]
+    found = look(thing, thing, [REVISION], starting, {}, NOW, Sightings())
+    assert (found.verdict.state == "done") is (needed < 2)
+
+
+def test_who_may_not_see_the_revisions_of_a_daemon_set_goes_by_its_own_words() -> None:
+    metadata = {"name": "web", "namespace": "his", "uid": "d", "generation": 1}
+    thing = {"apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": metadata, "spec": {}, "status": COUNTS}
+    assert look(thing, thing, [], [], {}, NOW, Sightings()).verdict.state == "done"
 
 
 def test_who_may_not_see_pods_goes_by_the_deployment_alone() -> None:
