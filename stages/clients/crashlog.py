@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from stages.clients.unreachable import in_plain_words
 
-__all__ = ["Complaint", "complaint", "excerpt"]
+__all__ = ["Complaint", "complaint", "excerpt", "last_complaint"]
 
 _LONGEST = 300
 _BLOCK = 24
@@ -37,6 +37,17 @@ def complaint(lines: Sequence[str]) -> Complaint | None:
     for reader in _READERS:
         if found := reader(lines):
             return replace(found, message=_short(found.message))
+    return None
+
+
+def last_complaint(lines: Sequence[str]) -> Complaint | None:
+    """What a program that runs complains of now; None if it has written of anything else since."""
+    begin = 0
+    while (found := complaint(lines[begin:])) and found.sure:
+        start, end = begin + found.start, begin + found.end
+        if not any(map(_is_ordinary, lines[end:])):
+            return replace(found, start=start, end=end)
+        begin = end
     return None
 
 
@@ -229,11 +240,19 @@ def _node(lines: Sequence[str]) -> Complaint | None:
         return None
     ended = any(line.startswith("Node.js v") for line in lines)
     start = heads[-1] if ended else heads[0]
-    end = next((at for at in range(start, len(lines)) if lines[at].startswith("Node.js v")), start + 12)
+    end = next(
+        (at for at in range(start, len(lines)) if lines[at].startswith("Node.js v")), _end_of_error(lines, start)
+    )
     own = next((match for match in map(_NODE_FRAME.match, lines[start:end]) if match), None)
     place = f" at {own['place']}" if own else ""
     first = max(0, start - 4) if start >= 4 and lines[start - 1] == "" else start
     return _told(lines[start] + place, first, end)
+
+
+def _end_of_error(lines: Sequence[str], start: int) -> int:
+    """Behind the frames of an error and its fields: what follows is written by a program that has gone on."""
+    first = next(at for at in range(start, len(lines)) if lines[at].startswith("    at "))
+    return next((at for at in range(first, len(lines)) if lines[at][:1] not in ("", " ", "\t", "}")), len(lines))
 
 
 def _has_frames(lines: Sequence[str], at: int) -> bool:
@@ -278,6 +297,19 @@ def _network(lines: Sequence[str]) -> Complaint | None:
 
 
 _WRONG = re.compile(r"\b(fatal|error|panic|cannot|failed|denied|invalid|not found|no such|exception)\b", re.IGNORECASE)
+
+
+_STILL = re.compile(
+    r"\b(retry|retries|retrying|reconnect\w*|again|attempts?|timed? ?out|timeout|kube-probe)\b", re.IGNORECASE
+)
+"""Of what a line tells that is no news: that it is tried again, or that a probe has asked."""
+
+
+def _is_ordinary(line: str) -> bool:
+    """Whether a line tells that a program has gone on to something else."""
+    if not _WORD.search(line) or _FRAME.match(line):
+        return False
+    return not (_STILL.search(line) or _WRONG.search(line) or _TOLD_TYPE.search(line) or in_plain_words([line]))
 
 
 def _last_words(lines: Sequence[str]) -> Complaint | None:

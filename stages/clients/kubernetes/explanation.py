@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from stages.clients.crashlog import Complaint, complaint, excerpt
+from stages.clients.crashlog import Complaint, complaint, excerpt, last_complaint
 from stages.clients.kubernetes.diagnosis import Trouble
 from stages.clients.kubernetes.objects import Object, dig
 from stages.clients.kubernetes.remedies import remedy
@@ -15,6 +15,8 @@ __all__ = ["Explanation", "Seen", "explain"]
 _EVENTS = 6
 _LINES = 30
 _WIDTH = 500
+_RUNS = {"probe", "gate", "starting"}
+"""Troubles of programs that run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,19 +47,24 @@ class Explanation:
 
 def explain(trouble: Trouble | None, verdict: str, seen: Seen) -> Explanation:
     """Say why, from the trouble, from what was judged of its object, and from what was seen of it."""
-    crashed = trouble is not None and trouble.sort == "crash"
-    said = _complaint(seen, crashed=crashed)
-    because = _because(said, crashed=crashed) if said else _of_claims(seen)
-    words = f"{trouble.message if trouble else verdict}{because}"
-    hint = (said.hint if said else "") or remedy(trouble.sort if trouble else "", words)
-    return Explanation(because, tuple(line[:_WIDTH] for line in _evidence(trouble, seen)), hint)
+    sort = trouble.sort if trouble else ""
+    said = _complaint(seen, sort)
+    because = _because(said, crashed=sort == "crash") if said else _of_claims(seen)
+    message = trouble.message if trouble else verdict
+    evidence = tuple(line[:_WIDTH] for line in _evidence(trouble, seen))
+    if sort in _RUNS:
+        # What the cluster says of a program that runs is sure; what its log says may be another matter.
+        ways = (remedy(sort, message), said.hint if said else "")
+        return Explanation(because, evidence, "; and ".join(filter(None, ways)))
+    return Explanation(because, evidence, (said.hint if said else "") or remedy(sort, f"{message}{because}"))
 
 
-def _complaint(seen: Seen, *, crashed: bool) -> Complaint | None:
-    """What the program says; of one that runs only what is sure to be wrong."""
-    found = [said for said in (complaint(seen.now), complaint(seen.before)) if said]
+def _complaint(seen: Seen, sort: str) -> Complaint | None:
+    """What the program says; of one that runs only what it complains of now, of one that crashed its last words too."""
+    read = last_complaint if sort in _RUNS else complaint
+    found = [said for said in (read(seen.now), read(seen.before)) if said]
     sure = next((said for said in found if said.sure), None)
-    return sure or (next(iter(found), None) if crashed else None)
+    return sure or (next(iter(found), None) if sort == "crash" else None)
 
 
 def _because(said: Complaint, *, crashed: bool) -> str:

@@ -45,6 +45,47 @@ def test_last_words_are_told_of_a_crash_and_not_of_a_program_that_runs() -> None
     assert refused.because.startswith("; its log says: connection refused to mysql:3306")
 
 
+PROBE = "it runs, but its readiness probe (GET :8080/health) does not pass: HTTP probe failed with statuscode: 404"
+PATH = "correct the probe's path: the program has no such page"
+GOOD = [f"GET /orders {number} 200" for number in range(100)]
+STACK = ["WARN java.io.IOException: cache is cold", "\tat demo.Cache.read(Cache.java:7)"]
+
+
+@pytest.mark.parametrize(
+    "old",
+    [
+        ["connection refused to redis:6379, retrying", "connected"],
+        STACK,
+        ["Error: connect ECONNREFUSED redis:6379", "    at TCPConnectWrap (/app/net.js:1:1) {", "  errno: -111", "}"],
+        [*STACK, "Error: dial tcp redis:6379: connection refused"],
+    ],
+)
+def test_what_a_program_that_runs_complained_of_once_is_no_cause(old: list[str]) -> None:
+    found = explain(trouble("probe", PROBE), "", Seen(container="app", now=[*old, *GOOD]))
+    assert (found.because, found.hint) == ("", PATH)
+    assert explain(trouble("probe", PROBE), "", Seen(container="app", now=[*old, "started"])).because == ""
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        ["ERROR dial tcp redis:6379: connection refused", "retrying in 5 s", '"GET /health" 503 "kube-probe/1.34"'],
+        [*STACK, *GOOD, "ERROR dial tcp redis:6379: connection refused", ""],
+        ["Error: connect ECONNREFUSED redis:6379", "    at TCPConnectWrap (/app/net.js:1:1) {", "  errno: -111", "}"],
+    ],
+)
+def test_what_it_complains_of_at_the_end_is_told_behind_what_the_probe_says(last: list[str]) -> None:
+    found = explain(trouble("probe", PROBE), "", Seen(container="app", now=[*GOOD, *last]))
+    assert found.because.startswith("; its log says: connection refused to redis:6379")
+    assert found.hint == f"{PATH}; and see that redis:6379 runs and listens there before this starts"
+
+
+def test_the_way_out_of_a_probe_goes_by_what_the_probe_got_and_not_by_the_log() -> None:
+    asked = PROBE.replace("404", "503")
+    found = explain(trouble("probe", asked), "", Seen(container="app", now=["dial tcp redis:6379: connection refused"]))
+    assert found.hint.startswith("ask that page yourself")
+
+
 def test_events_that_warn_are_evidence_with_how_often_and_a_log_that_is_gone_is_none() -> None:
     events = [event("Pulled", "fine", "Normal"), event("BackOff", "Back-off\n restarting", count=4)]
     found = explain(trouble("crash"), "", Seen(events, "app", now=["unable to retrieve container logs for x"]))
