@@ -3,7 +3,8 @@
 Server-side apply, field manager `pipe`: what belongs to somebody else is a refusal, unless the file says more.
 """
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import anyio
@@ -22,6 +23,7 @@ from stages.clients.kubernetes.transport import ApiError
 __all__ = ["Checked", "annotate", "check", "intent", "proof", "unmet", "write", "written"]
 
 _LOOKS, _PAUSE = 40, 0.25
+_MISSING = re.compile(r'(\S+) "([^"]+)" not found')
 
 
 def annotate(manifests: Sequence[Manifest], run: str, annotations: Mapping[str, str]) -> None:
@@ -55,7 +57,7 @@ async def check(applier: Applier, manifests: Sequence[Manifest]) -> Checked:
         if await applier.cluster.resource(ref.api_version, ref.kind) is None:
             return f"{ref} is not checkable: its definition is part of this deploy"
         tried = await applier.check(manifest)
-        if isinstance(tried.answer, ApiError) and (need := unmet(tried.answer, manifests)):
+        if isinstance(tried.answer, ApiError) and (need := unmet(tried.answer, manifest, manifests)):
             return f"{ref} is not checkable: it needs {need}, which is part of this deploy"
         return tried
 
@@ -73,10 +75,22 @@ async def check(applier: Applier, manifests: Sequence[Manifest]) -> Checked:
     )
 
 
-def unmet(error: ApiError, manifests: Sequence[Manifest]) -> Ref | None:
-    """The object of the same deploy that a refusal misses."""
-    refs = (manifest.ref for manifest in manifests)
-    return next((ref for ref in refs if f'"{ref.name}" not found' in error.message), None)
+def unmet(error: ApiError, manifest: Manifest, manifests: Sequence[Manifest]) -> Ref | None:
+    """The other object of the same deploy that a refusal of `manifest` misses."""
+    missing = {(kind.partition(".")[0].lower(), name) for kind, name in _MISSING.findall(error.message)}
+    others = (each.ref for each in manifests if each.ref != manifest.ref and _may_be_meant(each.ref, manifest, error))
+    return next((ref for ref in others if any((word, ref.name) in missing for word in _words_for(ref.kind))), None)
+
+
+def _may_be_meant(ref: Ref, manifest: Manifest, error: ApiError) -> bool:
+    """What an object names lies beside it or in no namespace; only the service of a webhook lies anywhere."""
+    return ref.namespace in ("", manifest.ref.namespace) or f"{ref.name}.{ref.namespace}.svc" in error.message
+
+
+def _words_for(kind: str) -> Iterator[str]:
+    """How a kind is called in messages: `serviceaccount`, `networkpolicies`."""
+    word = kind.lower()
+    yield from (word, f"{word}s", f"{word}es", f"{word.removesuffix('y')}ies")
 
 
 async def write(ctx: StageContext, applier: Applier, name: str, manifests: Sequence[Manifest]) -> list[Object]:

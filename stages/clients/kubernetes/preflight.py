@@ -207,7 +207,7 @@ async def _try(look: _Look, manifest: Manifest, resources: Mapping[Ref, Resource
             return [_unknown(manifest, error.message, look.source)]
         if stand_in and error.status in (403, 409):
             return [_unknown(manifest, f"the namespace {ref.namespace} is not there yet", look.source)]
-        if need := unmet(error, intended.manifests):
+        if need := unmet(error, manifest, intended.manifests):
             return [_unknown(manifest, f"it needs {need}, which is part of this deploy", look.source)]
         found = [replace(each, source=look.source) for each in refusals(manifest, error)]
         if "not found" in error.message:
@@ -268,7 +268,7 @@ def _refused_pod(look: _Look, manifest: Manifest, error: ApiError, *, running: b
         return []  # the workload's own dry run says that, with its own fields
     if _NO_DRY_RUN in error.message or error.status not in (403, 404):
         return [_unknown(manifest, f"a pod of it cannot be tried: {error.message}", look.source)]
-    if unmet(error, look.intended.manifests):
+    if unmet(error, manifest, look.intended.manifests):
         return []
     quota = "exceeded quota" in error.message or "failed quota" in error.message
     # one that runs may give way to the new pod before that has to fit
