@@ -6,6 +6,8 @@ What `kubectl apply` made is taken over without a conflict the first time; repli
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
+import anyio
+
 from stages.clients.kubernetes.api import FIELD_MANAGER, Applied, Cluster
 from stages.clients.kubernetes.guard import Guard
 from stages.clients.kubernetes.manifests import Manifest
@@ -31,6 +33,8 @@ _REPLICAS = ("spec", "replicas")
 _TRIES = 3
 _GUARDED_TRIES = 8
 """A guarded write also loses against controllers that only change a status."""
+_PAUSE, _LONGEST_PAUSE = 0.05, 0.5
+"""Seconds between tries, doubled each time: 2.3 in all at most, as a cancel waits for them."""
 _ROUNDS = 5
 _NAMED = ("name", "namespace", "uid", "resourceVersion")
 
@@ -81,10 +85,9 @@ class Applier:
         return tried
 
     async def write(self, manifest: Manifest) -> Tried:
-        """Apply an object that was checked."""
-        if manifest.ref in self._prepared:
-            await self._prepare(manifest.ref)
-        return await self._try(manifest, dry_run=False)
+        """Apply an object that was checked; one whose fields cannot change owners is refused as it is."""
+        refused = await self._prepare(manifest.ref) if manifest.ref in self._prepared else None
+        return Tried(manifest, refused) if refused else await self._try(manifest, dry_run=False)
 
     # -- other owners --------------------------------------------------------------------------------
 
@@ -116,23 +119,30 @@ class Applier:
         present = await self.cluster.get(ref)
         return frozenset({_HANDOVER}) | (_kubectl(present) if present else frozenset())
 
-    async def _prepare(self, ref: Ref) -> None:
-        """Change owners of fields, no value: nothing is lost that has an owner the moment before and after."""
-        for _ in range(_GUARDED_TRIES):
+    async def _prepare(self, ref: Ref) -> ApiError | None:
+        """Change owners of fields, no value: nothing is lost that has an owner the moment before and after.
+
+        The error if that cannot be: without it the write would give up a field that is nobody else's.
+        """
+        lost: ApiError | None = None
+        for at in range(_GUARDED_TRIES):
+            await _pause_before(at)
             present = await self.cluster.get(ref)
             if self.guard:
                 await self.guard.ensure()
             if present is None:
-                return
+                return None
             try:
                 now = await self._give_owners(ref, present)
             except ApiError as error:
                 if error.status != 409:
                     raise
+                lost = error
             else:
                 if self.guard:
                     self.guard.take_in(ref, now)
-                return
+                return None
+        return lost
 
     async def _give_owners(self, ref: Ref, present: Object) -> Object:
         if self._has_orphans(present, ref):
@@ -161,9 +171,10 @@ class Applier:
     async def _send(self, manifest: Manifest, *, dry_run: bool, force: bool = False) -> Applied | ApiError:
         guard = None if dry_run else self.guard
         answer = await self._once(manifest, guard, dry_run=dry_run, force=force)
-        for _ in range((_GUARDED_TRIES if guard else _TRIES) - 1):
+        for at in range(1, _GUARDED_TRIES if guard else _TRIES):
             if not _is_race(answer):
                 break
+            await _pause_before(at)
             if guard:
                 await guard.look_again(self.cluster, manifest.ref)
             answer = await self._once(manifest, guard, dry_run=dry_run, force=force)
@@ -175,6 +186,12 @@ class Applier:
             return await self.cluster.apply(thing, dry_run=dry_run, force=force)
         except ApiError as error:
             return error
+
+
+async def _pause_before(at: int) -> None:
+    """Let a race pass: controllers write a status several times in a row."""
+    if at:
+        await anyio.sleep(min(_LONGEST_PAUSE, _PAUSE * 2 ** (at - 1)))
 
 
 def _kubectl(present: Object) -> frozenset[str]:
