@@ -10,6 +10,7 @@ from pipeline.stage import StageErrored, StageFailed
 from stages.clients.kubernetes.api import Cluster, Collection
 from stages.clients.kubernetes.diagnosis import Trouble
 from stages.clients.kubernetes.explanation import Seen
+from stages.clients.kubernetes.hearing import told_at
 from stages.clients.kubernetes.objects import Object, Ref, dig
 from stages.clients.kubernetes.scene import Scene
 from stages.clients.kubernetes.transport import ApiError
@@ -28,7 +29,7 @@ async def _events_about(cluster: Cluster, namespace: str, fields: str) -> list[O
         found, _ = await cluster.items(Collection("v1", "Event", namespace, fields=fields))
     except (ApiError, StageErrored, StageFailed):
         return []
-    return sorted(found, key=_time)
+    return sorted(found, key=told_at)
 
 
 async def look_closer(cluster: Cluster, scene: Scene, trouble: Trouble | None) -> Seen:
@@ -80,8 +81,3 @@ async def _claims(cluster: Cluster, pod: Object) -> dict[str, list[Object]]:
     names = [name for volume in volumes if (name := dig(volume, "persistentVolumeClaim", "claimName"))]
     namespace, about = pod["metadata"]["namespace"], "involvedObject.kind=PersistentVolumeClaim,involvedObject.name="
     return {name: await _events_about(cluster, namespace, about + name) for name in names}
-
-
-def _time(event: Object) -> str:
-    series = dig(event, "series", "lastObservedTime")
-    return str(series or event.get("lastTimestamp") or event.get("eventTime") or "")

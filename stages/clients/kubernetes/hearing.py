@@ -2,20 +2,25 @@
 
 A list of events is read from the store and costs the API server more the more there are, so there is one watch a
 namespace, whoever listens, and none of its lists: what is decided by an event that got lost is decided when it is told
-again.
+again. Only what is told too rarely for that is asked for, once.
 """
 
 from collections import ChainMap
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import anyio
+
+from pipeline.stage import StageErrored, StageFailed
 from stages.clients.kubernetes.api import Cluster, Collection
 from stages.clients.kubernetes.following import Followed
 from stages.clients.kubernetes.objects import Object, dig
+from stages.clients.kubernetes.transport import ApiError
 
-__all__ = ["Hearing"]
+__all__ = ["Hearing", "told_at"]
 
 _PERIOD = 60.0
+_AFTER_ERROR = 2.0
 _MOST = 30
 """Events that are kept of one object."""
 
@@ -64,11 +69,12 @@ class Hearing:
 
     cluster: Cluster
     _heard: list[_Heard] = field(default_factory=list)
+    _recalled: dict[str, list[Object]] = field(default_factory=dict)
 
     @property
     def events(self) -> Mapping[str, Sequence[Object]]:
-        """Everything that was heard, by uid."""
-        return ChainMap(*(heard.events for heard in self._heard))
+        """Everything that was heard, by uid; of what nothing was heard what was recalled."""
+        return ChainMap(*(heard.events for heard in self._heard), self._recalled)
 
     async def listen(self, namespace: str) -> None:
         """Listen until cancelled, or until it is sure that we may not."""
@@ -82,3 +88,28 @@ class Hearing:
             heard.listeners -= 1
             if not heard.listeners:
                 _HEARD.pop(key, None)
+
+    async def recall(self, kind: str, namespace: str, reasons: Container[str]) -> None:
+        """Ask once for the last event of each object of a kind, and keep those of some reasons.
+
+        Of an object that has been in one state for long a controller tells every five minutes only (the spam filter of
+        k8s.io/client-go/tools/record). Without the right to list events nothing is recalled.
+        """
+        what = Collection("v1", "Event", namespace, fields=f"involvedObject.kind={kind}")
+        while True:
+            try:
+                found, _ = await self.cluster.items(what)
+            except ApiError:
+                return
+            except (StageErrored, StageFailed):
+                await anyio.sleep(_AFTER_ERROR)
+            else:
+                break
+        last = {str(dig(event, "involvedObject", "uid")): event for event in sorted(found, key=told_at)}
+        self._recalled |= {uid: [event] for uid, event in last.items() if event.get("reason") in reasons}
+
+
+def told_at(event: Object) -> str:
+    """When an event was last told, by the clock of who told it; such times sort as text."""
+    series = dig(event, "series", "lastObservedTime")
+    return str(series or event.get("lastTimestamp") or event.get("eventTime") or "")

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias
 
 from stages.clients.kubernetes.objects import Object, dig
 
-__all__ = ["Verdict", "condition", "is_generic", "judge", "pods_when_done"]
+__all__ = ["LATER", "Verdict", "condition", "is_generic", "judge", "pods_when_done"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,8 +172,8 @@ def _pod(now: Object, _: Object, __: Sequence[Object]) -> Verdict:
     return Verdict("waiting", f"it is {phase} and not ready")
 
 
-# The provisioner says so when a claim waits for its first pod (volumeBindingMode: WaitForFirstConsumer).
-_LATER = {"WaitForFirstConsumer", "WaitForPodScheduled"}
+LATER = frozenset({"WaitForFirstConsumer", "WaitForPodScheduled"})
+"""Reasons of events that say that a claim waits for its first pod (volumeBindingMode: WaitForFirstConsumer)."""
 
 
 def _claim(now: Object, _: Object, events: Sequence[Object]) -> Verdict:
@@ -182,7 +182,7 @@ def _claim(now: Object, _: Object, events: Sequence[Object]) -> Verdict:
         return Verdict("done", "it is bound")
     if phase == "Lost":
         return Verdict("failed", "its volume is lost")
-    if any(event.get("reason") in _LATER for event in events):
+    if any(event.get("reason") in LATER for event in events):
         return Verdict("done", "it is bound when a pod uses it")
     last = events[-1].get("message") if events else None
     return Verdict("waiting", f"it is not bound yet: {last}" if last else "it is not bound yet")

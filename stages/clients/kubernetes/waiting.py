@@ -16,7 +16,7 @@ from stages.clients.kubernetes.hearing import Hearing
 from stages.clients.kubernetes.objects import Object, Ref, identity
 from stages.clients.kubernetes.pods import selector
 from stages.clients.kubernetes.refusals import answered_no
-from stages.clients.kubernetes.rollout import Verdict, is_generic, judge
+from stages.clients.kubernetes.rollout import LATER, Verdict, is_generic, judge
 from stages.clients.kubernetes.scene import WITH_PODS, Scene, look
 from stages.clients.kubernetes.steady import Sightings
 from stages.clients.kubernetes.watching import Mirror
@@ -28,6 +28,7 @@ _GENERIC_SECONDS = 30.0
 _SILENT_SECONDS = 15.0
 _OTHERS = 8
 """Objects that were not done either and are named."""
+_CLAIM = "PersistentVolumeClaim"
 _POD = ("v1", "Pod")
 _REVISIONS = {"Deployment": ("apps/v1", "ReplicaSet"), "DaemonSet": ("apps/v1", "ControllerRevision")}
 """Where it is said which pods are the new ones, if the pods themselves do not."""
@@ -58,6 +59,8 @@ async def wait_until_done(ctx: StageContext, cluster: Cluster, applied: Sequence
             tasks.start_soon(vigil.mirror.follow, what)
         for namespace in {ref.namespace for ref in pending} - {""}:
             tasks.start_soon(vigil.hearing.listen, namespace)
+        for namespace in {ref.namespace for ref in pending if ref.kind == _CLAIM}:
+            tasks.start_soon(vigil.hearing.recall, _CLAIM, namespace, LATER)
         try:
             await vigil.keep(seconds)
         except (StageFailed, StageErrored) as error:

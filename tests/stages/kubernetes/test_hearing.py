@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, cast
 
 import anyio
@@ -10,11 +11,15 @@ import pytest
 from stages.clients.kubernetes import following, hearing
 from stages.clients.kubernetes.api import Cluster, Collection
 from stages.clients.kubernetes.hearing import Hearing
+from stages.clients.kubernetes.rollout import LATER
 from stages.clients.kubernetes.transport import ApiError, Unreachable
+from stages.clients.kubernetes.waiting import wait_until_done
+from tests.support.context import FakeContext
 
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hearing, "_AFTER_ERROR", 0.01)
     monkeypatch.setattr(following, "_PAUSE", 0.01)
     monkeypatch.setattr(following, "_LONGEST_PAUSE", 0.01)
     monkeypatch.setattr(following, "_NEVER_ALLOWED", 0.02)
@@ -120,3 +125,74 @@ async def test_who_listens_at_the_same_time_shares_one_watch_and_another_goes_on
     assert [event["metadata"]["name"] for event in second.events["pod"]] == ["a"]
     assert (fake.watched[:2], fake.versions) == (["7", "8"], 1)
     assert not hearing._HEARD
+
+
+# -- what is told too rarely -----------------------------------------------------------------------
+
+
+def said(about: str, reason: str, at: str) -> dict[str, Any]:
+    return {"involvedObject": {"uid": about}, "reason": reason, "lastTimestamp": at, "metadata": {"uid": at}}
+
+
+@dataclass
+class FakeStore:
+    """Gives these answers to lists, one after the other, and tells nothing."""
+
+    answers: list[Any]
+    asked: list[str] = field(default_factory=list)
+    server: str = "https://c"
+    account: str = "a"
+
+    async def items(self, what: Collection) -> tuple[list[Any], str]:
+        self.asked.append(what.fields)
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer, "7"
+
+
+async def test_the_last_event_of_an_object_is_recalled_if_its_reason_is_meant() -> None:
+    events = [
+        said("waits", "WaitForFirstConsumer", "2024-05-01T12:05:00Z"),
+        said("waits", "Odd", "2024-05-01T12:00:00Z"),
+        said("fails", "WaitForFirstConsumer", "2024-05-01T12:00:00Z"),
+        said("fails", "ProvisioningFailed", "2024-05-01T12:05:00Z"),
+    ]
+    fake = FakeStore([Unreachable("https://c", "cut"), events])
+    made = Hearing(cast("Cluster", fake))
+    await made.recall("PersistentVolumeClaim", "his", LATER)
+    assert {uid: [each["reason"] for each in told] for uid, told in made.events.items()} == {
+        "waits": ["WaitForFirstConsumer"]
+    }
+    assert fake.asked == ["involvedObject.kind=PersistentVolumeClaim"] * 2
+
+
+async def test_what_is_heard_counts_for_more_than_what_was_recalled() -> None:
+    fake = FakeStore([[said("claim", "WaitForFirstConsumer", "2024-05-01T12:05:00Z")]])
+    made = Hearing(cast("Cluster", fake))
+    await made.recall("PersistentVolumeClaim", "his", LATER)
+    made._heard.append(heard_now := hearing._Heard())
+    heard_now.take(told("claim", "a", 8, "failing"))
+    assert [each.get("message") for each in made.events["claim"]] == ["failing"]
+
+
+async def test_who_may_not_list_events_recalls_nothing() -> None:
+    made = Hearing(cast("Cluster", FakeStore([ApiError(403, {}, "list")])))
+    await made.recall("PersistentVolumeClaim", "his", LATER)
+    assert not made.events
+
+
+async def test_a_claim_that_has_waited_for_its_first_pod_for_long_is_done(ctx: FakeContext) -> None:
+    metadata = {"name": "data", "namespace": "his", "uid": "claim", "resourceVersion": "5"}
+    claim = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": metadata, "status": {"phase": "Pending"}}
+
+    class Quiet(FakeCluster):
+        now = datetime.now(UTC)
+
+        async def items(self, what: Collection) -> tuple[list[Any], str]:
+            old = said("claim", "WaitForFirstConsumer", "2024-05-01T12:05:00Z")
+            return [old if what.kind == "Event" else claim], "7"
+
+    with anyio.fail_after(5):
+        await wait_until_done(ctx, cast("Cluster", Quiet([])), [claim], 60)
+    assert "it is bound when a pod uses it" in ctx.text
