@@ -236,7 +236,6 @@ class Children:
             environ |= {"PIPE_SERVER_FROM": row.fetched_from, "PIPE_SERVER_HEAD": row.ref}
         return environ | {
             "PIPE_STORE": str(self._layout.store(project.name)),
-            "PIPE_KEEP_ARTIFACTS": "0",  # the server keeps house by what the project says
             "PIPE_SERVER_RUN": row.id,
             "PIPE_SERVER_NUMBER": str(row.number),
             "PIPE_KEEP_ARTIFACTS": "0",  # `pipe projects keep` says how many

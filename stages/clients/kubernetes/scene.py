@@ -10,12 +10,28 @@ from stages.clients.kubernetes.pods import new_pods, new_replica_set, new_revisi
 from stages.clients.kubernetes.rollout import Verdict, judge, pods_when_done
 from stages.clients.kubernetes.steady import Sightings, unsteady
 
-__all__ = ["WITH_PODS", "Scene", "look"]
+__all__ = ["WITH_PODS", "Around", "Scene", "look"]
 
 _LASTING = frozenset({"Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "ReplicationController", "Pod"})
 _ENDED = ("Failed", "Succeeded")
 """Phases of pods that nobody counts any more: one that was evicted stays, and another is made."""
 WITH_PODS = _LASTING | {"Job"}
+
+
+@dataclass(frozen=True, slots=True)
+class Around:
+    """What is known at one moment of what is around objects."""
+
+    revisions: Sequence[Object]
+    """The ReplicaSets and ControllerRevisions of the namespace, or more."""
+    pods: Sequence[Object] | None
+    """Those of the namespace, or more; None if we may not see them."""
+    events: Mapping[str, Sequence[Object]]
+    """By the uid of the object they are about, the newest last."""
+    clock: datetime
+    """The time now, by the cluster's clock."""
+    sightings: Sightings
+    """What was seen running in earlier looks; each look adds to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,27 +59,15 @@ class Scene:
         return f"{words}; {self.troubles[0].brief}" if self.troubles else words
 
 
-def look(
-    now: Object,
-    then: Object,
-    revisions: Sequence[Object],
-    pods: Sequence[Object] | None,
-    events: Mapping[str, Sequence[Object]],
-    clock: datetime,
-    sightings: Sightings,
-) -> Scene:
+def look(now: Object, then: Object, around: Around) -> Scene:
     """Judge an object and, while it is not done, find what is wrong with the pods of its new revision.
 
     Args:
         now: the object as the cluster has it.
         then: the same right after the apply.
-        revisions: the ReplicaSets and ControllerRevisions of its namespace, or more.
-        pods: those of its namespace, or more; None if we may not see them.
-        events: what is known of events, by the uid of the object they are about, the newest last.
-        clock: the time now, by the cluster's clock.
-        sightings: what was seen running in earlier looks; this one is added.
+        around: what else is known.
     """
-    uid = now["metadata"]["uid"]
+    uid, events, revisions, pods = now["metadata"]["uid"], around.events, around.revisions, around.pods
     verdict = judge(now, then, events.get(uid, ()))
     if now["kind"] == "PersistentVolumeClaim" and verdict.state == "waiting":
         return Scene(now, verdict, (), tuple(claim_troubles(now, events.get(uid, ()))))
@@ -71,7 +75,7 @@ def look(
         return Scene(now, verdict)
     new = new_pods(now, revisions, pods or [])
     staying = [pod for pod in new if dig(pod, "status", "phase") not in _ENDED]
-    unsure = unsteady(staying, clock, sightings)  # in every look, so that time counts from the first
+    unsure = unsteady(staying, around.clock, around.sightings)  # in every look, so that time counts from the first
     if verdict.state == "done":
         doubt = _doubt(now, revisions, staying, unsure) if pods is not None else None
         return Scene(now, replace(verdict, state="waiting", message=doubt) if doubt else verdict)

@@ -17,7 +17,7 @@ from stages.clients.kubernetes.objects import Object, Ref, identity
 from stages.clients.kubernetes.pods import selector
 from stages.clients.kubernetes.refusals import answered_no
 from stages.clients.kubernetes.rollout import LATER, Verdict, is_generic, judge
-from stages.clients.kubernetes.scene import WITH_PODS, Scene, look
+from stages.clients.kubernetes.scene import WITH_PODS, Around, Scene, look
 from stages.clients.kubernetes.steady import Sightings
 from stages.clients.kubernetes.watching import Mirror
 
@@ -157,7 +157,7 @@ class _Vigil:
         revisions = [*(around.get("ReplicaSet") or ()), *(around.get("ControllerRevision") or ())]
         # What an object lacks in a watch event, its kind, is known from the apply.
         known = {**now, "apiVersion": ref.api_version, "kind": ref.kind}
-        return look(known, then, revisions, pods, self.hearing.events, self.cluster.now, self.sightings)
+        return look(known, then, Around(revisions, pods, self.hearing.events, self.cluster.now, self.sightings))
 
     def _patience_with_generic_is_over(self, scene: Scene) -> bool:
         waited = anyio.current_time() - self.began

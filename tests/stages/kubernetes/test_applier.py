@@ -13,7 +13,7 @@ from stages.clients.kubernetes.objects import Object, Ref
 from stages.clients.kubernetes.transport import ApiError
 
 HANDOVER = "pipe-handover"
-WEB = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web", "namespace": "his"}}
+WEB: Object = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web", "namespace": "his"}}
 OURS = {"manager": "pipe", "operation": "Apply", "fieldsV1": {"f:spec": {"f:replicas": {}}}}
 SCALED = Ref("apps/v1", "Deployment", "his", "web")
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from stages.clients.kubernetes.scene import Scene, look
+from stages.clients.kubernetes.scene import Around, Scene, look
 from stages.clients.kubernetes.steady import Sightings, unsteady
 
 NOW = datetime(2024, 5, 1, 12, 0, 0, tzinfo=UTC)
@@ -76,7 +76,7 @@ def scene(pods: list[Any] | None, available: int, updated: int = 1) -> Scene:
         "spec": {"replicas": 1, "template": TEMPLATE},
         "status": {"observedGeneration": 1, "replicas": 1, "updatedReplicas": updated, "availableReplicas": available},
     }
-    return look(thing, thing, SETS, pods, {}, NOW, Sightings())
+    return look(thing, thing, Around(SETS, pods, {}, NOW, Sightings()))
 
 
 def test_a_crash_loop_between_two_crashes_is_not_done() -> None:
@@ -165,17 +165,17 @@ def test_no_workload_is_done_before_its_new_pods_are_seen_ready(
     for number, each in enumerate(pods):
         each["metadata"] |= {"uid": str(number), "labels": {"controller-revision-hash": "new"}}
     for count in range(3):
-        found = look(thing, thing, [REVISION], pods[:count], {}, NOW, Sightings())
+        found = look(thing, thing, Around([REVISION], pods[:count], {}, NOW, Sightings()))
         assert (found.verdict.state == "done") is (count >= needed), count
     starting = [pods[0], pending(pods[1])]
-    found = look(thing, thing, [REVISION], starting, {}, NOW, Sightings())
+    found = look(thing, thing, Around([REVISION], starting, {}, NOW, Sightings()))
     assert (found.verdict.state == "done") is (needed < 2)
 
 
 def test_who_may_not_see_the_revisions_of_a_daemon_set_goes_by_its_own_words() -> None:
     metadata = {"name": "web", "namespace": "his", "uid": "d", "generation": 1}
     thing = {"apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": metadata, "spec": {}, "status": COUNTS}
-    assert look(thing, thing, [], [], {}, NOW, Sightings()).verdict.state == "done"
+    assert look(thing, thing, Around([], [], {}, NOW, Sightings())).verdict.state == "done"
 
 
 def test_who_may_not_see_pods_goes_by_the_deployment_alone() -> None:
