@@ -5,18 +5,31 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Final
 
+from pydantic import BaseModel
+
 from pipeline.conditions import Type
 from pipeline.errors import PipeError, Place, nearest
 from pipeline.expressions import Form
 from pipeline.fanout import SINGLE, FanOutError, Item, items
 from pipeline.scope import output_types
-from pipeline.shape import judge, keys, marks
+from pipeline.shape import flat, judge, keys, marks
 from pipeline.source import Entry, List, Map, Node, Text, plain
 from pipeline.spec import Approval, StageSpec, not_built
-from pipeline.stage import FROM_PLAN, Outputs, ScriptMark, Stage
+from pipeline.stage import FROM_PLAN, Outputs, ScriptMark, SecretKind, SecretRef, Stage
 from pipeline.values import Report, Value, entries, literal, place_at, read_value
 
-__all__ = ["WAITING", "WITHOUT_NAMES", "Draft", "Kind", "Kinds", "as_map", "draft", "expand_each", "field_marks"]
+__all__ = [
+    "WAITING",
+    "WITHOUT_NAMES",
+    "Draft",
+    "Kind",
+    "Kinds",
+    "as_map",
+    "draft",
+    "expand_each",
+    "field_marks",
+    "secret_fields",
+]
 
 Kind = type[Stage[Outputs]]
 Kinds = Mapping[str, Kind]
@@ -189,6 +202,20 @@ def field_marks(kind: Kind) -> Mapping[str, tuple[object, ...]]:
     """Everything that `Annotated` says about each field of a kind that has such a mark."""
     found = {name: (*info.metadata, *marks(info.annotation)) for name, info in kind.model_fields.items()}
     return {name: said for name, said in found.items() if said}
+
+
+@cache
+def secret_fields(model: type[BaseModel]) -> Mapping[tuple[str, ...], tuple[SecretKind, ...]]:
+    """The fields that name secrets, by their paths in a `with:` block, and which kinds of secret each takes."""
+    found: dict[tuple[str, ...], tuple[SecretKind, ...]] = {}
+    for name, info in model.model_fields.items():
+        said = (*info.metadata, *marks(info.annotation))
+        if kinds := next((mark.kinds for mark in said if isinstance(mark, SecretRef)), None):
+            found[name,] = kinds
+        for inner in flat(info.annotation):
+            if isinstance(inner, type) and issubclass(inner, BaseModel):
+                found |= {(name, *path): kinds for path, kinds in secret_fields(inner).items()}
+    return found
 
 
 def expand_each(made: Draft, form: Form, report: Report) -> None:

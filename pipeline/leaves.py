@@ -8,7 +8,7 @@ from typing import Final
 from pydantic import JsonValue
 
 from pipeline import conditions
-from pipeline.draft import WAITING, Draft, Kind, as_map, field_marks
+from pipeline.draft import WAITING, Draft, Kind, as_map, secret_fields
 from pipeline.errors import Place, nearest
 from pipeline.expressions import ExpressionError, Fault, Form, bind, fill, is_open, names, scalar_text, shown
 from pipeline.fanout import Item, leaf_name
@@ -18,7 +18,6 @@ from pipeline.scope import ROOTS, Binding, Scope, UnknownName, contains_unset
 from pipeline.shape import Complaint, judge, open_in
 from pipeline.source import Map, Text
 from pipeline.spec import PipelineSpec, StageSpec
-from pipeline.stage import SecretRef
 from pipeline.values import Report, Use, Value, entries, misplaced, place_at, read_value
 
 __all__ = ["Leaves"]
@@ -233,21 +232,20 @@ class Leaves:
         return dict(self._secret_fields(draft, draft.kind, fields))
 
     def _secret_fields(self, draft: Draft, kind: Kind, fields: Mapping[str, Form]) -> Iterator[tuple[str, str]]:
-        for key, marks in field_marks(kind).items():
-            allowed = next((mark.kinds for mark in marks if isinstance(mark, SecretRef)), None)
-            if allowed is None or not fields.get(key):
+        for path, allowed in secret_fields(kind).items():
+            form = _form_at(fields, path)
+            if not form:
                 continue
-            if any(map(_waits, names(fields[key]))):
-                place = draft.fields_node.entries[key].place if draft.fields_node else draft.fields_place
-                self.report.add(place, f"`{key}:` names a secret, which is fixed in the plan")
-            for name in _names(fields[key]):
-                if self._permitted(draft, key, name, allowed):
-                    yield f"with.{key}.{name}", name
+            node = draft.fields_node.get(*path) if draft.fields_node else None
+            place = node.place if node else draft.fields_place
+            if any(map(_waits, names(form))):
+                self.report.add(place, f"`{path[-1]}:` names a secret, which is fixed in the plan")
+            for name in _names(form):
+                if self._permitted(place, path[-1], name, allowed):
+                    yield f"with.{'.'.join(path)}.{name}", name
 
-    def _permitted(self, draft: Draft, key: str, name: str, allowed: tuple[str, ...]) -> bool:
+    def _permitted(self, place: Place, key: str, name: str, allowed: tuple[str, ...]) -> bool:
         declared = dict(entries(self.node.get("secrets")))
-        node = draft.fields_node.get(key) if draft.fields_node else None
-        place = node.place if isinstance(node, Text) else draft.fields_place
         if name not in declared:
             hint = nearest(name, declared) or f"declare it: `secrets: {{{name}: {allowed[0]}}}`"
             self.report.add(place, f"the secret '{name}' is not declared", hint)
@@ -320,6 +318,14 @@ def _texts(env: Mapping[str, Form]) -> dict[str, Form]:
 
 def _text(form: Form, name: str) -> Form:
     return form if isinstance(form, dict | list) or form is None else scalar_text(form, name)
+
+
+def _form_at(fields: Mapping[str, Form], path: tuple[str, ...]) -> Form:
+    """What is written at a path; None if nothing is."""
+    here: Form = dict(fields)
+    for key in path:
+        here = as_map(here).get(key)
+    return here
 
 
 def _names(form: Form) -> Iterator[str]:

@@ -41,6 +41,7 @@ __all__ = [
     "Script",
     "Secret",
     "SecretFile",
+    "SecretKind",
     "SecretName",
     "SecretRef",
     "SecretText",

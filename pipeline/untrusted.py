@@ -9,9 +9,8 @@ from typing import Final
 
 from pydantic import JsonValue
 
-from pipeline.draft import Kind, field_marks
+from pipeline.draft import Kind, secret_fields
 from pipeline.plan import Concurrency, Leaf
-from pipeline.stage import SecretRef
 
 __all__ = ["NOT_IN_FORKS", "apart", "withhold"]
 
@@ -44,6 +43,5 @@ def apart(concurrency: Concurrency | None) -> Concurrency | None:
 
 
 def _secret_fields(kind: Kind, fields: Mapping[str, JsonValue]) -> frozenset[str]:
-    """The fields of a leaf that name a secret."""
-    marked = (name for name, marks in field_marks(kind).items() if any(isinstance(mark, SecretRef) for mark in marks))
-    return frozenset(name for name in marked if fields.get(name))
+    """The fields of a leaf that name a secret, themselves or in what they hold."""
+    return frozenset(path[0] for path in secret_fields(kind) if fields.get(path[0]))

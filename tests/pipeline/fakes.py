@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import model_validator
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from pipeline.errors import InvalidPipeline, Problem
 from pipeline.model import PipelineFile, read
@@ -99,6 +99,26 @@ class Push(_Fake, Stage[PushOutputs]):
     """Another tag."""
 
 
+class Registry(BaseModel):
+    """Where pods register."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    server: str = ""
+    """Its address."""
+    secret: SecretName = ""
+    """Its login."""
+
+
+class RegisteredIn(BaseModel):
+    """A map in a map."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    nacos: Registry | None = None
+    """One of them."""
+
+
 class Deploy(_Fake, Stage[NoOutputs]):
     """Apply manifests."""
 
@@ -109,6 +129,8 @@ class Deploy(_Fake, Stage[NoOutputs]):
     secret: Annotated[str, SecretRef(("file",))] | None = None
     pull_secret: SecretName | None = None
     wait: Duration | None = None
+    waits_for: tuple[str, ...] = ()
+    registered_in: RegisteredIn | None = None
     substitute: bool | tuple[str, ...] = True
     annotations: Mapping[str, str] = {}
     release: Annotated[ReleasePart | None, FROM_PLAN] = None

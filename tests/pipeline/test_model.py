@@ -178,6 +178,13 @@ STAGES: list[tuple[str, list[str]]] = [
     ("s: {uses: push, with: {image: x, secret: registry}}", [
         "6:44 the secret 'registry' is not declared (known: f, l, t)"
     ]),
+    ("s: {uses: deploy, with: {manifests: [a], registered_in: {nacos: {secret: f}}}}", [
+        "6:76 `secret:` takes a secret of kind login, and 'f' is of kind file"
+    ]),
+    ("s: {uses: deploy, with: {manifests: [a], registered_in: {nacos: {secret: naco, srver: x}}}}", [
+        "6:76 the secret 'naco' is not declared (known: f, l, t)",
+        "6:82 unknown key 'srver' (did you mean 'server'?)",
+    ]),
     # needs
     ("s: {run: x, needs: comp}\n compile: {run: x}", ["6:22 's' needs 'comp', which is no stage (did you mean 'compile'?)"]),
     ("s: {run: x, needs: [t, t]}\n t: {run: x}", ["6:15 `needs:` 't' stands in it twice"]),

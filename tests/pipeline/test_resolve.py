@@ -223,6 +223,14 @@ def test_secrets_of_bindings_and_fields_are_gathered_by_name() -> None:
         plan(text, params={"which": "x"})
 
 
+def test_a_secret_that_a_map_in_a_field_names_is_gathered_too() -> None:
+    text = stages(
+        "s: {uses: deploy, with: {manifests: [a], registered_in: {nacos: {server: x, secret: '${params.which}'}}}}",
+        "params: {which: {default: nacos}}\nsecrets: {nacos: login}\n",
+    )
+    assert leaf(text, "s").secret_names == ("nacos",)
+
+
 # -- conditions ------------------------------------------------------------------------------------
 
 WHEN = [
