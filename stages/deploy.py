@@ -1,9 +1,11 @@
 """`uses: deploy`: apply manifests to a Kubernetes cluster and wait until the rollout is really done."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from datetime import timedelta
-from typing import Annotated, ClassVar
+from functools import partial
+from typing import Annotated, ClassVar, TypeAlias
 
 import anyio
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
@@ -38,6 +40,7 @@ from stages.clients.kubernetes.access import connect
 from stages.clients.kubernetes.api import Cluster
 from stages.clients.kubernetes.applier import Applier, OnConflict
 from stages.clients.kubernetes.apply import Checked, annotate, check, write, written
+from stages.clients.kubernetes.beside import look_at_needs, look_at_registry
 from stages.clients.kubernetes.config import mark_config
 from stages.clients.kubernetes.deploying import Deploying, deploying
 from stages.clients.kubernetes.files import choose_manifests
@@ -46,18 +49,23 @@ from stages.clients.kubernetes.inventory import Book, Inventory, Records
 from stages.clients.kubernetes.ledger import Ledger
 from stages.clients.kubernetes.manifests import Manifest, read_manifests
 from stages.clients.kubernetes.namespaces import assign_namespaces, make_namespaces
+from stages.clients.kubernetes.needs import Need, NeedName, parse_need
 from stages.clients.kubernetes.objects import Object, Ref, dig
 from stages.clients.kubernetes.order import CRD, batches, waves
 from stages.clients.kubernetes.preflight import Intended, examine
 from stages.clients.kubernetes.prune import KeptKind, Pruning
 from stages.clients.kubernetes.pull_secret import ensure_pull_secrets
 from stages.clients.kubernetes.refusals import answered_no
+from stages.clients.kubernetes.registered_in import InNacos, RegisteredIn, services_of
+from stages.clients.kubernetes.registration import Registration, begin
 from stages.clients.kubernetes.scalars import Variables
 from stages.clients.kubernetes.scaling import leave_replicas
 from stages.clients.kubernetes.transport import ApiError
 from stages.clients.kubernetes.waiting import wait_until_done
 
 __all__ = ["Deploy", "DeployOutputs"]
+
+Wait: TypeAlias = Callable[[Sequence[Object]], Awaitable[None]]
 
 
 class DeployOutputs(Outputs):
@@ -101,6 +109,10 @@ class Deploy(Stage[DeployOutputs]):
     """Delete what earlier deploys of this stage have applied and no manifest describes any more."""
     wait: Duration = timedelta(minutes=5)
     """How long the rollout may take."""
+    waits_for: tuple[NeedName, ...] = ()
+    """Workloads or Services that the pods need, `name` or `kind/name`: until these are up, a crash is no failure."""
+    registered_in: RegisteredIn | None = None
+    """The registry that must know every new pod as healthy, and no old one, before the deploy is done."""
     substitute: bool | tuple[str, ...] = True
     """Which variables manifests may use: all, none, or these alone."""
     annotations: Mapping[str, str] = Field(default_factory=dict)
@@ -141,9 +153,22 @@ class Deploy(Stage[DeployOutputs]):
             except StageFailed as failure:
                 return Examined([_doubted(failure.cause, intended.makers or intended.editors)])
             try:
-                return await examine(ctx, cluster, intended)
+                examined = await examine(ctx, cluster, intended)
+                return await self._examine_beside(ctx, cluster, intended, examined)
             except ApiError as error:
                 raise answered_no(error, cluster.transport.credentials) from error
+
+    async def _examine_beside(
+        self, ctx: PreflightContext, cluster: Cluster, intended: Intended, examined: Examined
+    ) -> Examined:
+        manifests, makers = intended.manifests, intended.makers
+        findings = await look_at_needs(cluster, self._needs, manifests, makers)
+        registry = await look_at_registry(ctx, self._nacos, manifests, makers) if self._nacos else Examined()
+        return replace(
+            examined,
+            findings=[*examined.findings, *findings, *registry.findings],
+            checked=[*examined.checked, *registry.checked],
+        )
 
     async def run(self, ctx: StageContext) -> DeployOutputs:
         """Read and check everything, then write, then wait."""
@@ -173,13 +198,24 @@ class Deploy(Stage[DeployOutputs]):
         replace_images([manifest.object for manifest in manifests], self.images)
         annotate(manifests, ctx.run.id, self.annotations)
         mark_config([manifest.object for manifest in manifests], self.namespace)
-        waves(manifests)  # refused before anything is asked or written
+        # what is wrong with these is refused before anything is asked or written
+        waves(manifests)
+        if self._nacos:
+            services_of(self._nacos, manifests)
         return manifests
 
     def _variables(self, ctx: Surroundings) -> Variables:
         if isinstance(self.substitute, bool):
             return Variables(ctx.manifest_env, None if self.substitute else frozenset())
         return Variables(ctx.manifest_env, frozenset(self.substitute))
+
+    @property
+    def _needs(self) -> Sequence[Need]:
+        return [parse_need(text) for text in self.waits_for]
+
+    @property
+    def _nacos(self) -> InNacos | None:
+        return self.registered_in.nacos if self.registered_in else None
 
     async def _deploy(
         self, ctx: StageContext, cluster: Cluster, manifests: list[Manifest], part: Deploying | None
@@ -198,10 +234,11 @@ class Deploy(Stage[DeployOutputs]):
             await part.begin(checked.manifests, applier.guard, pruning.surplus.stayed if pruning else ())
         if pruning:
             await pruning.begin(checked.manifests)
-        deadline = anyio.current_time() + self.wait.total_seconds()
-        applied = await self._apply(ctx, applier, checked.manifests, deadline)
+        registration = await begin(ctx, cluster, self._nacos, checked.manifests) if self._nacos else None
+        wait = partial(self._wait, ctx, cluster, registration, anyio.current_time() + self.wait.total_seconds())
+        applied = await self._apply(ctx, applier, checked.manifests, wait)
         await ctx.tool("kubernetes", cluster.tell_version)
-        await self._wait(ctx, cluster, applied, deadline)
+        await wait(applied)
         if pruning:
             await pruning.end(applied, applier.guard.ensure if applier.guard else None)
 
@@ -225,7 +262,7 @@ class Deploy(Stage[DeployOutputs]):
         return self.prune.also if isinstance(self.prune, Prune) else ()
 
     async def _apply(
-        self, ctx: StageContext, applier: Applier, manifests: Sequence[Manifest], deadline: float
+        self, ctx: StageContext, applier: Applier, manifests: Sequence[Manifest], wait: Wait
     ) -> list[Object]:
         cluster = applier.cluster
         if self.pull_secret:
@@ -236,28 +273,36 @@ class Deploy(Stage[DeployOutputs]):
         ordered = waves(manifests)
         for at, (wave, members) in enumerate(ordered, 1):
             of_wave = f" of wave {wave}" if len(ordered) > 1 else ""
-            objects = await self._apply_wave(ctx, applier, members, of_wave, deadline)
+            objects = await self._apply_wave(ctx, applier, members, of_wave, wait)
             applied += objects
             if at < len(ordered):
                 ctx.log(f"wave {wave}: {len(objects)} objects applied; the next one begins when they are done")
-                await self._wait(ctx, cluster, objects, deadline)
+                await wait(objects)
         ctx.log(f"{len(applied)} objects applied to {cluster.server}")
         return applied
 
     async def _apply_wave(
-        self, ctx: StageContext, applier: Applier, manifests: Sequence[Manifest], of_wave: str, deadline: float
+        self, ctx: StageContext, applier: Applier, manifests: Sequence[Manifest], of_wave: str, wait: Wait
     ) -> list[Object]:
         applied: list[Object] = []
         for name, batch in batches(manifests):
             ctx.progress(f"applying {name}{of_wave}")
             objects = await write(ctx, applier, f"{name}{of_wave}", batch)
             applied += objects
-            await self._wait(ctx, applier.cluster, [each for each in objects if each["kind"] == CRD], deadline)
+            await wait([each for each in objects if each["kind"] == CRD])
         return applied
 
-    async def _wait(self, ctx: StageContext, cluster: Cluster, objects: Sequence[Object], deadline: float) -> None:
+    async def _wait(
+        self,
+        ctx: StageContext,
+        cluster: Cluster,
+        registration: Registration | None,
+        deadline: float,
+        objects: Sequence[Object],
+    ) -> None:
         """Wait for these objects; `wait:` is the limit of all waits together."""
-        await wait_until_done(ctx, cluster, objects, max(deadline - anyio.current_time(), 1.0))
+        seconds = max(deadline - anyio.current_time(), 1.0)
+        await wait_until_done(ctx, cluster, objects, seconds, needs=self._needs, registration=registration)
 
 
 def _doubted(cause: Cause, makers: str) -> Finding:

@@ -47,7 +47,9 @@ from stages.clients.kubernetes.access import connect, kubeconfig_of
 from stages.clients.kubernetes.api import Cluster
 from stages.clients.kubernetes.applier import Applier
 from stages.clients.kubernetes.apply import check
+from stages.clients.kubernetes.beside import look_at_needs
 from stages.clients.kubernetes.namespaces import make_namespace
+from stages.clients.kubernetes.needs import NeedName, parse_need
 from stages.clients.kubernetes.preflight import Intended, examine
 from stages.clients.kubernetes.refusals import answered_no
 from stages.clients.kubernetes.rights import denied, to_keep_records
@@ -108,6 +110,8 @@ class Helm(Stage[HelmOutputs]):
     """The kubeconfig's context; its current one unless said."""
     wait: Duration = timedelta(minutes=5)
     """How long the chart's hooks may take, and then the rollout."""
+    waits_for: tuple[NeedName, ...] = ()
+    """Workloads or Services that the pods need, as for `deploy`: until these are up, a crash is no failure."""
     test: bool = False
     """Run the chart's tests when the rollout is done."""
     on_failure: Literal["keep", "rollback"] = "keep"
@@ -174,6 +178,8 @@ class Helm(Stage[HelmOutputs]):
             editors=rewriters(ctx),
         )
         found = await examine(ctx, cluster, intended)
+        needs = [parse_need(text) for text in self.waits_for]
+        findings += await look_at_needs(cluster, needs, rendered.manifests, intended.makers)
         said = f"helm {version} renders {self.chart}"
         return Examined([*findings, *found.findings], [said, *found.checked], found.touches)
 
@@ -310,7 +316,8 @@ class Helm(Stage[HelmOutputs]):
         content = await ctx.call(fingerprint, self.chart, self.values, files, *given)
         mark = hashlib.sha256(f"{ctx.run.id} {ctx.run.stage} {content}".encode()).hexdigest()[:16]
         machine = await ctx.call(this_machine)
-        return Release(ctx, cluster, helm, self.release, mark, machine, self.wait, self.stuck_after)
+        needs = [parse_need(text) for text in self.waits_for]
+        return Release(ctx, cluster, helm, self.release, mark, machine, self.wait, self.stuck_after, needs)
 
     def _sources(self, ctx: Surroundings) -> AbstractContextManager[Sources]:
         login = ctx.secret(self.login) if self.login else None

@@ -57,8 +57,24 @@ async def test_environment_of_the_host_is_no_variable_of_a_manifest(ctx: FakeCon
     assert "$REGISTRY" in str(await refused(ctx))
 
 
+async def test_a_registry_for_pods_that_are_not_in_the_deploy_is_refused(ctx: FakeContext) -> None:
+    ctx.manifest_env = {"REGISTRY": "r", "LEVEL": "1"}
+    error = await refused(ctx, registered_in={"nacos": {"server": "nacos:8848"}})
+    assert "this deploy has no workload whose pods could register" in str(error)
+
+
 @pytest.mark.parametrize(
-    "fields", [{}, {"manifests": []}, {"manifests": ["a"], "wait": 5}, {"manifests": ["a"], "x": 1}]
+    "fields",
+    [
+        {},
+        {"manifests": []},
+        {"manifests": ["a"], "wait": 5},
+        {"manifests": ["a"], "x": 1},
+        {"manifests": ["a"], "waits_for": ["secret/x"]},
+        {"manifests": ["a"], "registered_in": {}},
+        {"manifests": ["a"], "registered_in": {"nacos": {"server": "a,b"}}},
+        {"manifests": ["a"], "registered_in": {"nacos": {"server": "a", "workloads": ["x/y/z"]}}},
+    ],
 )
 def test_fields_are_checked(fields: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):

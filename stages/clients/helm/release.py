@@ -26,6 +26,7 @@ from stages.clients.helm.trouble import trouble
 from stages.clients.helm.trying import assign_release_namespace
 from stages.clients.kubernetes.api import Cluster, Collection
 from stages.clients.kubernetes.manifests import Manifest
+from stages.clients.kubernetes.needs import Need
 from stages.clients.kubernetes.objects import Object, Ref
 from stages.clients.kubernetes.pods import selector
 from stages.clients.kubernetes.together import together
@@ -58,6 +59,8 @@ class Release:
     """The limit of Helm's hooks, and that of the rollout."""
     patience: timedelta
     """How long a record that is none of ours may stay pending before its helm counts as dead."""
+    needs: Sequence[Need] = ()
+    """What its pods need: while one of these is on its way, no crash counts."""
 
     @property
     def namespace(self) -> str:
@@ -249,7 +252,7 @@ class Release:
             raise StageFailed(f"{gone[0].ref} ({gone[0].file}) is not there any more, though helm has written it")
         things = [thing for _, thing in live if thing]
         self.ctx.log(f"revision {revision.number} of {self} is written: {len(things)} objects")
-        await wait_until_done(self.ctx, self.cluster, things, self.wait.total_seconds())
+        await wait_until_done(self.ctx, self.cluster, things, self.wait.total_seconds(), needs=self.needs)
         return [manifest for manifest, _ in live]
 
     async def _live(self, revision: Revision) -> list[tuple[Manifest, Object | None]]:

@@ -1,14 +1,23 @@
 """Why a pod is not ready, in one sentence, and whether waiting can help: pure functions of pods and events."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from stages.clients.kubernetes.objects import Object, dig
 from stages.clients.kubernetes.rollout import condition
 
-__all__ = ["Patience", "Trouble", "claim_troubles", "create_troubles", "is_ready", "pod_troubles"]
+__all__ = [
+    "Patience",
+    "Trouble",
+    "claim_troubles",
+    "create_troubles",
+    "is_crash",
+    "is_ready",
+    "pod_troubles",
+    "recounted",
+]
 
 NO_GRACE, SOON, CONFIG, PULL, CRASH = 0.0, 5.0, 20.0, 45.0, 30.0
 """Seconds that a trouble may last before waiting is no use: what refers to it may be made a moment later."""
@@ -32,7 +41,10 @@ _MISSING = re.compile(
 _CLAIM = re.compile(r"persistentvolumeclaim", re.IGNORECASE)
 _PROBE_KILL = re.compile(r"failed (liveness|startup) probe")
 # The first of these is what is told; the rest may follow from it.
-_ORDER = ("image", "config", "create", "crash", "ended", "claim", "volume", "probe", "gate", "schedule", "starting")
+_ORDER = (
+    *("image", "config", "create", "crash", "ended", "claim", "volume", "probe", "gate", "schedule", "starting"),
+    "registry",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +52,8 @@ class Trouble:
     """One reason why a pod is not ready.
 
     `grace` is how many seconds it may last from when it was first seen, None if it may still pass at any time.
-    `container` is empty when the pod itself is in trouble; `detail` is what the cluster says in its own words.
+    `container` is empty when the pod itself is in trouble; `detail` is what the cluster says in its own words;
+    `crashes` is how often the container has ended, 0 if that is not the trouble.
     """
 
     sort: str
@@ -51,6 +64,12 @@ class Trouble:
     image: str = ""
     grace: float | None = None
     detail: str = ""
+    crashes: int = 0
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """What it is about: later ones of the same key are the same trouble, going on."""
+        return self.uid, self.container, self.sort
 
     @property
     def brief(self) -> str:
@@ -79,10 +98,26 @@ class Patience:
         """The likeliest trouble that waiting cannot help any more, at `now` seconds of any steady clock."""
         spent = []
         for trouble in troubles:
-            first = self.since.setdefault((trouble.uid, trouble.container, trouble.sort), now)
+            first = self.since.setdefault(trouble.key, now)
             if trouble.grace is not None and now - first >= trouble.grace:
                 spent.append(trouble)
         return min(spent, key=lambda trouble: trouble.rank, default=None)
+
+    def forget(self, trouble: Trouble) -> None:
+        """Let it count from when it is seen next."""
+        self.since.pop(trouble.key, None)
+
+
+def is_crash(trouble: Trouble) -> bool:
+    """Whether it is that a program ended by itself, which something that it needs may be the reason of."""
+    return trouble.sort == "crash"
+
+
+def recounted(trouble: Trouble, before: int, since: str) -> Trouble:
+    """A crash as it counts when the first `before` ones do not; `since` says why: `since mysql is up`."""
+    fresh = trouble.crashes - before
+    grace = trouble.grace if fresh >= CRASHES else None
+    return replace(trouble, grace=grace, message=f"{trouble.message}, {fresh} of them {since}")
 
 
 def is_ready(pod: Object) -> bool:
@@ -178,9 +213,9 @@ def _of_container(
     *,
     may_end: bool,
 ) -> Iterator[Trouble]:
-    def trouble(sort: str, message: str, grace: float | None = None, detail: str = "") -> Trouble:
+    def trouble(sort: str, message: str, grace: float | None = None, detail: str = "", crashes: int = 0) -> Trouble:
         metadata, image = pod["metadata"], spec.get("image") or status.get("image", "")
-        return Trouble(sort, metadata["name"], metadata["uid"], message, status["name"], image, grace, detail)
+        return Trouble(sort, metadata["name"], metadata["uid"], message, status["name"], image, grace, detail, crashes)
 
     waiting = dig(status, "state", "waiting") or {}
     reason, said = waiting.get("reason", ""), str(waiting.get("message", ""))
@@ -196,7 +231,7 @@ def _of_container(
     elif killed_by := _killed_by(status, events):
         yield trouble("probe", _probe(status, spec, events, killed_by))
     elif ended and (ended.get("exitCode") or not (init or may_end)):
-        yield trouble("crash", *_crash(status, ended, spec, may_end=may_end))
+        yield _crash(trouble, status, ended, spec, may_end=may_end)
     elif running and not init:
         yield trouble("probe", _probe(status, spec, events, ""))
     else:
@@ -246,12 +281,18 @@ def _login(pod: Object, events: Sequence[Object]) -> tuple[str, float]:
 
 
 def _crash(
-    status: Mapping[str, Any], ended: Mapping[str, Any], spec: Mapping[str, Any], *, may_end: bool
-) -> tuple[str, float | None]:
+    trouble: Callable[..., Trouble],
+    status: Mapping[str, Any],
+    ended: Mapping[str, Any],
+    spec: Mapping[str, Any],
+    *,
+    may_end: bool,
+) -> Trouble:
     down = dig(status, "state", "running") is None
     crashes = int(status.get("restartCount") or 0) + (1 if down else 0)
     message = f"it {_how(ended, spec)}, {crashes} {'time' if crashes == 1 else 'times'} so far"
-    return message, CRASH if down and crashes >= CRASHES and not may_end else None
+    grace = CRASH if down and crashes >= CRASHES and not may_end else None
+    return trouble("crash", message, grace, crashes=crashes)
 
 
 def _how(ended: Mapping[str, Any], spec: Mapping[str, Any]) -> str:

@@ -20,7 +20,7 @@ __all__ = ["look_closer"]
 _SECONDS = 8.0
 _LINES = 400
 """Of a log: the stack trace of a Java server alone may have two hundred."""
-_WITH_LOG = {"crash", "probe", "ended", "gate", "starting"}
+_WITH_LOG = {"crash", "probe", "ended", "gate", "starting", "registry"}
 
 
 async def _events_about(cluster: Cluster, namespace: str, fields: str) -> list[Object]:

@@ -5,7 +5,7 @@ from typing import Any
 
 from stages.clients.kubernetes.objects import Object, dig, references
 
-__all__ = ["new_pods", "new_replica_set", "new_revision", "selector"]
+__all__ = ["all_pods", "new_pods", "new_replica_set", "new_revision", "selector"]
 
 _HASH = "pod-template-hash"
 _REVISION = "controller-revision-hash"
@@ -32,6 +32,13 @@ def new_pods(workload: Object, revisions: Sequence[Object], pods: Sequence[Objec
             return [workload]
         case _:
             return _owned(workload, alive)
+
+
+def all_pods(workload: Object, replica_sets: Sequence[Object], pods: Sequence[Object]) -> list[Object]:
+    """The pods of a workload, of whichever revision."""
+    if workload["kind"] == "Pod":
+        return [workload]
+    return _owned_by_any([workload, *_owned(workload, replica_sets)], pods)
 
 
 def new_replica_set(deployment: Object, replica_sets: Sequence[Object]) -> Object | None:
@@ -75,8 +82,12 @@ def _expression(each: Mapping[str, Any]) -> str:
 
 
 def _owned(owner: Object, things: Sequence[Object]) -> list[Object]:
-    uid = owner["metadata"]["uid"]
-    return [each for each in things if uid in references(each)]
+    return _owned_by_any([owner], things)
+
+
+def _owned_by_any(owners: Sequence[Object], things: Sequence[Object]) -> list[Object]:
+    uids = {owner["metadata"]["uid"] for owner in owners}
+    return [each for each in things if not uids.isdisjoint(references(each))]
 
 
 def _label(thing: Object, name: str) -> object:

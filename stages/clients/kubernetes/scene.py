@@ -16,6 +16,7 @@ _LASTING = frozenset({"Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "R
 _ENDED = ("Failed", "Succeeded")
 """Phases of pods that nobody counts any more: one that was evicted stays, and another is made."""
 WITH_PODS = _LASTING | {"Job"}
+_COMES_OF_IT = {"crash", "registry"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,8 @@ class Scene:
     verdict: Verdict
     pods: tuple[Object, ...] = ()
     troubles: tuple[Trouble, ...] = ()
+    waits: str = ""
+    """What is waited for beside its own pods, told in place of a trouble that comes of it."""
 
     @property
     def ref(self) -> Ref:
@@ -56,7 +59,10 @@ class Scene:
         if self.pods and wanted and self.verdict.state == "waiting":
             ready = sum(map(is_ready, self.pods))
             words = f"{ready} of {wanted} pods ready" if ready < wanted else words
-        return f"{words}; {self.troubles[0].brief}" if self.troubles else words
+        if not self.troubles:
+            return words
+        first = self.troubles[0]
+        return f"{words}; {self.waits if self.waits and first.sort in _COMES_OF_IT else first.brief}"
 
 
 def look(now: Object, then: Object, around: Around) -> Scene:

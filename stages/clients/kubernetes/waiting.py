@@ -3,19 +3,26 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import groupby
+from typing import NoReturn
 
 import anyio
+from anyio.abc import TaskGroup
 
 from pipeline.stage import StageContext, StageErrored, StageFailed
 from stages.clients.kubernetes.api import Cluster, Collection
-from stages.clients.kubernetes.diagnosis import Patience, Trouble
+from stages.clients.kubernetes.diagnosis import Patience, Trouble, is_crash
 from stages.clients.kubernetes.evidence import look_closer
+from stages.clients.kubernetes.excuses import Excuses
 from stages.clients.kubernetes.explanation import explain
 from stages.clients.kubernetes.hearing import Hearing
+from stages.clients.kubernetes.needs import Need, Standing
 from stages.clients.kubernetes.objects import Object, Ref, identity
 from stages.clients.kubernetes.pods import selector
 from stages.clients.kubernetes.refusals import answered_no
+from stages.clients.kubernetes.registration import Registration
+from stages.clients.kubernetes.remedies import remedy
 from stages.clients.kubernetes.rollout import LATER, Verdict, is_generic, judge
 from stages.clients.kubernetes.scene import WITH_PODS, Around, Scene, look
 from stages.clients.kubernetes.steady import Sightings
@@ -34,7 +41,15 @@ _REVISIONS = {"Deployment": ("apps/v1", "ReplicaSet"), "DaemonSet": ("apps/v1", 
 """Where it is said which pods are the new ones, if the pods themselves do not."""
 
 
-async def wait_until_done(ctx: StageContext, cluster: Cluster, applied: Sequence[Object], seconds: float) -> None:
+async def wait_until_done(
+    ctx: StageContext,
+    cluster: Cluster,
+    applied: Sequence[Object],
+    seconds: float,
+    *,
+    needs: Sequence[Need] = (),
+    registration: Registration | None = None,
+) -> None:
     """Wait until every applied object is done.
 
     Args:
@@ -42,6 +57,8 @@ async def wait_until_done(ctx: StageContext, cluster: Cluster, applied: Sequence
         cluster: the cluster.
         applied: the objects as the cluster returned them from the apply.
         seconds: the limit for all of them together.
+        needs: what their pods need: while one of these is on its way, no crash counts.
+        registration: what else has the last word on whether pods are done.
 
     Raises:
         StageFailed: a permanent reason, at once; or the limit is over. The message names object, pod, container,
@@ -52,15 +69,17 @@ async def wait_until_done(ctx: StageContext, cluster: Cluster, applied: Sequence
     if not pending:
         return
     where = collections_for(list(pending.values()))
-    vigil = _Vigil(ctx, cluster, Mirror(cluster), Hearing(cluster), pending, where)
+    mirror, patience = Mirror(cluster), Patience()
+    asked = registration if registration and registration.concerns(pending) else None
     failure: Exception | None = None
     async with anyio.create_task_group() as tasks:
-        for what in {each for some in vigil.where.values() for each in some}:
-            tasks.start_soon(vigil.mirror.follow, what)
-        for namespace in {ref.namespace for ref in pending} - {""}:
-            tasks.start_soon(vigil.hearing.listen, namespace)
-        for namespace in {ref.namespace for ref in pending if ref.kind == _CLAIM}:
-            tasks.start_soon(vigil.hearing.recall, _CLAIM, namespace, LATER)
+
+        def follow(what: Collection) -> None:
+            tasks.start_soon(mirror.follow, what)
+
+        excuses = Excuses(needs, mirror, patience, follow)
+        vigil = _Vigil(ctx, cluster, mirror, Hearing(cluster), pending, where, patience, excuses, asked)
+        vigil.follow(tasks)
         try:
             await vigil.keep(seconds)
         except (StageFailed, StageErrored) as error:
@@ -110,12 +129,25 @@ class _Vigil:
     hearing: Hearing
     pending: dict[Ref, Object]
     where: Mapping[Ref, Sequence[Collection]]
-    patience: Patience = field(default_factory=Patience)
+    patience: Patience
+    excuses: Excuses
+    registration: Registration | None = None
     sightings: Sightings = field(default_factory=Sightings)
     told: dict[object, str] = field(default_factory=dict)
     scenes: list[Scene] = field(default_factory=list)
     total: int = 0
     began: float = field(default_factory=anyio.current_time)
+
+    def follow(self, tasks: TaskGroup) -> None:
+        """Keep copies of all that is looked at, until the tasks are cancelled."""
+        for what in {each for some in self.where.values() for each in some}:
+            tasks.start_soon(self.mirror.follow, what)
+        for namespace in {ref.namespace for ref in self.pending} - {""}:
+            tasks.start_soon(self.hearing.listen, namespace)
+        for namespace in {ref.namespace for ref in self.pending if ref.kind == _CLAIM}:
+            tasks.start_soon(self.hearing.recall, _CLAIM, namespace, LATER)
+        if self.registration:
+            tasks.start_soon(self.registration.follow)
 
     async def keep(self, seconds: float) -> None:
         """Look, tell and decide until nothing is pending; at the limit say what is."""
@@ -130,7 +162,10 @@ class _Vigil:
         await self._too_late(seconds)
 
     def _look(self) -> None:
+        self.excuses.look_again()
         self.scenes = [self._scene(ref, then) for ref, then in self.pending.items()]
+        # What happened while it was excused is old when it is no longer.
+        self.pending |= {each.ref: each.thing for each in self.scenes if self.excuses.lacking(each.ref)}
         for scene in self.scenes:
             if scene.verdict.state == "done" or self._patience_with_generic_is_over(scene):
                 self.ctx.log(f"{scene.ref}: {scene.verdict.message}")
@@ -150,14 +185,16 @@ class _Vigil:
             how = "replaced by another of that name" if replaced else "deleted"
             return Scene(then, Verdict("failed", f"somebody has {how} while we waited for it"))
         hidden = {what.kind for what in others if what in self.mirror.refused}
-        around = {what.kind: self.mirror.objects(what) for what in others if what.kind not in hidden}
-        if None in around.values():
+        found = {what.kind: self.mirror.objects(what) for what in others if what.kind not in hidden}
+        if None in found.values():
             return Scene(then, Verdict("waiting", "its pods are being looked up"))
-        pods = None if hidden & {"Pod", "ReplicaSet"} else around.get("Pod")
-        revisions = [*(around.get("ReplicaSet") or ()), *(around.get("ControllerRevision") or ())]
+        pods = None if hidden & {"Pod", "ReplicaSet"} else found.get("Pod")
+        revisions = [*(found.get("ReplicaSet") or ()), *(found.get("ControllerRevision") or ())]
         # What an object lacks in a watch event, its kind, is known from the apply.
         known = {**now, "apiVersion": ref.api_version, "kind": ref.kind}
-        return look(known, then, Around(revisions, pods, self.hearing.events, self.cluster.now, self.sightings))
+        around = Around(revisions, pods, self.hearing.events, self.cluster.now, self.sightings)
+        scene = self.excuses.heard(look(known, then, around), around)
+        return self.registration.judged(scene, around) if self.registration else scene
 
     def _patience_with_generic_is_over(self, scene: Scene) -> bool:
         waited = anyio.current_time() - self.began
@@ -183,7 +220,10 @@ class _Vigil:
         """End the wait when waiting cannot help."""
         for scene in self.scenes:
             trouble = self.patience.exhausted(scene.troubles, anyio.current_time())
-            if scene.verdict.state == "failed":
+            lacking = self.excuses.lacking(scene.ref)
+            if lacking and lacking[0].state == "failed":
+                await self._fail_for(lacking[0], scene, "")
+            elif scene.verdict.state == "failed":
                 found = next(iter(scene.troubles), None)
                 await self._fail(scene, found, scene.verdict.message)
             elif trouble is not None:
@@ -191,8 +231,10 @@ class _Vigil:
 
     async def _too_late(self, seconds: float) -> None:
         async with anyio.create_task_group() as tasks:
-            for what in {each for ref in self.pending for each in self.where[ref]}:
+            for what in {each for ref in self.pending for each in self.where[ref]} | self.excuses.followed:
                 tasks.start_soon(self.mirror.renew, what)
+            if self.registration:
+                tasks.start_soon(partial(self.registration.renew, closer=True))
         self._look()
         if not self.pending:
             return
@@ -200,6 +242,9 @@ class _Vigil:
         by_rank = sorted(self.scenes, key=lambda scene: scene.troubles[0].rank if scene.troubles else 99)
         first = by_rank[0]
         limit = f"not done after {math.ceil(seconds)} s"
+        lacking = self.excuses.lacking(first.ref)
+        if lacking and is_crash(first.troubles[0]):
+            await self._fail_for(lacking[0], first, limit)
         words = limit if first.troubles else f"{limit}: {first.verdict.message}"
         await self._fail(first, next(iter(first.troubles), None), words)
 
@@ -209,14 +254,42 @@ class _Vigil:
             since, reason = self.mirror.silent.get(self.where[ref][0], (now, ""))
             if now - since > _SILENT_SECONDS:
                 raise StageErrored(f"{ref}: nobody knows how it is, for {now - since:.0f} s already: {reason}")
+        silence = self.registration.silence if self.registration else ""
+        if silence and not any(scene.troubles for scene in self.scenes):
+            raise StageErrored(f"{self.scenes[0].ref}: nobody knows whether its pods are registered: {silence}")
 
-    async def _fail(self, scene: Scene, trouble: Trouble | None, words: str) -> None:
+    async def _fail_for(self, lacking: Standing, scene: Scene, limit: str) -> None:
+        """End red because of what crashing pods wait for, with its evidence; of what is not there theirs is shown."""
+        waits = f"its pods crash without {lacking.need}"
+        if lacking.scene is None:
+            await self._fail(scene, scene.troubles[0], _joined(limit, waits, lacking.words), about=lacking.words)
+        trouble = lacking.trouble or next(iter(lacking.scene.troubles), None)
+        words = _joined(limit, waits, str(lacking.scene.ref) if trouble else lacking.words)
+        await self._fail(lacking.scene, trouble, words, of=scene.ref, about=lacking.words)
+
+    async def _fail(
+        self, scene: Scene, trouble: Trouble | None, words: str, *, of: Ref | None = None, about: str = ""
+    ) -> NoReturn:
+        """End red because of what a scene shows.
+
+        Args:
+            scene: what is looked at closer.
+            trouble: the trouble in it.
+            words: what is said before that.
+            of: the object that is not done, if it is not that of the scene.
+            about: what the way out is about, if it is not the trouble.
+        """
         seen = await look_closer(self.cluster, scene, trouble)
-        why = await self.ctx.call(explain, trouble, scene.verdict.message, seen)
+        why = await self.ctx.call(explain, trouble, about or scene.verdict.message, seen)
         others = [f"{each.ref}: {each.summary}" for each in self.scenes if each is not scene]
         more = [f"… and {len(others) - _OTHERS} more"] if len(others) > _OTHERS else []
         evidence = [*others[:_OTHERS], *more, *why.evidence]
         for line in evidence:
             self.ctx.log(line)
-        reason = ": ".join(part for part in (words, str(trouble or "")) if part)
-        raise StageFailed(f"{scene.ref}: {reason}{why.because}", evidence=evidence, hint=why.hint)
+        reason = _joined(words, str(trouble or ""))
+        hint = remedy("", about) or why.hint
+        raise StageFailed(f"{of or scene.ref}: {reason}{why.because}", evidence=evidence, hint=hint)
+
+
+def _joined(*parts: str) -> str:
+    return ": ".join(filter(None, parts))
