@@ -1,5 +1,5 @@
 # Two commands: `make run` releases the example onto a real Kubernetes, `make test` runs every test.
-# Needs: Debian with Python 3.11, JDK 17, Maven, Node and Go; the rest is installed below.
+# Needs: Debian with Python 3.11, JDK 17, Maven, Node and Go (for `make test-long` Rust, too); the rest is installed below.
 
 SHELL := /bin/bash
 UV_VERSION := 0.13.9

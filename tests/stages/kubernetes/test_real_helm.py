@@ -196,6 +196,14 @@ async def test_a_crash_that_stays_says_what_goes_back(chart: Chart) -> None:
     assert f"`helm rollback web 1 --namespace {chart.namespace}` goes back" in str(error)
 
 
+async def test_a_crash_for_want_of_what_the_chart_waits_for_is_no_failure_before_the_wait_is_over(chart: Chart) -> None:
+    error = await chart.fails(set={"command": "echo no database >&2; exit 3"}, waits_for=["mysql"], wait="40s")
+    assert "web: not done after 40 s: its pods crash without mysql: there is no workload or Service of that" in str(
+        error
+    )
+    assert "no database" in "\n".join(error.cause.evidence)
+
+
 async def test_a_hook_that_fails_is_told_with_its_own_last_words(chart: Chart) -> None:
     error = await chart.fails(set={"hook": "echo the migration is broken; exit 4"})
     assert "hook failed: Job" in str(error)
