@@ -22,6 +22,8 @@ __all__ = [
 NO_GRACE, SOON, CONFIG, PULL, CRASH = 0.0, 5.0, 20.0, 45.0, 30.0
 """Seconds that a trouble may last before waiting is no use: what refers to it may be made a moment later."""
 CRASHES = 3
+_DENIALS = 2
+_UNHEARD_OF = "FailedToRetrieveImagePullSecret"
 
 _IMAGE = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"}
 _CANNOT_START = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError", "PostStartHookError"}
@@ -251,7 +253,7 @@ def _cannot_start(reason: str, said: str, ended: Mapping[str, Any] | None) -> tu
 
 def _said(events: Sequence[Object], *reasons: str) -> list[str]:
     """What the events of these reasons say, the newest last."""
-    return [str(event.get("message")) for event in events if event.get("reason") in reasons]
+    return [_message(event) for event in events if event.get("reason") in reasons]
 
 
 def _pull(reason: str, said: str, events: Sequence[Object], pod: Object) -> tuple[str, float, str]:
@@ -270,14 +272,32 @@ def _pull(reason: str, said: str, events: Sequence[Object], pod: Object) -> tupl
 def _login(pod: Object, events: Sequence[Object]) -> tuple[str, float]:
     """With what a pull was denied, and how long that may last.
 
-    A node that has not heard of a new pull secret yet tries without it first, and again after half a minute at most.
+    A node that has not heard of a new pull secret yet tries without it, and says so; what was denied twice with a
+    login in hand, ten seconds or more apart as nodes do it, is denied for good.
     """
     names = ", ".join(each.get("name", "") for each in dig(pod, "spec", "imagePullSecrets") or ())
     if not names:
         return ", as the pod names no pull secret", SOON
-    if _said(events, "FailedToRetrieveImagePullSecret"):
+    without = [event for event in events if event.get("reason") == _UNHEARD_OF]
+    denials = [event for event in events if event.get("reason") == "Failed" and _DENIED.search(_message(event))]
+    if without and _newest(without) >= _newest(denials):
         return f", as there is no pull secret {names}", CONFIG
-    return f" to the login in the pull secret {names}", PULL
+    certain = _count(denials) - _count(without) >= _DENIALS
+    return f" to the login in the pull secret {names}", NO_GRACE if certain else PULL
+
+
+def _message(event: Object) -> str:
+    return str(event.get("message"))
+
+
+def _newest(events: Sequence[Object]) -> str:
+    """When the last of them was told, to the second; times of one clock in RFC 3339 sort as text."""
+    return max((str(event.get("lastTimestamp") or "") for event in events), default="")
+
+
+def _count(events: Sequence[Object]) -> int:
+    """How often they happened: a node tells the same thing again by counting it up."""
+    return sum(int(event.get("count") or 1) for event in events)
 
 
 def _crash(

@@ -19,7 +19,7 @@ from stages.clients.kubernetes.transport import ApiError
 from tests.stages.kubernetes.faults import Fault
 from tests.stages.kubernetes.support import Result, World, deploy
 
-__all__ = ["Told", "make"]
+__all__ = ["Told", "make", "pull_secret"]
 
 _EVERY = 0.5
 """Seconds between two deploys: a node that is given sixty pods at once tells of none of them in time."""
@@ -61,7 +61,7 @@ async def _one(world: World, cluster: Cluster, fault: Fault) -> Told:
         {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace, "labels": dict(fault.labels)}}
     )
     try:
-        for thing in [*around, *([_pull_secret(world, namespace, fault.pull)] if fault.pull else [])]:
+        for thing in [*around, *([pull_secret(world, namespace, fault.pull)] if fault.pull else [])]:
             await cluster.create(thing)
         if around:
             await _until_denied(cluster, namespace, around[-1]["kind"])
@@ -110,7 +110,8 @@ def _crashes(pod: Object) -> list[str]:
     ]
 
 
-def _pull_secret(world: World, namespace: str, password: str) -> Object:
+def pull_secret(world: World, namespace: str, password: str) -> Object:
+    """A pull secret `pull` for the sandbox's registry, with this password."""
     login = base64.b64encode(f"{world.login.username}:{password}".encode()).decode()
     config = json.dumps({"auths": {world.registry: {"auth": login}}})
     return {

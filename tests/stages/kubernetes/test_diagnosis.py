@@ -50,8 +50,8 @@ def ended(code: int, restarts: int = 0, **more: Any) -> dict[str, Any]:
     return {"state": down, "lastState": {"terminated": terminated}, "restartCount": restarts}
 
 
-def event(reason: str, message: str) -> dict[str, Any]:
-    return {"reason": reason, "message": message, "type": "Warning"}
+def event(reason: str, message: str, count: int = 1, last: str = "") -> dict[str, Any]:
+    return {"reason": reason, "message": message, "type": "Warning", "count": count, "lastTimestamp": last}
 
 
 RUNNING: dict[str, Any] = {"state": {"running": {}}, "started": True}
@@ -250,16 +250,44 @@ def test_what_may_pass_never_exhausts_patience_and_the_likeliest_cause_is_told()
     assert patience.exhausted([trouble("crash", 0), trouble("image", 0)], 0) == trouble("image", 0)
 
 
-def test_a_pull_that_is_denied_says_with_which_login_and_waits_only_where_one_may_come() -> None:
-    denied = waiting("ErrImagePull", "401 Unauthorized")
-    named = pod(denied)
+def with_pull_secret() -> Any:
+    named = pod(waiting("ErrImagePull", "401 Unauthorized"))
     named["spec"]["imagePullSecrets"] = [{"name": "pull"}]
-    first = pod_troubles(named, [])[0]
-    assert "to the login in the pull secret pull" in first.message
-    assert first.grace == 45
-    missing = pod_troubles(named, [event("FailedToRetrieveImagePullSecret", "Unable to retrieve pull")])[0]
-    assert "there is no pull secret pull" in missing.message
-    assert missing.grace == 20
+    return named
+
+
+def without_secret(count: int, last: str) -> dict[str, Any]:
+    return event("FailedToRetrieveImagePullSecret", "Unable to retrieve pull", count, last)
+
+
+def denied(count: int, last: str) -> dict[str, Any]:
+    return event("Failed", "Failed to pull image: 401 Unauthorized", count, last)
+
+
+EARLY, LATE = "2026-01-01T00:00:10Z", "2026-01-01T00:00:22Z"
+
+
+@pytest.mark.parametrize(
+    ("events", "said", "grace"),
+    [
+        ([], "to the login in the pull secret pull", 45),
+        ([denied(1, EARLY)], "to the login in the pull secret pull", 45),
+        ([denied(2, LATE)], "to the login in the pull secret pull", 0),
+        ([event("Failed", "503 Service Unavailable", 4, LATE), denied(1, EARLY)], "to the login in", 45),
+        ([without_secret(1, EARLY)], "as there is no pull secret pull", 20),
+        ([without_secret(1, EARLY), denied(1, EARLY)], "as there is no pull secret pull", 20),
+        ([without_secret(3, LATE), denied(2, LATE)], "as there is no pull secret pull", 20),
+        # the node has heard of it since: the second denial was the first of that login
+        ([without_secret(1, EARLY), denied(2, LATE)], "to the login in the pull secret pull", 45),
+        ([without_secret(1, EARLY), denied(3, LATE)], "to the login in the pull secret pull", 0),
+    ],
+)
+def test_a_pull_is_denied_for_good_when_the_node_had_the_login_twice(
+    events: list[dict[str, Any]], said: str, grace: float
+) -> None:
+    found = pod_troubles(with_pull_secret(), events)[0]
+    assert said in found.message
+    assert found.grace == grace
 
 
 def test_a_claim_that_nobody_provides_for_is_told_before_the_pod_that_waits_for_it() -> None:
