@@ -197,6 +197,7 @@ def test_rendered_objects_know_their_templates_and_hooks_are_apart() -> None:
         ('looks like "https://x" is not a valid chart repository or cannot be reached: dial tcp: lookup x: no such host', StageErrored, "no such host"),
         ("UPGRADE FAILED: another operation (install/upgrade/rollback) is in progress", StageErrored, "another helm works on this release"),
         ("INSTALLATION FAILED: execution error at (web/templates/a.yaml:1:3): a host is needed", StageFailed, "the chart refuses its values at web/templates/a.yaml:1:3: a host is needed"),
+        ('GET "http://r/v2/charts/web/tags/list": basic credential not found', StageFailed, "the registry wants a login; give it by `login:`"),
         ("repo bitnami not found", StageFailed, "give its URL by `repo:`"),
     ],
 )  # fmt: skip

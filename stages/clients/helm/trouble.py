@@ -22,6 +22,7 @@ _MEANINGS = (
     (_REPOSITORY + r".*404", "there is no chart repository at {where}: it has no index.yaml"),
     (_REPOSITORY + r".*(?:unmarshal|yaml|no API version)", "what {where} serves as index.yaml is no index of charts"),
     (r"(?:401|403).*(?:unauthorized|forbidden|denied)", "the registry refuses the login: {why}"),
+    (r"basic credential not found", "the registry wants a login; give it by `login:` ({why})"),
     (r"repo \S+ not found", "{why}: give its URL by `repo:`, or have helm know it (`helm repo add`)"),
     (r"missing in charts/ directory", "{why}: let a stage before run `helm dependency build`"),
     (r"invalid ownership metadata", "something in the cluster is not of this release: {why}"),

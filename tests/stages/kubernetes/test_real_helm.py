@@ -6,6 +6,7 @@ import json
 import secrets
 import subprocess
 import threading
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -30,7 +31,8 @@ pytestmark = [pytest.mark.sandbox, pytest.mark.slow, pytest.mark.timeout(240, fu
 
 CHART = {
     "Chart.yaml": "apiVersion: v2\nname: web\nversion: 1.2.3\nappVersion: '7'\n",
-    "values.yaml": "image: busybox\ncommand: sleep 3600\npassword: none\nhook: ''\ntest: 'true'\nlevel: info\n",
+    "values.yaml": "image: busybox\ncommand: sleep 3600\npassword: none\n"
+    "hook: ''\nhookImage: HOOKIMAGE\ntest: 'true'\nlevel: info\n",
     "templates/app.yaml": """
 apiVersion: v1
 kind: ConfigMap
@@ -65,7 +67,7 @@ spec:
       restartPolicy: Never
       terminationGracePeriodSeconds: 1
       imagePullSecrets: [{name: pull}]
-      containers: [{name: hook, image: HOOKIMAGE, command: [sh, -c, {{ .Values.hook | quote }}]}]
+      containers: [{name: hook, image: {{ .Values.hookImage | quote }}, command: [sh, -c, {{ .Values.hook | quote }}]}]
 {{- end }}
 """,
     "templates/tests/test.yaml": """
@@ -426,3 +428,67 @@ async def test_a_chart_comes_out_of_a_repository_by_a_login_that_no_argument_has
     assert "is no index of charts" in str(odd)
     nowhere = await chart.fails(context("hunter2-hunter2"), **{**fields, "repo": f"{repository}/nowhere"})
     assert f"there is no chart repository at {repository}/nowhere" in str(nowhere)
+
+
+# -- a registry ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def in_registry(chart: Chart, tmp_path: Path) -> str:
+    """Our chart in the sandbox's registry, which wants a login and speaks HTTP."""
+    sources, config = chart.context(), tmp_path / "registry.json"
+    login, registry = chart.world.login, chart.world.registry
+    auth = base64.b64encode(f"{login.username}:{login.password}".encode()).decode()
+    config.write_text(json.dumps({"auths": {registry: {"auth": auth}}}))
+    where = f"oci://{registry}/charts-{secrets.token_hex(4)}"
+    for words in (
+        ["package", "chart", "-d", str(tmp_path)],
+        ["push", str(tmp_path / "web-1.2.3.tgz"), where, "--plain-http", f"--registry-config={config}"],
+    ):
+        subprocess.run([chart.program, *words], cwd=sources.workspace, check=True, capture_output=True)
+    return f"{where}/web"
+
+
+async def test_a_chart_comes_out_of_a_registry_by_a_login_that_no_argument_has(chart: Chart, in_registry: str) -> None:
+    ctx = chart.context()
+    fields: dict[str, Any] = {"chart": in_registry, "login": "registry", "plain_http": True}
+    outputs = await chart.up(ctx, **fields, version="1.2.3", test=True, set={"hook": "echo moved", "test": "echo well"})
+    assert (outputs.chart, outputs.revision) == ("web-1.2.3", 1)
+    assert "well" in ctx.text
+    password = chart.world.login.password
+    assert not any(password in word for run in ctx.runs for word in (*run.argv, *run.env.values()))
+    assert (await chart.up(**fields, set={"level": "debug"})).revision == 2
+    examined = await chart.stage(**fields).preflight(chart.context())
+    assert [each for each in examined.findings if each.severity is Severity.FAILS] == []
+
+
+async def test_a_registry_that_gives_no_chart_is_told_by_whose_turn_it_is(chart: Chart, in_registry: str) -> None:
+    fields: dict[str, Any] = {"chart": in_registry, "login": "registry", "plain_http": True}
+    ctx = chart.context()
+    ctx.secrets = {**ctx.secrets, "registry": Login(chart.world.login.username, "not-it")}
+    assert "the registry refuses the login" in str(await chart.fails(ctx, **fields))
+    assert "the registry wants a login" in str(await chart.fails(**{**fields, "login": ""}))
+    missing = await chart.fails(**{**fields, "version": "9.9.9"})
+    assert "9.9.9" in str(missing)
+    assert "not found" in str(missing)
+    assert await chart.statuses() == []
+
+
+async def test_the_image_of_a_hook_is_set_by_a_value_and_pinned_as_it_was_pushed(chart: Chart) -> None:
+    with urllib.request.urlopen(_manifest(chart.world), timeout=20) as answer:  # noqa: S310
+        pinned = f"{chart.world.image}@{answer.headers['Docker-Content-Digest']}"
+    await chart.up(set={"hook": "echo moved", "hookImage": pinned})
+    hooks = (await chart.history()).revisions[-1].hooks
+    (hook,) = [each for each in hooks if each["name"] == "web-hook"]
+    assert f'image: "{pinned}"' in str(hook["manifest"])
+    assert (hook["last_run"] or {})["phase"] == "Succeeded"
+
+
+def _manifest(world: World) -> urllib.request.Request:
+    auth = base64.b64encode(f"{world.login.username}:{world.login.password}".encode()).decode()
+    headers = {
+        "Authorization": f"Basic {auth}",
+        "Accept": "application/vnd.docker.distribution.manifest.v2+json",
+    }
+    url = f"http://{world.registry}/v2/lib/busybox/manifests/1"
+    return urllib.request.Request(url, headers=headers, method="HEAD")
