@@ -49,9 +49,9 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("argv", nargs="+", metavar="CMD")
     publisher = commands.add_parser("publish", help="put folders on the git host (default: examples/sources/*)")
     publisher.add_argument("folders", nargs="*", type=Path, metavar="FOLDER")
-    part = commands.add_parser("part", help="stop, start, pause or resume one part")
+    part = commands.add_parser("part", help="stop, kill, start, pause or resume one part")
     part.add_argument("part")
-    part.add_argument("verb", choices=["stop", "start", "pause", "resume"])
+    part.add_argument("verb", choices=["stop", "kill", "start", "pause", "resume"])
     return parser
 
 

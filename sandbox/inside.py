@@ -54,8 +54,14 @@ class Keeper:
                     return
 
     def order(self, verb: str, name: str) -> str:
-        """Carry out stop, start, pause or resume on a part and return "ok"; raises SandboxError if that cannot be."""
-        verbs = {"stop": self._stop, "start": self._start, "pause": self._pause, "resume": self._resume}
+        """Carry out an order on a part and return "ok"; raises SandboxError if that cannot be."""
+        verbs = {
+            "stop": self._stop,
+            "kill": self._kill,
+            "start": self._start,
+            "pause": self._pause,
+            "resume": self._resume,
+        }
         if verb not in verbs or name not in self._known:
             raise SandboxError(f"known are {', '.join(verbs)} of {', '.join(self._known)}")
         verbs[verb](self._known[name])
@@ -117,8 +123,16 @@ class Keeper:
             for number in (signal.SIGTERM, signal.SIGCONT):
                 os.kill(one.pid, number)
         if not self._await(part, lambda: one.code is not None, STOP_LIMIT):
+            self._kill(part)
+
+    def _kill(self, part: Part) -> None:
+        one = self._parts[part.name]
+        if one.code is not None:
+            return
+        with self._lock:
+            self._enter(one, "stopped")
             os.kill(one.pid, signal.SIGKILL)
-            self._await(part, lambda: one.code is not None, STOP_LIMIT)
+        self._await(part, lambda: one.code is not None, STOP_LIMIT)
 
     def _pause(self, part: Part) -> None:
         self._signal(part, signal.SIGSTOP, "running", "paused")

@@ -149,7 +149,7 @@ def complete(layout: Layout, lifeline: TextIO) -> None:
 
 
 def order(layout: Layout, verb: str, part: str) -> str:
-    """Have the first process stop, start, pause or resume a part; returns its answer, "ok" or what is wrong."""
+    """Have the first process stop, kill, start, pause or resume a part; returns its answer, "ok" or what is wrong."""
     connection = socket.socket(socket.AF_UNIX)
     with connection, connection.makefile("rw") as stream:
         connection.settimeout(120)

@@ -229,8 +229,9 @@ def test_a_part_can_be_paused_and_goes_on(world_copy: Copy) -> None:
     assert within(20, lambda: world_copy.run("status").returncode == 0)
 
 
-def test_a_part_can_be_stopped_and_started_and_keeps_its_data(world_copy: Copy, image: str) -> None:
-    assert world_copy.run("part", "registry", "stop").returncode == 0
+@pytest.mark.parametrize("verb", ["stop", "kill"])
+def test_a_part_can_be_ended_and_started_and_keeps_its_data(world_copy: Copy, image: str, verb: str) -> None:
+    assert world_copy.run("part", "registry", verb).returncode == 0
     assert not probes.listening(world_copy.env["PIPE_NODE"], 5000)
     assert world_copy.run("part", "registry", "start").returncode == 0
     assert _registry(world_copy, "/v2/_catalog") == (200, {"repositories": ["web"]})
