@@ -7,7 +7,6 @@ from datetime import timedelta
 from functools import partial
 from typing import Annotated, ClassVar, TypeAlias
 
-import anyio
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from pipeline.files import Folder
@@ -57,11 +56,11 @@ from stages.clients.kubernetes.prune import KeptKind, Pruning
 from stages.clients.kubernetes.pull_secret import ensure_pull_secrets
 from stages.clients.kubernetes.refusals import answered_no
 from stages.clients.kubernetes.registered_in import InNacos, RegisteredIn, services_of
-from stages.clients.kubernetes.registration import Registration, begin
+from stages.clients.kubernetes.registration import begin
 from stages.clients.kubernetes.scalars import Variables
 from stages.clients.kubernetes.scaling import leave_replicas
 from stages.clients.kubernetes.transport import ApiError
-from stages.clients.kubernetes.waiting import wait_until_done
+from stages.clients.kubernetes.waiting import Allowance, wait_until_done
 
 __all__ = ["Deploy", "DeployOutputs"]
 
@@ -108,7 +107,7 @@ class Deploy(Stage[DeployOutputs]):
     prune: bool | Prune = False
     """Delete what earlier deploys of this stage have applied and no manifest describes any more."""
     wait: Duration = timedelta(minutes=5)
-    """How long the rollout may take."""
+    """How long the rollout may take, from when it is applied."""
     waits_for: tuple[NeedName, ...] = ()
     """Workloads or Services that the pods need, `name` or `kind/name`: until these are up, a crash is no failure."""
     registered_in: RegisteredIn | None = None
@@ -235,7 +234,8 @@ class Deploy(Stage[DeployOutputs]):
         if pruning:
             await pruning.begin(checked.manifests)
         registration = await begin(ctx, cluster, self._nacos, checked.manifests) if self._nacos else None
-        wait = partial(self._wait, ctx, cluster, registration, anyio.current_time() + self.wait.total_seconds())
+        allowance = Allowance(self.wait.total_seconds())
+        wait = partial(wait_until_done, ctx, cluster, allowance=allowance, needs=self._needs, registration=registration)
         applied = await self._apply(ctx, applier, checked.manifests, wait)
         await ctx.tool("kubernetes", cluster.tell_version)
         await wait(applied)
@@ -291,18 +291,6 @@ class Deploy(Stage[DeployOutputs]):
             applied += objects
             await wait([each for each in objects if each["kind"] == CRD])
         return applied
-
-    async def _wait(
-        self,
-        ctx: StageContext,
-        cluster: Cluster,
-        registration: Registration | None,
-        deadline: float,
-        objects: Sequence[Object],
-    ) -> None:
-        """Wait for these objects; `wait:` is the limit of all waits together."""
-        seconds = max(deadline - anyio.current_time(), 1.0)
-        await wait_until_done(ctx, cluster, objects, seconds, needs=self._needs, registration=registration)
 
 
 def _doubted(cause: Cause, makers: str) -> Finding:

@@ -31,7 +31,7 @@ from stages.clients.kubernetes.objects import Object, Ref
 from stages.clients.kubernetes.pods import selector
 from stages.clients.kubernetes.together import together
 from stages.clients.kubernetes.transport import ApiError
-from stages.clients.kubernetes.waiting import wait_until_done
+from stages.clients.kubernetes.waiting import Allowance, wait_until_done
 
 __all__ = ["Release", "settled"]
 
@@ -252,7 +252,7 @@ class Release:
             raise StageFailed(f"{gone[0].ref} ({gone[0].file}) is not there any more, though helm has written it")
         things = [thing for _, thing in live if thing]
         self.ctx.log(f"revision {revision.number} of {self} is written: {len(things)} objects")
-        await wait_until_done(self.ctx, self.cluster, things, self.wait.total_seconds(), needs=self.needs)
+        await wait_until_done(self.ctx, self.cluster, things, Allowance(self.wait.total_seconds()), needs=self.needs)
         return [manifest for manifest, _ in live]
 
     async def _live(self, revision: Revision) -> list[tuple[Manifest, Object | None]]:
@@ -273,7 +273,7 @@ class Release:
         await assign_release_namespace(self.cluster, manifests, self.namespace)
         things = [thing for thing in await together(lambda each: self.cluster.get(each.ref), manifests) if thing]
         try:
-            await wait_until_done(self.ctx, self.cluster, things, _HOOK_LOOK)
+            await wait_until_done(self.ctx, self.cluster, things, Allowance(_HOOK_LOOK))
         except StageFailed as failure:
             when = ", ".join(hook.get("events") or ()) or "chart's"
             reason = str(failure).replace(f"not done after {_HOOK_LOOK:g} s", f"not done after {self._seconds} s")

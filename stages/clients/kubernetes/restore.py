@@ -15,7 +15,7 @@ from stages.clients.kubernetes.records import Head, Part, overlaid
 from stages.clients.kubernetes.scaling import leave_replicas
 from stages.clients.kubernetes.together import together
 from stages.clients.kubernetes.transport import ApiError
-from stages.clients.kubernetes.waiting import wait_until_done
+from stages.clients.kubernetes.waiting import Allowance, wait_until_done
 
 __all__ = ["Plan", "Restored", "plan_restore", "restore"]
 
@@ -156,7 +156,7 @@ async def restore(ctx: StageContext, cluster: Cluster, plan: Plan, guard: Guard,
             done.services.append(service.name)
     done.objects = len(applied)
     try:
-        await wait_until_done(ctx, cluster, applied, seconds)
+        await wait_until_done(ctx, cluster, applied, Allowance(seconds))
     except (StageFailed, StageErrored) as error:
         done.failure = done.failure or str(error)
     await _remove(ctx, cluster, plan, guard, done)

@@ -1,7 +1,7 @@
 """Waiting until everything that was applied is done, or until it is known why it never will be."""
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
@@ -28,11 +28,13 @@ from stages.clients.kubernetes.scene import WITH_PODS, Around, Scene, look
 from stages.clients.kubernetes.steady import Sightings
 from stages.clients.kubernetes.watching import Mirror
 
-__all__ = ["collections_for", "wait_until_done"]
+__all__ = ["Allowance", "collections_for", "wait_until_done"]
 
 _TICK = 1.0
 _GENERIC_SECONDS = 30.0
 _SILENT_SECONDS = 15.0
+_LEAST = 1.0
+"""Seconds for a look at what may be done already, also when all the time is spent."""
 _OTHERS = 8
 """Objects that were not done either and are named."""
 _CLAIM = "PersistentVolumeClaim"
@@ -41,11 +43,28 @@ _REVISIONS = {"Deployment": ("apps/v1", "ReplicaSet"), "DaemonSet": ("apps/v1", 
 """Where it is said which pods are the new ones, if the pods themselves do not."""
 
 
+@dataclass(slots=True)
+class Allowance:
+    """How long several waits may take together, in seconds. What is done between them costs nothing of it."""
+
+    seconds: float
+    _spent: float = 0.0
+
+    @contextmanager
+    def spending(self) -> Iterator[float]:
+        """Give the seconds that a wait may take now, and count those that it does."""
+        began = anyio.current_time()
+        try:
+            yield max(self.seconds - self._spent, _LEAST)
+        finally:
+            self._spent += anyio.current_time() - began
+
+
 async def wait_until_done(
     ctx: StageContext,
     cluster: Cluster,
     applied: Sequence[Object],
-    seconds: float,
+    allowance: Allowance,
     *,
     needs: Sequence[Need] = (),
     registration: Registration | None = None,
@@ -56,7 +75,7 @@ async def wait_until_done(
         ctx: where progress and changes are told.
         cluster: the cluster.
         applied: the objects as the cluster returned them from the apply.
-        seconds: the limit for all of them together.
+        allowance: the limit for all of them together, and for what else it is spent on.
         needs: what their pods need: while one of these is on its way, no crash counts.
         registration: what else has the last word on whether pods are done.
 
@@ -81,7 +100,7 @@ async def wait_until_done(
         vigil = _Vigil(ctx, cluster, mirror, Hearing(cluster), pending, where, patience, excuses, asked)
         vigil.follow(tasks)
         try:
-            await vigil.keep(seconds)
+            await vigil.keep(allowance)
         except (StageFailed, StageErrored) as error:
             # Raised below: a task group would wrap it.
             failure = error
@@ -149,17 +168,17 @@ class _Vigil:
         if self.registration:
             tasks.start_soon(self.registration.follow)
 
-    async def keep(self, seconds: float) -> None:
+    async def keep(self, allowance: Allowance) -> None:
         """Look, tell and decide until nothing is pending; at the limit say what is."""
         self.total = len(self.pending)
-        with anyio.move_on_after(seconds):
+        with allowance.spending() as seconds, anyio.move_on_after(seconds):
             while self.pending:
                 await self.mirror.wait(_TICK)
                 self._look()
                 self._tell()
                 await self._decide()
             return
-        await self._too_late(seconds)
+        await self._too_late(allowance.seconds)
 
     def _look(self) -> None:
         self.excuses.look_again()
@@ -241,7 +260,7 @@ class _Vigil:
         self._refuse_to_guess()
         by_rank = sorted(self.scenes, key=lambda scene: scene.troubles[0].rank if scene.troubles else 99)
         first = by_rank[0]
-        limit = f"not done after {math.ceil(seconds)} s"
+        limit = f"not done after {seconds:g} s"
         lacking = self.excuses.lacking(first.ref)
         if lacking and is_crash(first.troubles[0]):
             await self._fail_for(lacking[0], first, limit)

@@ -13,7 +13,7 @@ import pytest
 from stages.clients.kubernetes import clock
 from stages.clients.kubernetes.api import Cluster, Collection
 from stages.clients.kubernetes.clock import Clock
-from stages.clients.kubernetes.waiting import wait_until_done
+from stages.clients.kubernetes.waiting import Allowance, wait_until_done
 from tests.support.context import FakeContext
 
 THEN = datetime(2024, 5, 1, 12, 0, 0, tzinfo=UTC)
@@ -132,7 +132,7 @@ class FakeCluster:
 
 async def done_within(ctx: FakeContext, fake: FakeCluster, seconds: float) -> bool:
     with anyio.move_on_after(seconds):
-        await wait_until_done(ctx, cast("Cluster", fake), [fake.thing], 60)
+        await wait_until_done(ctx, cast("Cluster", fake), [fake.thing], Allowance(60))
         return True
     return False
 

@@ -13,7 +13,7 @@ from stages.clients.kubernetes.api import Cluster, Collection
 from stages.clients.kubernetes.hearing import Hearing
 from stages.clients.kubernetes.rollout import LATER
 from stages.clients.kubernetes.transport import ApiError, Unreachable
-from stages.clients.kubernetes.waiting import wait_until_done
+from stages.clients.kubernetes.waiting import Allowance, wait_until_done
 from tests.support.context import FakeContext
 
 
@@ -194,5 +194,5 @@ async def test_a_claim_that_has_waited_for_its_first_pod_for_long_is_done(ctx: F
             return [old if what.kind == "Event" else claim], "7"
 
     with anyio.fail_after(5):
-        await wait_until_done(ctx, cast("Cluster", Quiet([])), [claim], 60)
+        await wait_until_done(ctx, cast("Cluster", Quiet([])), [claim], Allowance(60))
     assert "it is bound when a pod uses it" in ctx.text

@@ -1,6 +1,5 @@
 """Rollouts in a real cluster that end red, with the reason."""
 
-import re
 import secrets
 from collections.abc import Iterator
 from typing import Any
@@ -116,7 +115,7 @@ async def test_a_probe_that_never_passes_is_red_when_the_wait_is_over_and_says_w
     probe = "readinessProbe: {httpGet: {path: /health, port: 8080}, periodSeconds: 1}"
     result = await red(world, namespace, app(command="echo up; sleep 3600", container=probe), wait="10s")
     assert 10 <= result.seconds < 20
-    assert re.search("not done after ([89]|10) s: ", result.message), "the wait counts from before the apply"
+    assert "not done after 10 s: " in result.message
     assert "GET :8080/health" in result.message
     assert "connection refused" in result.message
     assert "up" in result.evidence.splitlines()
