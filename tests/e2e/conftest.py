@@ -12,6 +12,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from docker import APIClient
 
 import sandbox
 from sandbox import Sandbox
@@ -85,3 +86,16 @@ def sources(tmp_path: Path) -> Path:
     folder = tmp_path / "sources"
     folder.mkdir()
     return folder
+
+
+@pytest.fixture(scope="session")
+def busybox(world: World) -> str:
+    """A busybox in the registry."""
+    given = world.sandbox
+    engine = APIClient(base_url=given.docker_host)
+    engine.tag("busybox:1", f"{given.registry}/lib/busybox", "1")
+    login = {"username": given.registry_user, "password": given.registry_password}
+    for line in engine.push(f"{given.registry}/lib/busybox", "1", auth_config=login, stream=True, decode=True):
+        assert "error" not in line, line
+    engine.close()
+    return f"{given.registry}/lib/busybox:1"

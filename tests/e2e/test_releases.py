@@ -6,7 +6,6 @@ import time
 from pathlib import Path
 
 import pytest
-from docker import APIClient
 
 from tests.e2e.conftest import World
 from tests.e2e.fleet import Fleet, engine_of, kill
@@ -20,22 +19,9 @@ SLOW = (
 pytestmark = [pytest.mark.sandbox, pytest.mark.slow, pytest.mark.timeout(400, func_only=True)]
 
 
-@pytest.fixture(scope="module")
-def image(world: World) -> str:
-    """A busybox in the registry."""
-    given = world.sandbox
-    engine = APIClient(base_url=given.docker_host)
-    engine.tag("busybox:1", f"{given.registry}/lib/busybox", "1")
-    login = {"username": given.registry_user, "password": given.registry_password}
-    for line in engine.push(f"{given.registry}/lib/busybox", "1", auth_config=login, stream=True, decode=True):
-        assert "error" not in line, line
-    engine.close()
-    return f"{given.registry}/lib/busybox:1"
-
-
 @pytest.fixture
-def fleet(tmp_path: Path, world: World, namespace: str, image: str) -> Fleet:
-    return Fleet(tmp_path / "fleet", world, namespace, image)
+def fleet(tmp_path: Path, world: World, namespace: str, busybox: str) -> Fleet:
+    return Fleet(tmp_path / "fleet", world, namespace, busybox)
 
 
 # -- going back ------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ __all__ = ["FIELD_MANAGER", "Applied", "Cluster", "Collection", "Resource", "Unk
 FIELD_MANAGER = "pipe"
 _MANAGED = ("fieldManager", FIELD_MANAGER)
 _EQUALS = re.compile(r"[^=!\s()]+=[^=\s()]*")
-_HEARTBEAT = 90.0
+_HEARTBEAT = 70.0
 """Seconds after which a watch that says nothing is dead: a server sends a bookmark about every minute."""
 _LOG_BYTES = 262_144
 _LOG_WIDTH = 2_000
@@ -159,7 +159,7 @@ class Cluster:
         return str(answer["metadata"]["resourceVersion"])
 
     async def watch(self, what: Collection, version: str, seconds: int) -> AsyncGenerator[Object, None]:
-        """Events `{type, object}` after a resource version, for at most `seconds` (90 when the line is dead).
+        """Events `{type, object}` after a resource version, for at most `seconds` (70 when the line is dead).
 
         Bookmarks are among them (https://kubernetes.io/docs/reference/using-api/api-concepts/#watch-bookmarks).
 

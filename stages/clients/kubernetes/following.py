@@ -95,11 +95,11 @@ class Followed(ABC):
             self._vain, self._doubted = 0, None
         if failure is None:
             self.ended(lived=lived)
-        elif not isinstance(failure, ApiError):
-            # Whatever answers now is not the cluster that took the apply; it may come back.
-            self.silent = self.silent or (anyio.current_time(), str(failure))
-        elif failure.status in (401, 403):
+        elif isinstance(failure, ApiError) and failure.status in (401, 403):
             self._doubt(failure)
+        elif not (isinstance(failure, ApiError) and failure.status == 410):
+            # What answers now may not even be the cluster that took the apply; it may come back.
+            self._fall_silent(failure)
         if not lived and self.refused is None:
             await self._pause()
 
@@ -117,8 +117,13 @@ class Followed(ABC):
         now = anyio.current_time()
         self._doubted = now if self._doubted is None else self._doubted
         if now - self._doubted >= (_BELIEVED_AFTER if self.allowed else _NEVER_ALLOWED):
-            self.refused = error
+            self.refused, self.silent = error, None
             self.tell_refused()
+        elif self.allowed:
+            self._fall_silent(error)
+
+    def _fall_silent(self, why: Exception) -> None:
+        self.silent = self.silent or (anyio.current_time(), str(why))
 
     async def _pause(self) -> None:
         seconds = min(_LONGEST_PAUSE, _PAUSE * 2**self._vain)

@@ -35,6 +35,10 @@ class Sightings:
         seen = (now - self._first.setdefault((pod, container, started), now)).total_seconds()
         return lived if lived >= LONG else min(lived, seen)
 
+    def forget(self) -> None:
+        """Let everything count from when it is seen next."""
+        self._first.clear()
+
 
 def unsteady(pods: Sequence[Object], now: datetime, sightings: Sightings) -> str | None:
     """Why ready pods are not trusted yet, None if they are; `now` is by the cluster's clock."""

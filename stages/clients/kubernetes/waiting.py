@@ -33,6 +33,8 @@ __all__ = ["Allowance", "collections_for", "wait_until_done"]
 _TICK = 1.0
 _GENERIC_SECONDS = 30.0
 _SILENT_SECONDS = 15.0
+_LATELY = 2.0
+"""Seconds in which what was told is as good as new, and in which a cluster that is well answers."""
 _LEAST = 1.0
 """Seconds for a look at what may be done already, also when all the time is spent."""
 _OTHERS = 8
@@ -154,6 +156,8 @@ class _Vigil:
     sightings: Sightings = field(default_factory=Sightings)
     told: dict[object, str] = field(default_factory=dict)
     scenes: list[Scene] = field(default_factory=list)
+    unheard: set[Collection] = field(default_factory=set)
+    """What could not be looked at when it mattered."""
     total: int = 0
     began: float = field(default_factory=anyio.current_time)
 
@@ -174,27 +178,68 @@ class _Vigil:
         with allowance.spending() as seconds, anyio.move_on_after(seconds):
             while self.pending:
                 await self.mirror.wait(_TICK)
-                self._look()
+                await self._look()
                 self._tell()
                 await self._decide()
             return
         await self._too_late(allowance.seconds)
 
-    def _look(self) -> None:
+    async def _look(self) -> None:
+        self._see()
+        if old := self._old_news() | self.unheard:
+            await self._renew(old)
+            self._see()
+        for scene in self.scenes:
+            done = scene.verdict.state == "done" and self._is_heard_of(scene)
+            if done or self._patience_with_generic_is_over(scene):
+                self.ctx.log(f"{scene.ref}: {scene.verdict.message}")
+                del self.pending[scene.ref]
+        self.scenes = [scene for scene in self.scenes if scene.ref in self.pending]
+
+    def _see(self) -> None:
         self.excuses.look_again()
         self.scenes = [self._scene(ref, then) for ref, then in self.pending.items()]
         # What happened while it was excused is old when it is no longer.
         self.pending |= {each.ref: each.thing for each in self.scenes if self.excuses.lacking(each.ref)}
-        for scene in self.scenes:
-            if scene.verdict.state == "done" or self._patience_with_generic_is_over(scene):
-                self.ctx.log(f"{scene.ref}: {scene.verdict.message}")
-                del self.pending[scene.ref]
-        self.scenes = [scene for scene in self.scenes if scene.ref in self.pending]
+
+    def _old_news(self) -> set[Collection]:
+        """What was told of pods that time alone is about to decide on: on a dead line no news are no news."""
+        decided = [scene.ref for scene in self.scenes if scene.verdict.state == "done" or self._spent(scene)]
+        before = anyio.current_time() - _LATELY
+        pods = {what for ref in decided for what in self.where[ref] if what.kind == "Pod"}
+        return {what for what in pods - self.mirror.refused.keys() if self.mirror.heard(what) < before}
+
+    def _spent(self, scene: Scene) -> Trouble | None:
+        return self.patience.exhausted(scene.troubles, anyio.current_time())
+
+    def _is_heard_of(self, scene: Scene) -> bool:
+        return self.unheard.isdisjoint(self.where[scene.ref])
+
+    async def _renew(self, some: set[Collection]) -> None:
+        """Look at collections at once; those that are not answered are unheard, and once those answered late."""
+        failed = set[Collection]()
+
+        async def one(what: Collection) -> None:
+            if not await self.mirror.renew(what):
+                failed.add(what)
+
+        began = anyio.current_time()
+        async with anyio.create_task_group() as tasks:
+            for what in some:
+                tasks.start_soon(one, what)
+        if failed:
+            self.sightings.forget()
+        late = anyio.current_time() - began > _LATELY
+        self.unheard = failed | (some - self.unheard if late else set())
 
     def _scene(self, ref: Ref, then: Object) -> Scene:
         own, *others = self.where[ref]
         if own in self.mirror.refused:
             raise answered_no(self.mirror.refused[own], self.cluster.transport.credentials)
+        if silence := next((self.mirror.silent[what][1] for what in self.where[ref] if what in self.mirror.silent), ""):
+            # What is known is old: time that passes proves nothing now, and what happened meanwhile comes late.
+            self.sightings.forget()
+            return Scene(then, Verdict("waiting", f"the cluster does not answer: {silence}"))
         listed = self.mirror.objects(own, since=then["metadata"]["resourceVersion"])
         if listed is None:
             return Scene(then, Verdict("waiting", "it is being looked up"))
@@ -237,8 +282,8 @@ class _Vigil:
 
     async def _decide(self) -> None:
         """End the wait when waiting cannot help."""
-        for scene in self.scenes:
-            trouble = self.patience.exhausted(scene.troubles, anyio.current_time())
+        for scene in filter(self._is_heard_of, self.scenes):
+            trouble = self._spent(scene)
             lacking = self.excuses.lacking(scene.ref)
             if lacking and lacking[0].state == "failed":
                 await self._fail_for(lacking[0], scene, "")
@@ -250,11 +295,12 @@ class _Vigil:
 
     async def _too_late(self, seconds: float) -> None:
         async with anyio.create_task_group() as tasks:
-            for what in {each for ref in self.pending for each in self.where[ref]} | self.excuses.followed:
+            tasks.start_soon(self._renew, {each for ref in self.pending for each in self.where[ref]})
+            for what in self.excuses.followed:
                 tasks.start_soon(self.mirror.renew, what)
             if self.registration:
                 tasks.start_soon(partial(self.registration.renew, closer=True))
-        self._look()
+        await self._look()
         if not self.pending:
             return
         self._refuse_to_guess()

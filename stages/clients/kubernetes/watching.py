@@ -145,23 +145,31 @@ class Mirror:
             if not copy.readers:
                 _COPIES.pop(key, None)
 
-    async def renew(self, what: Collection) -> None:
-        """Look once more at what the cluster has now, however the watch is.
+    def heard(self, what: Collection) -> float:
+        """When anything was told of a collection last, by the loop's clock."""
+        copy = self._copies.get(what)
+        return copy.answered if copy else float("-inf")
 
-        Nothing is raised: what cannot be renewed stays as it is. A cluster that does not answer at all is silent since
-        it last said something; one that only takes its time with a long list is not.
+    async def renew(self, what: Collection) -> bool:
+        """Look once more at what the cluster has now, however the watch is; whether the cluster answers.
+
+        A refusal is an answer, too: what we may not look at stays as it is. A cluster that does not answer at all is
+        silent since it last said something; one that only takes its time with a long list is not.
         """
         copy = self._copies.get(what)
         if copy is None:
-            return
+            return True
+        self._unheard.pop(what, None)
         try:
             with anyio.fail_after(_RENEWED_WITHIN):
                 copy.keep(*await self.cluster.items(what.whole))
-        except ApiError:
-            return
+        except ApiError as error:
+            return error.status in (401, 403)
         except (StageErrored, StageFailed, TimeoutError) as error:
             if not await self._answers(what):
                 self._unheard[what] = (copy.answered, str(error) or f"no answer within {_RENEWED_WITHIN:g} s")
+                return False
+        return True
 
     async def _answers(self, what: Collection) -> bool:
         try:

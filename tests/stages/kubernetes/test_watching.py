@@ -294,13 +294,13 @@ async def test_a_last_look_brings_what_no_watch_told_and_never_raises(monkeypatc
             await anyio.wait_all_tasks_blocked()
             tasks.start_soon(other.follow, PODS)
             fake.rounds[0] = ([thing("a")], [])
-            await mirror.renew(PODS)
+            assert await mirror.renew(PODS)
             assert names(mirror) == ["a"]
             fake.slow = True
-            await mirror.renew(PODS)
+            assert await mirror.renew(PODS)
             assert mirror.silent == {}, "a long list takes its time, and the watch lives"
             fake.slow, fake.rounds[:] = False, [(Unreachable("https://c", "refused"), [])] * 2
-            await mirror.renew(PODS)
+            assert not await mirror.renew(PODS)
             since, reason = mirror.silent[PODS]
             assert "refused" in reason
             assert began <= since <= anyio.current_time(), "since the cluster last said something"
