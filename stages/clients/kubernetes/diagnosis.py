@@ -40,6 +40,9 @@ _MISSING = re.compile(
     r'(configmap|secret|persistentvolumeclaim|storageclass\S*)s? "[^"]+" not found|non-existent (config|secret) key',
     re.IGNORECASE,
 )
+_REFUSED = re.compile(r"violates PodSecurity|denied (the )?request", re.IGNORECASE)
+_UNREACHED = re.compile(r'(Error creating: )?(Get|Post|Put|Patch) "[^"]*": ')
+"""What a controller says whose own line to the API server is broken; it tries again."""
 _CLAIM = re.compile(r"persistentvolumeclaim", re.IGNORECASE)
 _PROBE_KILL = re.compile(r"failed (liveness|startup) probe")
 # The first of these is what is told; the rest may follow from it.
@@ -145,20 +148,23 @@ def pod_troubles(pod: Object, events: Sequence[Object], *, may_end: bool = False
 
 def create_troubles(owner: Object, events: Sequence[Object]) -> list[Trouble]:
     """Why pods of a ReplicaSet, StatefulSet, DaemonSet or Job cannot even be made: quota, policy, admission."""
+    wanted, there = dig(owner, "spec", "replicas"), dig(owner, "status", "replicas")
+    if wanted and there and there >= wanted:
+        return []
     failure = condition(owner, "ReplicaFailure")
     said = [failure.get("message", "")] if failure.get("status") == "True" else []
     said += _said(events, "FailedCreate")[-1:]
-    denied = re.compile(r"violates PodSecurity|denied (the )?request", re.IGNORECASE)
     return [
-        Trouble(
-            "create",
-            "",
-            owner["metadata"]["uid"],
-            f"pods cannot be made: {message}",
-            grace=SOON if denied.search(message) else CONFIG,
-        )
+        Trouble("create", "", owner["metadata"]["uid"], f"pods cannot be made: {message}", grace=_grace(message))
         for message in said[:1]
     ]
+
+
+def _grace(message: str) -> float | None:
+    """How long pods may be refused so."""
+    if _UNREACHED.match(message):
+        return None
+    return SOON if _REFUSED.search(message) else CONFIG
 
 
 def claim_troubles(claim: Object, events: Sequence[Object]) -> list[Trouble]:

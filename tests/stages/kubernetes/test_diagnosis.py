@@ -203,6 +203,10 @@ def test_the_likeliest_cause_comes_first_and_names_everything() -> None:
     assert found[0].detail == NOT_FOUND
 
 
+CUT_OFF = 'Post "https://10.0.0.1:6443/api/v1/namespaces/his/pods": dial tcp 10.0.0.1:6443: connect: connection refused'
+WEBHOOK = 'Internal error occurred: failed calling webhook "w": failed to call webhook: Post "https://w": no such host'
+
+
 @pytest.mark.parametrize(
     ("conditions", "events", "said", "grace"),
     [
@@ -210,16 +214,21 @@ def test_the_likeliest_cause_comes_first_and_names_everything() -> None:
         ([], [event("FailedCreate", 'pods "x" is forbidden: violates PodSecurity "baseline"')], "PodSecurity", 5),
         ([], [event("FailedCreate", 'admission webhook "w" denied the request: no')], "denied the request", 5),
         ([], [event("FailedCreate", "error looking up service account a/b")], "service account", 20),
+        ([], [event("FailedCreate", f"Error creating: {WEBHOOK}")], "failed calling webhook", 20),
+        ([], [event("FailedCreate", f"Error creating: {CUT_OFF}")], "connection refused", None),
+        ([{"type": "ReplicaFailure", "status": "True", "message": CUT_OFF}], [], "connection refused", None),
     ],
 )
 def test_pods_that_cannot_be_made_are_a_trouble_of_their_owner(
-    conditions: list[Any], events: list[Any], said: str, grace: float
+    conditions: list[Any], events: list[Any], said: str, grace: float | None
 ) -> None:
     owner = {"metadata": {"uid": "rs"}, "status": {"conditions": conditions}}
     (found,) = create_troubles(owner, events)
     assert said in str(found)
     assert (found.grace, found.pod) == (grace, "")
     assert create_troubles({"metadata": {"uid": "rs"}}, []) == []
+    all_there = {**owner, "spec": {"replicas": 2}, "status": {"replicas": 2}}
+    assert create_troubles(all_there, events) == [], "they were made in the end"
 
 
 def trouble(sort: str, grace: float | None, uid: str = "u") -> Trouble:
