@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from stages.clients.kubernetes.objects import Object, dig
@@ -23,6 +24,8 @@ NO_GRACE, SOON, CONFIG, PULL, CRASH = 0.0, 5.0, 20.0, 45.0, 30.0
 """Seconds that a trouble may last before waiting is no use: what refers to it may be made a moment later."""
 CRASHES = 3
 _DENIALS = 2
+_A_PULL = timedelta(seconds=8)
+"""What a pull that is denied takes at most; the next one is begun ten seconds after it."""
 _UNHEARD_OF = "FailedToRetrieveImagePullSecret"
 
 _IMAGE = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"}
@@ -286,7 +289,7 @@ def _login(pod: Object, events: Sequence[Object]) -> tuple[str, float]:
         return ", as the pod names no pull secret", SOON
     without = [event for event in events if event.get("reason") == _UNHEARD_OF]
     denials = [event for event in events if event.get("reason") == "Failed" and _DENIED.search(_message(event))]
-    if without and _newest(without) >= _newest(denials):
+    if without and _newest(denials) - _newest(without) <= _A_PULL:
         return f", as there is no pull secret {names}", CONFIG
     certain = _count(denials) - _count(without) >= _DENIALS
     return f" to the login in the pull secret {names}", NO_GRACE if certain else PULL
@@ -296,9 +299,10 @@ def _message(event: Object) -> str:
     return str(event.get("message"))
 
 
-def _newest(events: Sequence[Object]) -> str:
-    """When the last of them was told, to the second; times of one clock in RFC 3339 sort as text."""
-    return max((str(event.get("lastTimestamp") or "") for event in events), default="")
+def _newest(events: Sequence[Object]) -> datetime:
+    """When the last of them was told, by the node's clock and to the second."""
+    times = (event.get("lastTimestamp") for event in events)
+    return max((datetime.fromisoformat(time) for time in times if time), default=datetime.min.replace(tzinfo=UTC))
 
 
 def _count(events: Sequence[Object]) -> int:

@@ -286,6 +286,7 @@ EARLY, LATE = "2026-01-01T00:00:10Z", "2026-01-01T00:00:22Z"
         ([without_secret(1, EARLY)], "as there is no pull secret pull", 20),
         ([without_secret(1, EARLY), denied(1, EARLY)], "as there is no pull secret pull", 20),
         ([without_secret(3, LATE), denied(2, LATE)], "as there is no pull secret pull", 20),
+        ([without_secret(2, "2026-01-01T00:00:20Z"), denied(2, LATE)], "as there is no pull secret pull", 20),
         # the node has heard of it since: the second denial was the first of that login
         ([without_secret(1, EARLY), denied(2, LATE)], "to the login in the pull secret pull", 45),
         ([without_secret(1, EARLY), denied(3, LATE)], "to the login in the pull secret pull", 0),
