@@ -43,11 +43,14 @@ down: .venv/.ready  ## End the sandbox and leave nothing behind
 status: .venv/.ready  ## Say how the sandbox is
 	$(PYTHON) -m sandbox status
 
-bench: .venv/.ready  ## Measure: the engine's own cost, parallel builds, a release against a shell script
+bench: .venv/.ready  ## Measure: the engine's own cost, parallel builds, rollouts, a release against a shell script
 	@$(UV) sync --frozen --system-certs --all-extras --group bench --compile-bytecode --quiet
 	$(PYTHON) -m bench.engine docs/benchmarks.md
 	$(PYTHON) -m bench.logs
 	$(PYTHON) -m bench.parallel
+	$(PYTHON) -m bench.preflight
+	$(PYTHON) -m bench.rollout
+	$(PYTHON) -m bench.diagnosis
 	$(PYTHON) -m bench.fleet
 	$(PYTHON) -m bench.release
 
