@@ -18,7 +18,6 @@ __all__ = ["FIELD_MANAGER", "Applied", "Cluster", "Collection", "Resource", "Unk
 
 FIELD_MANAGER = "pipe"
 _MANAGED = ("fieldManager", FIELD_MANAGER)
-_EQUALS = re.compile(r"[^=!\s()]+=[^=\s()]*")
 _HEARTBEAT = 70.0
 """Seconds after which a watch that says nothing is dead: a server sends a bookmark about every minute."""
 _LOG_BYTES = 262_144
@@ -58,19 +57,6 @@ class Collection:
     namespace: str
     labels: str = ""
     fields: str = ""
-
-    @property
-    def whole(self) -> "Collection":
-        """The same without selectors."""
-        return Collection(self.api_version, self.kind, self.namespace)
-
-    def may_hold(self, thing: Object) -> bool:
-        """Whether an object of the whole is in it; what only a server can tell counts as yes."""
-        metadata = thing["metadata"]
-        labels = metadata.get("labels") or {}
-        wanted = (part.partition("=") for part in self.labels.split(",") if _EQUALS.fullmatch(part))
-        name = self.fields.removeprefix("metadata.name=") if self.fields.startswith("metadata.name=") else ""
-        return name in ("", metadata["name"]) and all(labels.get(key) == value for key, _, value in wanted)
 
     @property
     def query(self) -> tuple[tuple[str, str], ...]:

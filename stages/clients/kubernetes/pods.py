@@ -1,11 +1,11 @@
 """Which pods belong to the revision that is being rolled out; old broken ones must not fail a good deploy."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from stages.clients.kubernetes.objects import Object, dig, references
 
-__all__ = ["all_pods", "new_pods", "new_replica_set", "new_revision", "selector"]
+__all__ = ["Family", "all_pods", "new_pods", "new_replica_set", "new_revision", "selector"]
 
 _HASH = "pod-template-hash"
 _REVISION = "controller-revision-hash"
@@ -79,6 +79,21 @@ def _expression(each: Mapping[str, Any]) -> str:
     key, values = each["key"], ",".join(each.get("values") or ())
     forms = {"Exists": key, "DoesNotExist": f"!{key}", "In": f"{key} in ({values})", "NotIn": f"{key} notin ({values})"}
     return str(forms[each["operator"]])
+
+
+class Family:
+    """Some workloads and what belongs to them, by uids."""
+
+    def __init__(self, uids: Iterable[str]) -> None:
+        self._uids = set(uids)
+
+    def includes(self, thing: Object) -> bool:
+        """Whether it is one of them or has an owner among them."""
+        return thing["metadata"]["uid"] in self._uids or not self._uids.isdisjoint(references(thing))
+
+    def learn(self, things: Iterable[Object]) -> None:
+        """Take in those that have an owner among them: what these own belongs to the family, too."""
+        self._uids.update([each["metadata"]["uid"] for each in things if self.includes(each)])
 
 
 def _owned(owner: Object, things: Sequence[Object]) -> list[Object]:

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import groupby
 from typing import NoReturn
 
 import anyio
@@ -19,7 +18,7 @@ from stages.clients.kubernetes.explanation import explain
 from stages.clients.kubernetes.hearing import Hearing
 from stages.clients.kubernetes.needs import Need, Standing
 from stages.clients.kubernetes.objects import Object, Ref, identity
-from stages.clients.kubernetes.pods import selector
+from stages.clients.kubernetes.pods import Family
 from stages.clients.kubernetes.refusals import answered_no
 from stages.clients.kubernetes.registration import Registration
 from stages.clients.kubernetes.remedies import remedy
@@ -89,8 +88,8 @@ async def wait_until_done(
     pending = {identity(thing): thing for thing in applied if _is_open(thing)}
     if not pending:
         return
-    where = collections_for(list(pending.values()))
-    mirror, patience = Mirror(cluster), Patience()
+    where, family = collections_for(list(pending.values())), Family(thing["metadata"]["uid"] for thing in applied)
+    mirror, patience = Mirror(cluster, family.includes), Patience()
     asked = registration if registration and registration.concerns(pending) else None
     failure: Exception | None = None
     async with anyio.create_task_group() as tasks:
@@ -99,7 +98,7 @@ async def wait_until_done(
             tasks.start_soon(mirror.follow, what)
 
         excuses = Excuses(needs, mirror, patience, follow)
-        vigil = _Vigil(ctx, cluster, mirror, Hearing(cluster), pending, where, patience, excuses, asked)
+        vigil = _Vigil(ctx, cluster, mirror, Hearing(cluster), pending, where, family, patience, excuses, asked)
         vigil.follow(tasks)
         try:
             await vigil.keep(allowance)
@@ -117,27 +116,16 @@ def _is_open(thing: Object) -> bool:
 
 
 def collections_for(things: Sequence[Object]) -> dict[Ref, list[Collection]]:
-    """What to follow for each object: its own collection first, then pods and their revisions if it has some.
-
-    One collection a namespace and kind; narrowed by a selector where only one object needs it.
-    """
-    result: dict[Ref, list[Collection]] = {identity(thing): [] for thing in things}
-    own = [(thing, (thing["apiVersion"], thing["kind"])) for thing in things]
-    with_pods = [(thing, _POD) for thing in things if thing["kind"] in WITH_PODS - {"Pod"}]
-    revised = [(thing, _REVISIONS[thing["kind"]]) for thing in things if thing["kind"] in _REVISIONS]
-    for wanted, by_name in ((own, True), (with_pods, False), (revised, False)):
-        pairs = sorted(wanted, key=_group)
-        for (namespace, (version, kind)), members in groupby(pairs, key=_group):
-            some = [thing for thing, _ in members]
-            labels = "" if by_name or len(some) > 1 else selector(some[0])
-            fields = f"metadata.name={some[0]['metadata']['name']}" if by_name and len(some) == 1 else ""
-            for thing in some:
-                result[identity(thing)].append(Collection(version, kind, namespace, labels, fields))
-    return result
+    """What to follow for each object: its own collection first, then pods and their revisions if it has some."""
+    return {identity(thing): list(_collections(identity(thing))) for thing in things}
 
 
-def _group(pair: tuple[Object, tuple[str, str]]) -> tuple[str, tuple[str, str]]:
-    return pair[0]["metadata"].get("namespace") or "", pair[1]
+def _collections(ref: Ref) -> Iterator[Collection]:
+    yield Collection(ref.api_version, ref.kind, ref.namespace)
+    if ref.kind in WITH_PODS - {"Pod"}:
+        yield Collection(*_POD, ref.namespace)
+    if ref.kind in _REVISIONS:
+        yield Collection(*_REVISIONS[ref.kind], ref.namespace)
 
 
 @dataclass(slots=True)
@@ -150,6 +138,7 @@ class _Vigil:
     hearing: Hearing
     pending: dict[Ref, Object]
     where: Mapping[Ref, Sequence[Collection]]
+    family: Family
     patience: Patience
     excuses: Excuses
     registration: Registration | None = None
@@ -254,6 +243,7 @@ class _Vigil:
             return Scene(then, Verdict("waiting", "its pods are being looked up"))
         pods = None if hidden & {"Pod", "ReplicaSet"} else found.get("Pod")
         revisions = [*(found.get("ReplicaSet") or ()), *(found.get("ControllerRevision") or ())]
+        self.family.learn(revisions)
         # What an object lacks in a watch event, its kind, is known from the apply.
         known = {**now, "apiVersion": ref.api_version, "kind": ref.kind}
         around = Around(revisions, pods, self.hearing.events, self.cluster.now, self.sightings)

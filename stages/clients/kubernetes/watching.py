@@ -1,6 +1,6 @@
 """A local copy of a few collections, kept true by lists and watches; all waits of a process share one copy of each."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import anyio
@@ -25,7 +25,7 @@ _RENEWED_WITHIN = 5.0
 class _Copy(Followed):
     """All objects of one kind in one namespace, and whoever looks at some of them."""
 
-    readers: list[tuple["Mirror", Collection]] = field(default_factory=list)
+    readers: list["Mirror"] = field(default_factory=list)
     objects: dict[str, Object] | None = None
     """By uid; None before the first list."""
     seconds: float = _FIRST_PERIOD
@@ -75,8 +75,8 @@ class _Copy(Followed):
 
     def tell(self, thing: Object | None) -> None:
         """Let those look again whom a change concerns; without an object it concerns all."""
-        for mirror, what in self.readers:
-            if thing is None or what.may_hold(thing):
+        for mirror in self.readers:
+            if thing is None or mirror.concerns(thing):
                 mirror.changed.set()
 
 
@@ -100,20 +100,22 @@ class Mirror:
     """One wait's view of collections; run `follow` for each, in tasks that are cancelled when they are not needed."""
 
     cluster: Cluster
+    concerns: Callable[[Object], bool] = lambda _: True
+    """Whether a change of an object is a reason to look again."""
     changed: anyio.Event = field(default_factory=anyio.Event)
     _copies: dict[Collection, _Copy] = field(default_factory=dict)
     _unheard: dict[Collection, tuple[float, str]] = field(default_factory=dict)
     """What could not be renewed, as the cluster does not answer."""
 
     def objects(self, what: Collection, since: str = "") -> list[Object] | None:
-        """What is in a collection, and maybe more of its kind; None before that is known.
+        """What is in a collection; None before that is known.
 
         `since`: a resource version that it has to be as new as; others may have begun to look before it was made.
         """
         copy = self._copies.get(what)
         if copy is None or copy.objects is None or _older(copy.version, since):
             return None
-        return [item for item in copy.objects.values() if what.may_hold(item)]
+        return list(copy.objects.values())
 
     @property
     def refused(self) -> dict[Collection, ApiError]:
@@ -134,14 +136,14 @@ class Mirror:
 
     async def follow(self, what: Collection) -> None:
         """Keep one collection true until cancelled, or until it is sure that we may not look at it."""
-        key = (self.cluster.server, self.cluster.account, what.whole)
+        key = (self.cluster.server, self.cluster.account, what)
         copy = self._copies[what] = _COPIES.setdefault(key, _Copy())
-        copy.readers.append((self, what))
+        copy.readers.append(self)
         self.changed.set()
         try:
-            await copy.follow(self.cluster, what.whole)
+            await copy.follow(self.cluster, what)
         finally:
-            copy.readers.remove((self, what))
+            copy.readers.remove(self)
             if not copy.readers:
                 _COPIES.pop(key, None)
 
@@ -162,7 +164,7 @@ class Mirror:
         self._unheard.pop(what, None)
         try:
             with anyio.fail_after(_RENEWED_WITHIN):
-                copy.keep(*await self.cluster.items(what.whole))
+                copy.keep(*await self.cluster.items(what))
         except ApiError as error:
             return error.status in (401, 403)
         except (StageErrored, StageFailed, TimeoutError) as error:
@@ -174,7 +176,7 @@ class Mirror:
     async def _answers(self, what: Collection) -> bool:
         try:
             with anyio.fail_after(_RENEWED_WITHIN):
-                await self.cluster.version(what.whole)
+                await self.cluster.version(what)
         except ApiError:
             return True
         except (StageErrored, StageFailed, TimeoutError):

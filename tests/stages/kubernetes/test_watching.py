@@ -10,6 +10,7 @@ import pytest
 from pipeline.stage import StageErrored
 from stages.clients.kubernetes import following, watching
 from stages.clients.kubernetes.api import Cluster, Collection
+from stages.clients.kubernetes.pods import Family
 from stages.clients.kubernetes.transport import ApiError, Unreachable
 from stages.clients.kubernetes.waiting import collections_for
 from stages.clients.kubernetes.watching import Mirror
@@ -26,6 +27,12 @@ def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def thing(name: str, version: int = 1) -> dict[str, Any]:
     return {"metadata": {"uid": name, "name": name, "resourceVersion": str(version)}}
+
+
+def owned(name: str, owner: str) -> dict[str, Any]:
+    made = thing(name)
+    made["metadata"]["ownerReferences"] = [{"uid": owner}]
+    return made
 
 
 def gone() -> ApiError:
@@ -168,11 +175,10 @@ async def test_a_refusal_that_stays_is_believed_of_the_watch_alone_too(
 async def test_who_begins_to_look_later_asks_anew_for_what_was_refused() -> None:
     fake = FakeCluster([(REFUSAL, [])] * 50)
     first, second = (Mirror(cast("Cluster", fake)) for _ in range(2))
-    narrow = Collection("v1", "Pod", "his", fields="metadata.name=a")
     with anyio.fail_after(5):
         async with anyio.create_task_group() as tasks:
-            (copy,) = [watching._COPIES.setdefault(("https://c", "a", PODS), watching._Copy())]
-            copy.readers.append((first, narrow))  # somebody who goes by what else there is
+            copy = watching._COPIES.setdefault(("https://c", "a", PODS), watching._Copy())
+            copy.readers.append(first)  # who goes by what else there is
             tasks.start_soon(first.follow, PODS)
             while PODS not in first.refused:
                 await anyio.sleep(0.01)
@@ -227,16 +233,13 @@ async def test_silence_is_dated_until_the_cluster_answers_again() -> None:
 async def test_waits_at_the_same_time_share_one_list_and_one_watch() -> None:
     fake = FakeCluster([([thing("a")], [{"type": "ADDED", "object": thing("b")}])])
     mirrors = [Mirror(cast("Cluster", fake)) for _ in range(5)]
-    narrow = Collection("v1", "Pod", "his", fields="metadata.name=b")
     with anyio.fail_after(5):
         async with anyio.create_task_group() as tasks:
             for mirror in mirrors:
                 tasks.start_soon(mirror.follow, PODS)
-            tasks.start_soon(mirrors[0].follow, narrow)
             while any(len(mirror.objects(PODS) or ()) < 2 for mirror in mirrors):
                 await anyio.sleep(0.01)
             tasks.cancel_scope.cancel()
-    assert [each["metadata"]["name"] for each in mirrors[0].objects(narrow) or ()] == ["b"]
     assert fake.asked.count("list") <= 2, "the second one follows the end of the watch"
     assert not watching._COPIES
 
@@ -269,16 +272,20 @@ async def test_a_copy_that_is_older_than_what_was_applied_says_nothing_yet() -> 
 
 async def test_only_those_whom_a_change_concerns_look_again() -> None:
     fake = FakeCluster([([thing("a")], [asleep])])
-    mirror, narrow = Mirror(cast("Cluster", fake)), Collection("v1", "Pod", "his", fields="metadata.name=a")
+    family = Family(["d"])
+    family.learn([owned("set", "d"), owned("other-set", "other")])
+    mirror = Mirror(cast("Cluster", fake), family.includes)
     with anyio.fail_after(5):
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(mirror.follow, narrow)
+            tasks.start_soon(mirror.follow, PODS)
             await anyio.wait_all_tasks_blocked()
             (copy,) = watching._COPIES.values()
+            for changed, looks in (("other-set", False), ("set", True), ("d", True)):
+                mirror.changed = anyio.Event()
+                copy.take({"type": "ADDED", "object": owned(f"of-{changed}", changed)})
+                assert mirror.changed.is_set() is looks, changed
             mirror.changed = anyio.Event()
-            copy.take({"type": "ADDED", "object": thing("b")})
-            assert not mirror.changed.is_set()
-            copy.take({"type": "MODIFIED", "object": thing("a", 8)})
+            copy.take({"type": "DELETED", "object": thing("d", 8)})
             assert mirror.changed.is_set()
             tasks.cancel_scope.cancel()
 
@@ -314,13 +321,11 @@ def workload(kind: str, name: str, namespace: str = "his", version: str = "apps/
     return {"apiVersion": version, "kind": kind, "metadata": metadata, "spec": spec}
 
 
-def test_one_workload_is_followed_by_its_selectors() -> None:
+def test_a_workload_is_followed_with_its_pods_and_what_tells_which_of_them_are_new() -> None:
     ((_, found),) = collections_for([workload("Deployment", "web")]).items()
-    assert found == [
-        Collection("apps/v1", "Deployment", "his", fields="metadata.name=web"),
-        Collection("v1", "Pod", "his", labels="app=web"),
-        Collection("apps/v1", "ReplicaSet", "his", labels="app=web"),
-    ]
+    assert list(map(str, found)) == ["Deployment in his", "Pod in his", "ReplicaSet in his"]
+    ((_, found),) = collections_for([workload("DaemonSet", "web")]).items()
+    assert list(map(str, found)) == ["DaemonSet in his", "Pod in his", "ControllerRevision in his"]
 
 
 def test_several_share_one_watch_a_namespace_and_kind() -> None:
@@ -331,14 +336,13 @@ def test_several_share_one_watch_a_namespace_and_kind() -> None:
         workload("Deployment", "d", "other"),
         workload("PersistentVolumeClaim", "e", version="v1"),
     ]
-    found = collections_for(things)
-    assert sorted({str(each) + each.fields + each.labels for some in found.values() for each in some}) == [
+    assert sorted({str(each) for some in collections_for(things).values() for each in some}) == [
         "Deployment in his",
-        "Deployment in othermetadata.name=d",
-        "PersistentVolumeClaim in hismetadata.name=e",
+        "Deployment in other",
+        "PersistentVolumeClaim in his",
         "Pod in his",
-        "Pod in otherapp=d",
+        "Pod in other",
         "ReplicaSet in his",
-        "ReplicaSet in otherapp=d",
-        "StatefulSet in hismetadata.name=c",
+        "ReplicaSet in other",
+        "StatefulSet in his",
     ]
