@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from functools import partial
 from typing import NoReturn
 
@@ -149,6 +150,11 @@ class _Vigil:
     """What could not be looked at when it mattered."""
     total: int = 0
     began: float = field(default_factory=anyio.current_time)
+    began_at: datetime = field(init=False)
+    """The same by the cluster's clock."""
+
+    def __post_init__(self) -> None:
+        self.began_at = self.cluster.now
 
     def follow(self, tasks: TaskGroup) -> None:
         """Keep copies of all that is looked at, until the tasks are cancelled."""
@@ -246,7 +252,9 @@ class _Vigil:
         self.family.learn(revisions)
         # What an object lacks in a watch event, its kind, is known from the apply.
         known = {**now, "apiVersion": ref.api_version, "kind": ref.kind}
-        around = Around(revisions, pods, self.hearing.events, self.cluster.now, self.sightings)
+        # By one reading of the cluster's clock: what was seen for a while is counted in seconds that nobody corrects.
+        clock = self.began_at + timedelta(seconds=anyio.current_time() - self.began)
+        around = Around(revisions, pods, self.hearing.events, clock, self.sightings)
         scene = self.excuses.heard(look(known, then, around), around)
         return self.registration.judged(scene, around) if self.registration else scene
 
