@@ -15,7 +15,7 @@ __all__ = ["Explanation", "Seen", "explain"]
 _EVENTS = 6
 _LINES = 30
 _WIDTH = 500
-_RUNS = {"probe", "gate", "starting"}
+_RUNS = {"probe", "gate", "starting", "registry"}
 """Troubles of programs that run."""
 
 

@@ -80,6 +80,13 @@ def test_what_it_complains_of_at_the_end_is_told_behind_what_the_probe_says(last
     assert found.hint == f"{PATH}; and see that redis:6379 runs and listens there before this starts"
 
 
+@pytest.mark.parametrize("sort", ["gate", "starting", "registry"])
+def test_of_any_trouble_of_a_program_that_runs_only_what_it_complains_of_now_is_told(sort: str) -> None:
+    said = ["dial tcp redis:6379: connection refused"]
+    assert explain(trouble(sort), "", Seen(container="app", now=[*said, "connected"])).because == ""
+    assert explain(trouble(sort), "", Seen(container="app", now=["up", *said])).because.startswith("; its log says: ")
+
+
 def test_the_way_out_of_a_probe_goes_by_what_the_probe_got_and_not_by_the_log() -> None:
     asked = PROBE.replace("404", "503")
     found = explain(trouble("probe", asked), "", Seen(container="app", now=["dial tcp redis:6379: connection refused"]))
