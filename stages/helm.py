@@ -381,7 +381,7 @@ class Helm(Stage[HelmOutputs]):
 
 def _more(failure: StageFailed, words: str) -> StageFailed:
     cause = failure.cause
-    return StageFailed(f"{cause.message}. {words}", kind=cause.kind, evidence=cause.evidence)
+    return StageFailed(f"{cause.message}. {words}", kind=cause.kind, evidence=cause.evidence, hint=cause.hint)
 
 
 def _doubted(cause: Cause, makers: str, how: str) -> Finding:

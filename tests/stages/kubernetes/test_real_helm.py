@@ -200,10 +200,9 @@ async def test_a_crash_that_stays_says_what_goes_back(chart: Chart) -> None:
 
 async def test_a_crash_for_want_of_what_the_chart_waits_for_is_no_failure_before_the_wait_is_over(chart: Chart) -> None:
     error = await chart.fails(set={"command": "echo no database >&2; exit 3"}, waits_for=["mysql"], wait="40s")
-    assert "web: not done after 40 s: its pods crash without mysql: there is no workload or Service of that" in str(
-        error
-    )
+    assert "not done after 40 s: its pods crash without mysql: there is no workload or Service of that" in str(error)
     assert "no database" in "\n".join(error.cause.evidence)
+    assert "correct the name in `waits_for:`" in error.cause.hint
 
 
 async def test_a_hook_that_fails_is_told_with_its_own_last_words(chart: Chart) -> None:
