@@ -198,6 +198,8 @@ def test_the_api_takes_secrets_and_shows_none(server: Server) -> None:
     assert [ask("shop/secrets/key", "DELETE")[0] for _ in range(2)] == [204, 404]
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(120)
 def test_removing_a_project_forgets_its_secrets(tmp_path: Path) -> None:
     assert pipe(tmp_path, "projects", "add", "shop", "https://git.example/shop.git", "--no-check").returncode == 0
     argv: list[str | Path] = [PIPE, "secrets", "set", "shop", "token"]
