@@ -128,7 +128,9 @@ class Store:
             self._remove(path)
 
     def _remove(self, path: Path) -> None:
-        with (self.folder / f"{path.name}.lock").open("ab") as lock, contextlib.suppress(BlockingIOError):
+        """Remove it, unless somebody uses it or is removing it."""
+        in_use, gone = BlockingIOError, FileNotFoundError
+        with (self.folder / f"{path.name}.lock").open("ab") as lock, contextlib.suppress(in_use, gone):
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # what is removed half is never taken for a whole one
             aside = self.new(path.name)

@@ -151,6 +151,23 @@ def test_only_the_last_few_installations_are_kept(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == [f"k{n}" for n in range(2, KEPT + 2)]
 
 
+def test_an_installation_that_another_run_removes_at_the_same_time_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(KEPT + 1):
+        (tmp_path / str(number)).mkdir()
+    remove = Store._remove
+
+    def late(self: Store, path: Path) -> None:
+        remove(Store(tmp_path), path)  # the other run
+        remove(self, path)
+
+    monkeypatch.setattr(Store, "_remove", late)
+    (tmp_path / "new.part").mkdir()
+    Store(tmp_path).keep(tmp_path / "new.part", "new")
+    assert len([path for path in tmp_path.iterdir() if path.is_dir()]) == KEPT
+
+
 def test_an_installation_that_somebody_copies_is_not_removed(tmp_path: Path) -> None:
     store = Store(tmp_path)
     (tmp_path / "old").mkdir()
