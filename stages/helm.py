@@ -37,7 +37,7 @@ from stages.clients.helm.chart import fingerprint, is_local, laid, missing
 from stages.clients.helm.logins import Sources, sources
 from stages.clients.helm.program import Helm as Program
 from stages.clients.helm.program import NoHelm, find_helm, too_large
-from stages.clients.helm.records import Revision, read_history, this_machine
+from stages.clients.helm.records import History, Recorded, Revision, read_history, this_machine
 from stages.clients.helm.release import Release, settled
 from stages.clients.helm.rendered import Rendered, read_rendered, with_images
 from stages.clients.helm.stuck import pending
@@ -238,23 +238,22 @@ class Helm(Stage[HelmOutputs]):
             for note in (await check(Applier(cluster), rendered.manifests)).notes:
                 ctx.log(note)
         with self._sources(ctx) as source:
-            release = await self._release(ctx, cluster, await self._program(ctx, version, source), files)
+            release = await self._release(ctx, cluster, await self._program(ctx, cluster, version, source), files)
             before = await release.free()
             try:
                 words = [*release.helm.images(self.images), *await self._words(ctx, source, files)]
                 said: dict[str, JsonValue] = {"chart": self.chart, "version": self.version}
-                revision = await release.upgrade(words, self._stdin(ctx), before, said)
+                revision = await release.recorded(await release.upgrade(words, self._stdin(ctx), before, said))
                 manifests = await release.wait_for(revision)
                 if self.test:
                     await self._tested(ctx, release)
             except StageFailed as failure:
-                newest = before.newest.number if before.newest else 0
-                raise await self._ended_badly(release, newest, failure) from failure
+                raise await self._ended_badly(release, before, failure) from failure
         await release.judge(revision, "good")
         ctx.log(f"revision {revision.number} of {release} runs")
         return self._outputs(revision, len(manifests))
 
-    def _outputs(self, revision: Revision, objects: int) -> HelmOutputs:
+    def _outputs(self, revision: Recorded, objects: int) -> HelmOutputs:
         chart = {key: str(revision.chart.get(key) or "") for key in ("name", "version", "appVersion")}
         return HelmOutputs(
             release=self.release,
@@ -274,39 +273,51 @@ class Helm(Stage[HelmOutputs]):
             message = f"the tests of {release} failed: {reason or f'helm test ended with exit code {called.exit_code}'}"
             raise StageFailed(message, evidence=called.lines)
 
-    async def _ended_badly(self, release: Release, before: int, failure: StageFailed) -> StageFailed:
-        """The failure with a word on what the release is now; it has gone back first if that is wanted."""
+    async def _ended_badly(self, release: Release, before: History, failure: StageFailed) -> StageFailed:
+        """The failure with a word on what the release is now; it has gone back first if that is wanted.
+
+        Only the revision of this stage is judged, and gone back from: of a newer one we know nothing.
+        """
         try:
             history = await release.history()
         except (StageErrored, ApiError) as error:
             return _more(failure, f"How {release} is now cannot be told: {error}")
-        bad = history.newest
-        if bad is None or bad.number <= before:
+        bad = history.own(release.mark, before)
+        if bad is None:
             return failure
         await release.judge(bad, "bad")
+        newer = [each for each in history.revisions if each.number > bad.number]
+        if newer:
+            said = f"Revision {newer[-1].number}, which somebody else has made since revision {bad.number} of ours"
+            return _more(failure, f"{said}, stays as it is: nothing is rolled back")
+        return _more(failure, await self._went_back(release, history, bad))
+
+    async def _went_back(self, release: Release, history: History, bad: Revision) -> str:
+        """What becomes of a release whose newest revision does not run, in a sentence."""
         good = history.last_good(bad.number)
         if good is None:
-            return _more(failure, f"Revision {bad.number} stays as it is: there is no good one before it")
+            return f"Revision {bad.number} stays as it is: there is no good one before it"
         if self.on_failure == "keep":
             way = f"`helm rollback {self.release} {good.number} --namespace {self.namespace}`"
-            return _more(failure, f"Revision {bad.number} stays as it is; {way} goes back to the last good one")
-        release.ctx.log(f"{failure}; going back to revision {good.number}")
+            return f"Revision {bad.number} stays as it is; {way} goes back to the last good one"
+        release.ctx.log(f"revision {bad.number} of {release} does not run; going back to revision {good.number}")
         try:
             back = await release.roll_back(history, good)
-            await release.wait_for(back)
+            await release.wait_for(await release.recorded(back))
         except (StageFailed, StageErrored, ApiError) as error:
-            return _more(failure, f"It could not be rolled back to revision {good.number}: {error}")
+            return f"It could not be rolled back to revision {good.number}: {error}"
         await release.judge(back, "good")
-        return _more(failure, f"Rolled back to revision {good.number}, which runs again as revision {back.number}")
+        return f"Rolled back to revision {good.number}, which runs again as revision {back.number}"
 
     # -- what both need ----------------------------------------------------------------------------
 
     async def _connect(self, ctx: Surroundings) -> AsHelm:
         return AsHelm((await connect(ctx, self.secret, self.context)).transport)
 
-    async def _program(self, ctx: Surroundings, version: str, source: Sources) -> Program:
+    async def _program(self, ctx: Surroundings, cluster: Cluster, version: str, source: Sources) -> Program:
         config = await ctx.call(kubeconfig_of, ctx, self.secret)
-        helm = Program(self.program, version, self.namespace, self.context, config, source.env)
+        context, withheld = cluster.transport.context, frozenset(self.set_env.values())
+        helm = Program(self.program, version, self.namespace, context, config, source.env, withheld)
         if source.repository:
             await helm.know_repository(ctx, source.repository, self.repo)
         return helm
@@ -356,7 +367,7 @@ class Helm(Stage[HelmOutputs]):
             "--no-hooks",
         ]
         with self._sources(ctx) as source:
-            helm = await self._program(ctx, version, source)
+            helm = await self._program(ctx, cluster, version, source)
             words = await self._words(ctx, source, files)
             ctx.progress(f"rendering {self.chart}")
             called = await helm.call(

@@ -13,6 +13,7 @@ from pipeline.files import Folder
 from pipeline.stage import CauseKind, Severity, StageErrored, StageFailed
 from stages.clients.helm.chart import fingerprint, is_local, missing
 from stages.clients.helm.logins import sources
+from stages.clients.helm.program import Helm as Program
 from stages.clients.helm.records import History, Promise, Revision, read_revision
 from stages.clients.helm.release import settled
 from stages.clients.helm.rendered import read_rendered, with_images
@@ -92,6 +93,21 @@ def test_a_revision_that_we_found_bad_is_not_gone_back_to() -> None:
     assert [(found := given.last_good(number)) and found.number for number in (6, 2, 1)] == [2, 1, None]
 
 
+def test_an_attempt_answers_for_the_revision_that_it_made_or_took_over_and_for_no_other() -> None:
+    def own(before: History, now: History) -> int | None:
+        found = now.own("mine", before)
+        return found.number if found else None
+
+    ours, bad = revision(5, "deployed", made=promise(9)), revision(5, "deployed", made=promise(9), verdict="bad")
+    four, theirs = history(revision(4, "deployed")), revision(6, "deployed", made=promise(9, mark="other"))
+    assert own(four, history(ours)) == 5
+    assert own(four, history(ours, theirs)) == 5  # somebody else came meanwhile
+    assert own(history(ours), history(ours)) == 5  # an earlier attempt made it
+    assert own(history(bad, revision(6, "deployed")), history(bad, revision(6, "deployed"))) is None  # it went back
+    assert own(history(bad), history(bad, revision(6, "failed", made=promise(9)))) == 6
+    assert own(history(), history()) is None
+
+
 def test_an_upgrade_is_settled_by_the_revision_that_bears_its_mark() -> None:
     intent = {"mark": "mine"}
     key = "helm upgrade his/web"
@@ -124,12 +140,12 @@ def test_labels_that_helm_carried_over_from_another_revision_say_nothing() -> No
     own, carried = read_revision(secret(4, labels)), read_revision(secret(5, labels))
     assert (own.made, own.verdict, own.undone) == (promise(60), "good", None)
     assert (carried.made, carried.verdict) == (None, "")
-    assert (own.manifest, own.changed) == ("a: b", NOW + timedelta(seconds=9))
+    assert own.changed == NOW + timedelta(seconds=9)
 
 
 def test_a_secret_that_is_no_record_is_named() -> None:
     broken = secret(4, {})
-    broken["data"]["release"] = "AAAA"
+    broken["metadata"]["labels"]["version"] = "x"
     with pytest.raises(StageErrored, match=r"his/sh\.helm\.release\.v1\.web\.v4 is no record"):
         read_revision(broken)
 
@@ -141,6 +157,13 @@ def test_paths_become_nested_values_and_later_ones_hold() -> None:
     text = values_text({"image.tag": "1.10", "replicas": 2, "a\\.b": None}, {"image.tag": "2"})
     assert json.loads(text) == {"image": {"tag": "2"}, "replicas": 2, "a.b": None}
     assert values_text({}) == b""
+
+
+def test_what_is_set_stays_as_the_author_wrote_it_when_a_secret_is_put_beside_it() -> None:
+    given: dict[str, Any] = {"db": {"user": "u"}}
+    text = values_text(given, {"db.password": "hunter2"})
+    assert json.loads(text) == {"db": {"user": "u", "password": "hunter2"}}
+    assert given == {"db": {"user": "u"}}  # so no secret gets into the name of what is installed
 
 
 @pytest.mark.parametrize("path", ["hosts[0]", "a..b", ""])
@@ -229,6 +252,22 @@ async def test_without_helm_the_way_out_is_told(ctx: FakeContext) -> None:
     assert caught.value.cause.kind is CauseKind.CONFIG
     (finding,) = (await stage.preflight(ctx)).findings
     assert finding.severity is Severity.FAILS
+
+
+async def test_a_call_gets_no_variable_that_leads_elsewhere_nor_one_whose_value_is_set(ctx: FakeContext) -> None:
+    program = ctx.folder / "helm"
+    program.write_text("#!/bin/sh\nenv\n")
+    program.chmod(0o755)
+    ctx.env |= {"HELM_KUBECONTEXT": "b", "HELM_KUBETOKEN": "t", "HELM_NAMESPACE": "x", "HELM_CACHE_HOME": "/c"}
+    ctx.env |= {"DB_PASSWORD": "hunter2", "KUBECONFIG": "/elsewhere", "OTHER": "o"}
+    withheld = ["DB_PASSWORD", "KUBECONFIG", "PATH"]
+    helm = Program(str(program), "v3.22.0", "his", "a", ctx.folder / "config", withheld=withheld)
+    called = await helm.call(ctx, "upgrade", capture=True)
+    found = dict(line.split("=", 1) for line in called.stdout.decode().splitlines())
+    assert not found.keys() & {"HELM_KUBECONTEXT", "HELM_KUBETOKEN", "HELM_NAMESPACE", "DB_PASSWORD"}
+    kept = {"HELM_CACHE_HOME": "/c", "OTHER": "o", "KUBECONFIG": str(ctx.folder / "config"), "PATH": ctx.env["PATH"]}
+    assert found.items() >= kept.items()
+    assert ctx.runs[0].argv[-5:] == ("upgrade", "--namespace", "his", "--kube-context", "a")
 
 
 @pytest.mark.parametrize(

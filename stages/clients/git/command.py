@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pipeline.stage import Login, Secret, SecretFile, SecretText
 from stages.clients.git.address import Address
+from stages.clients.unset import unset
 
 __all__ = ["ENVIRONMENT", "askpass", "environment", "git", "without"]
 
@@ -97,5 +98,4 @@ def askpass(cache: Path) -> Path:
 
 def without(env: Mapping[str, str]) -> list[str]:
     """The words that take the host's own git settings out of the environment."""
-    foreign = sorted(name for name in env if name.startswith("GIT_") and name not in KEPT | {"GIT_COMMIT"})
-    return ["env", *(word for name in foreign for word in ("-u", name))] if foreign else []
+    return unset(name for name in env if name.startswith("GIT_") and name not in KEPT | {"GIT_COMMIT"})

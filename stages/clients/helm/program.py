@@ -4,13 +4,14 @@ import os
 import re
 import sys
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.stage import CauseKind, StageFailed, Surroundings
 from stages.clients.helm.trouble import trouble
 from stages.clients.output import Lines
+from stages.clients.unset import unset
 
 __all__ = ["Called", "Helm", "NoHelm", "find_helm", "too_large"]
 
@@ -21,6 +22,10 @@ _NEWEST = 4
 _KEPT_LINES = 60
 _MOST = 4 << 20
 """Bytes of output that a call returns at most."""
+_ELSEWHERE = ("HELM_KUBE", "HELM_NAMESPACE", "HELM_BURST_LIMIT", "HELM_QPS", "HELM_NO_PLUGINS")
+"""How variables begin by which a call would go to another cluster than ours, or do other things there."""
+_BASE = frozenset({"HOME", "PATH"})
+"""What no program works without."""
 _NO_CONFIG = Path(os.devnull)
 _PLUGINS = Path(__file__).parent / "plugins"
 _RENDERER = "stages.clients.helm.rendered"
@@ -58,6 +63,8 @@ class Helm:
     kubeconfig: Path | None = None
     """None: the service account of the pod that we run in."""
     env: Mapping[str, str] | None = None
+    withheld: Collection[str] = ()
+    """Variables of the stage that no call gets, as their values reach helm by its standard input."""
 
     @property
     def major(self) -> int:
@@ -75,9 +82,11 @@ class Helm:
 
         where = ["--namespace", self.namespace, *(["--kube-context", self.context] if self.context else [])]
         verb, *rest = words
+        given = {**self._environment(ctx.env), **(self.env or {})}
+        foreign = [name for name in ctx.env if name.startswith(_ELSEWHERE) or name in self.withheld]
         ended = await ctx.exec(
-            [self.program, verb, *where, *rest],
-            env={**self._environment(ctx.env), **(self.env or {})},
+            [*unset(set(foreign) - given.keys() - _BASE), self.program, verb, *where, *rest],
+            env=given,
             stdin=stdin,
             capture=capture,
             output=sink,

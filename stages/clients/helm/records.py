@@ -10,24 +10,27 @@ import gzip
 import hashlib
 import json
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from pipeline.stage import StageErrored
-from stages.clients.kubernetes.api import Cluster
+from stages.clients.kubernetes.api import Cluster, Resource
 from stages.clients.kubernetes.objects import Object, Ref, dig
 from stages.clients.kubernetes.transport import Request
 
 __all__ = [
     "History",
     "Promise",
+    "Recorded",
     "Revision",
     "labels_of",
     "note",
     "read_history",
+    "read_recorded",
     "read_revision",
     "secret_ref",
     "this_machine",
@@ -37,6 +40,9 @@ MADE, UNDONE, JUDGED = "pipe-ci/made", "pipe-ci/undone", "pipe-ci/verdict"
 """Labels: who makes the revision, who rolls it back, and whether what it describes runs."""
 _STANDING = {"deployed", "superseded"}
 _GZIP = b"\x1f\x8b"
+_SECRETS = Resource("v1", "Secret", "secrets", namespaced=True)
+_METADATA_ALONE = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+"""https://kubernetes.io/docs/reference/using-api/api-concepts/#metadata-only-fetches"""
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -63,7 +69,7 @@ def _promise(label: str, number: int) -> Promise | None:
 
 @dataclass(frozen=True, slots=True)
 class Revision:
-    """One revision of a release."""
+    """One revision of a release, as far as the labels of its record tell."""
 
     number: int
     status: str
@@ -76,8 +82,6 @@ class Revision:
     undone: Promise | None = None
     verdict: str = ""
     """Ours on what it describes: `open`, `good`, `bad`; empty: we have none."""
-    record: Mapping[str, Any] | None = None
-    """All that Helm keeps of it."""
 
     @property
     def is_pending(self) -> bool:
@@ -89,25 +93,22 @@ class Revision:
         """Helm took it for done, and we have not found that it does not run."""
         return self.status in _STANDING and self.verdict in ("", "good")
 
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recorded(Revision):
+    """A revision with all that Helm keeps of it, up to 1 MiB packed."""
+
+    record: Mapping[str, Any]
+
     @property
     def manifest(self) -> str:
         """The objects that it describes, hooks left out."""
-        return str((self.record or {}).get("manifest") or "")
-
-    @property
-    def digest(self) -> str:
-        """Of the manifest."""
-        return f"sha256:{hashlib.sha256(self.manifest.encode()).hexdigest()}"
-
-    @property
-    def description(self) -> str:
-        """What Helm says of it in a line."""
-        return str(dig(self.record, "info", "description") or "")
+        return str(self.record.get("manifest") or "")
 
     @property
     def hooks(self) -> tuple[Mapping[str, Any], ...]:
         """Its hooks, each with how its last run ended."""
-        return tuple((self.record or {}).get("hooks") or ())
+        return tuple(self.record.get("hooks") or ())
 
     @property
     def chart(self) -> Mapping[str, Any]:
@@ -145,50 +146,88 @@ class History:
         """The newest one that a stage has made, however that ended."""
         return next((each for each in reversed(self.revisions) if each.made and each.made.mark == mark), None)
 
+    def taken_over_by(self, mark: str) -> Revision | None:
+        """The newest one, if an earlier attempt of a stage has made it and nobody has found that it does not run."""
+        newest = self.newest
+        stands = newest and newest.status == "deployed" and newest.verdict != "bad"
+        return newest if stands and newest and newest.made and newest.made.mark == mark else None
+
+    def own(self, mark: str, before: "History") -> Revision | None:
+        """The revision that an attempt has made since `before`, or took over then; None: it has changed nothing.
+
+        What an earlier attempt made and this one did not take over, that one has dealt with.
+        """
+        made, last = self.made_by(mark), before.newest.number if before.newest else 0
+        return made if made and (made.number > last or before.taken_over_by(mark)) else None
+
 
 async def read_history(cluster: Cluster, namespace: str, release: str) -> History:
-    """Read what Helm has recorded of a release.
+    """Read which revisions Helm has recorded of a release: labels alone, so that it may be asked every moment.
 
     Raises:
         ApiError, StageErrored: as the cluster does.
         StageErrored: a record is none.
     """
-    resource = await cluster.resource("v1", "Secret")
-    path = resource.path(namespace) if resource else f"/api/v1/namespaces/{namespace}/secrets"
+    path = _SECRETS.path(namespace)
     query = (("labelSelector", f"owner=helm,name={release}"),)
-    answer = await cluster.transport.send(Request("GET", path, f"list the records of the release {release}", query))
+    action = f"list the records of the release {release}"
+    answer = await cluster.transport.send(Request("GET", path, action, query, accept=_METADATA_ALONE))
     found = [read_revision(secret) for secret in json.loads(answer.data).get("items") or ()]
     return History(tuple(sorted(found, key=lambda each: each.number)), cluster.now)
 
 
+async def read_recorded(cluster: Cluster, namespace: str, release: str, number: int) -> Recorded:
+    """Read all that Helm has recorded of a revision.
+
+    Raises:
+        ApiError, StageErrored: as the cluster does.
+        StageErrored: there is no such record, or it is none.
+    """
+    ref = secret_ref(namespace, release, number)
+    secret = await cluster.get(ref)
+    if secret is None:
+        raise StageErrored(f"{ref}, the record of revision {number}, is not there any more")
+    with _readable(secret["metadata"]):
+        record = _decoded(dig(secret, "data", "release") or "")
+        return Recorded(**_told(secret["metadata"]), record=record)
+
+
 def read_revision(secret: Object) -> Revision:
-    """The revision that a Secret of type `helm.sh/release.v1` records.
+    """The revision that a Secret of type `helm.sh/release.v1` records; its metadata are enough.
 
     Raises:
         StageErrored: it is none.
     """
-    metadata = secret["metadata"]
-    labels = metadata.get("labels") or {}
+    with _readable(secret["metadata"]):
+        return Revision(**_told(secret["metadata"]))
+
+
+@contextmanager
+def _readable(metadata: Object) -> Iterator[None]:
     try:
-        number = int(labels["version"])
-        record = _decoded(dig(secret, "data", "release") or "")
+        yield
     except (KeyError, ValueError, OSError, EOFError) as error:
         name = f"Secret {metadata.get('namespace')}/{metadata.get('name')}"
         raise StageErrored(f"{name} is no record of a Helm release that can be read: {error}") from error
+
+
+def _told(metadata: Object) -> dict[str, Any]:
+    """What the metadata of a record say."""
+    labels = metadata.get("labels") or {}
+    number = int(labels["version"])
     created = _time(metadata["creationTimestamp"])
     written = [_time(each["time"]) for each in metadata.get("managedFields") or () if each.get("time")]
     judged, _, verdict = str(labels.get(JUDGED) or "").partition(".")
-    return Revision(
-        number=number,
-        status=str(labels.get("status") or ""),
-        created=created,
-        changed=max([created, *written]),
-        uid=metadata["uid"],
-        made=_promise(labels.get(MADE) or "", number),
-        undone=_promise(labels.get(UNDONE) or "", number),
-        verdict=verdict if judged == str(number) else "",
-        record=record,
-    )
+    return {
+        "number": number,
+        "status": str(labels.get("status") or ""),
+        "created": created,
+        "changed": max([created, *written]),
+        "uid": metadata["uid"],
+        "made": _promise(labels.get(MADE) or "", number),
+        "undone": _promise(labels.get(UNDONE) or "", number),
+        "verdict": verdict if judged == str(number) else "",
+    }
 
 
 def _time(text: str) -> datetime:

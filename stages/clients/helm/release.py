@@ -14,10 +14,12 @@ from stages.clients.helm.program import Called, Helm
 from stages.clients.helm.records import (
     History,
     Promise,
+    Recorded,
     Revision,
     labels_of,
     note,
     read_history,
+    read_recorded,
     secret_ref,
 )
 from stages.clients.helm.rendered import read_rendered
@@ -74,6 +76,10 @@ class Release:
         """Its revisions, as they are now."""
         return await read_history(self.cluster, self.namespace, self.name)
 
+    async def recorded(self, revision: Revision) -> Recorded:
+        """A revision with all that is recorded of it."""
+        return await read_recorded(self.cluster, self.namespace, self.name, revision.number)
+
     # -- nobody else is at it ----------------------------------------------------------------------
 
     async def free(self) -> History:
@@ -119,7 +125,7 @@ class Release:
 
     async def _holds(self, revision: Revision) -> bool:
         """Whether something of a revision runs, or keeps data."""
-        things = [thing for _, thing in await self._live(revision) if thing]
+        things = [thing for _, thing in await self._live(await self.recorded(revision)) if thing]
         if any(thing["kind"] in ("PersistentVolumeClaim", "Pod") for thing in things):
             return True
         for thing in things:
@@ -162,7 +168,7 @@ class Release:
         number = history.newest.number + 1 if history.newest else 1
         promise = Promise(history.now + self._limit + _TO_END, self.machine, self.mark)
         async with self.ctx.effect(f"helm upgrade {self}", {**self._intent(), **said}) as effect:
-            revision = self._made(history)
+            revision = history.taken_over_by(self.mark)
             if revision is None:
                 labels = ",".join(f"{name}={value}" for name, value in labels_of(number, promise).items())
                 run = f"pipe {self.ctx.run.pipeline}#{self.ctx.run.number}"
@@ -174,18 +180,13 @@ class Release:
             effect.proof(_proof(revision))
         return revision
 
-    def _made(self, history: History) -> Revision | None:
-        newest = history.newest
-        mine = newest and newest.made and newest.made.mark == self.mark and newest.status == "deployed"
-        return newest if mine and newest and newest.verdict != "bad" else None
-
     async def _result(self, called: Called, number: int) -> Revision:
         history = await self.history()
         made = history.made_by(self.mark)
         revision = made if made and made.number >= number else None
         if called.exit_code:
             if revision is not None:
-                await self._explain_hooks(revision)
+                await self._explain_hooks(await self.recorded(revision))
             raise trouble("helm upgrade", called.exit_code, called.lines)
         if revision is None:
             raise StageErrored(f"helm says that {self} is upgraded, but its record is not in {self.namespace}")
@@ -196,17 +197,26 @@ class Release:
 
         Raises:
             StageFailed, StageErrored: helm failed.
+            StageErrored: somebody else works on the release, whose revision is none of ours to undo.
         """
         newest = history.newest or to
         promise = Promise(history.now + self._limit + _TO_END, self.machine, self.mark)
         with suppress(ApiError):
             await note(self.cluster, self._secret(newest), newest.number, undone=promise)
+        if others := await self._after(newest):
+            raise StageErrored(f"somebody else works on {self}: revision {others[-1].number} is not ours to undo")
         async with self.ctx.effect(f"helm rollback {self}", {**self._intent(), "to": to.number}) as effect:
             called = await self._timed("rollback", f"--timeout={self._seconds}s", "--", self.name, str(to.number))
             called.check("helm rollback")
-            revision = (await self.history()).newest or to
-            effect.proof(_proof(revision))
-        return revision
+            made = await self._after(newest)
+            if len(made) != 1:
+                raise StageErrored(f"{len(made)} revisions of {self} are new, so which one went back cannot be told")
+            effect.proof(_proof(made[0]))
+        return made[0]
+
+    async def _after(self, revision: Revision) -> list[Revision]:
+        """The revisions that are newer than one."""
+        return [each for each in (await self.history()).revisions if each.number > revision.number]
 
     async def judge(self, revision: Revision, verdict: str) -> None:
         """Note whether what a revision describes runs, for whoever looks for a good one later."""
@@ -240,7 +250,7 @@ class Release:
 
     # -- whether it runs ---------------------------------------------------------------------------
 
-    async def wait_for(self, revision: Revision) -> list[Manifest]:
+    async def wait_for(self, revision: Recorded) -> list[Manifest]:
         """Wait until everything that a revision describes is done, and return that.
 
         Raises:
@@ -255,14 +265,14 @@ class Release:
         await wait_until_done(self.ctx, self.cluster, things, Allowance(self.wait.total_seconds()), needs=self.needs)
         return [manifest for manifest, _ in live]
 
-    async def _live(self, revision: Revision) -> list[tuple[Manifest, Object | None]]:
+    async def _live(self, revision: Recorded) -> list[tuple[Manifest, Object | None]]:
         """What a revision describes, and what of it is in the cluster."""
         manifests = read_rendered(revision.manifest).manifests
         await assign_release_namespace(self.cluster, manifests, self.namespace)
         found = await together(lambda each: self.cluster.get(each.ref), manifests)
         return list(zip(manifests, found, strict=True))
 
-    async def _explain_hooks(self, revision: Revision) -> None:
+    async def _explain_hooks(self, revision: Recorded) -> None:
         """Raise why a hook of the chart failed, if one has and is still there to be looked at."""
         for hook in revision.hooks:
             if (hook.get("last_run") or {}).get("phase") == "Failed":
@@ -281,7 +291,7 @@ class Release:
 
 
 def _proof(revision: Revision) -> dict[str, JsonValue]:
-    return {"revision": revision.number, "status": revision.status, "manifest": revision.digest}
+    return {"revision": revision.number, "status": revision.status, "record": revision.uid}
 
 
 def settled(history: History, key: str, intent: Mapping[str, JsonValue]) -> Settled:

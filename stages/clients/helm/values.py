@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Mapping
+from copy import deepcopy
 
 from pydantic import JsonValue
 
@@ -25,7 +26,7 @@ def values_text(*given: Mapping[str, JsonValue]) -> bytes:
     nested: dict[str, JsonValue] = {}
     for values in given:
         for path, value in values.items():
-            _put(nested, path, value)
+            _put(nested, path, deepcopy(value))
     return json.dumps(nested).encode() if nested else b""
 
 

@@ -11,6 +11,7 @@ import itertools
 import os
 import tempfile
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -52,7 +53,7 @@ async def connect(ctx: Surroundings, secret: str, context: str) -> Cluster:
         StageFailed: (config) no kubeconfig is named, or it is wrong.
     """
     source = _source(ctx, secret)
-    return await ctx.call(_cluster, source, context, partial(ctx.call, _client, source, context))
+    return await ctx.call(_cluster, source, context, ctx.call)
 
 
 def kubeconfig_of(ctx: Surroundings, secret: str) -> Path | None:
@@ -112,12 +113,26 @@ def _nothing_names(way_out: str) -> StageFailed:
 
 
 def _at_once(source: _Source, context: str) -> Cluster:
-    return _cluster(source, context, partial(anyio.to_thread.run_sync, _client, source, context))
+    return _cluster(source, context, anyio.to_thread.run_sync)
 
 
-def _cluster(source: _Source, context: str, again: Callable[[], Awaitable[Any]]) -> Cluster:
-    client, account = _client(source, context), _account(source, context)
-    return Cluster(Transport(client, client.configuration.host, source.label, account, again=again))
+def _cluster(source: _Source, context: str, aside: Callable[[Callable[[], Any]], Awaitable[Any]]) -> Cluster:
+    """`aside` runs what blocks, when credentials are to be loaded again."""
+    chosen = _chosen(source, context)
+    client, account = _client(source, chosen), _account(source, context)
+    again = partial(aside, partial(_client, source, chosen))
+    return Cluster(Transport(client, client.configuration.host, source.label, account, again=again, context=chosen))
+
+
+def _chosen(source: _Source, context: str) -> str:
+    """The context that holds from now on, whatever is current later. The kubeconfig is judged by who loads it."""
+    if source.path is None:
+        return ""
+    if context:
+        return context
+    with suppress(OSError, ValueError):
+        return str(_parse(source.path).get("current-context") or "")
+    return ""
 
 
 def _client(source: _Source, context: str) -> Any:

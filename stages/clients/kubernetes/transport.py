@@ -56,6 +56,7 @@ class Request:
     query: tuple[tuple[str, str], ...] = ()
     body: Object | None = None
     content: str = "application/json"
+    accept: str = "application/json, */*"
     seconds: float = 10.0
     stream: bool = False
 
@@ -70,6 +71,8 @@ class Transport:
     credentials: str
     account: str = ""
     """Who asks: the same for all clients of one kubeconfig and context."""
+    context: str = ""
+    """The kubeconfig's context that was chosen, also if nobody named one; empty: the pod that we run in."""
     clock: Clock = field(default_factory=Clock)
     """What its answers say the time is."""
     again: Callable[[], Awaitable[Any]] | None = None
@@ -150,7 +153,7 @@ class Transport:
             request.method,
             request.path,
             query_params=list(request.query),
-            header_params={"Content-Type": request.content, "Accept": "application/json, */*"},
+            header_params={"Content-Type": request.content, "Accept": request.accept},
             body=request.body,
             auth_settings=["BearerToken"],
         )

@@ -42,6 +42,7 @@ async def test_a_named_kubeconfig_is_loaded_and_nothing_is_sent(ctx: FakeContext
     given(ctx, GOOD)
     async with await connect(ctx, "kube", "") as found:
         assert found.server == "https://cluster.example:6443"
+        assert found.transport.context == "one"  # said to programs, whatever is current by then
 
 
 async def test_without_a_secret_the_variable_names_the_kubeconfig(ctx: FakeContext) -> None:

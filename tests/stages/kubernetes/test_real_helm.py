@@ -19,8 +19,10 @@ import pytest
 
 from pipeline.stage import Login, Severity, StageErrored, StageFailed
 from sandbox.helm import HELM_3, HELM_4
-from stages.clients.helm.records import History, read_history
+from stages.clients.helm.records import History, Revision, read_history, read_recorded, secret_ref
+from stages.clients.helm.release import Release
 from stages.clients.kubernetes.objects import Ref
+from stages.clients.kubernetes.transport import Request, Transport
 from stages.helm import Helm, HelmOutputs
 from tests.stages.kubernetes.support import World
 from tests.support.context import FakeContext
@@ -150,6 +152,7 @@ async def chart(world: World, namespace: str, program: Path) -> Chart:
 async def test_a_chart_is_installed_upgraded_and_tested_and_its_values_stay_out_of_arguments(chart: Chart) -> None:
     ctx = chart.context()
     ctx.env["DB_PASSWORD"] = "hunter2-hunter2"
+    ctx.env |= {"HELM_KUBECONTEXT": "nowhere", "HELM_KUBEAPISERVER": "https://127.0.0.1:1", "HELM_NAMESPACE": "x"}
     (ctx.workspace / "prod.yaml").write_text("level: warn\n")
     fields = {
         "values": ["prod.yaml"],
@@ -168,7 +171,7 @@ async def test_a_chart_is_installed_upgraded_and_tested_and_its_values_stay_out_
     assert found["data"] == {"level": "warn", "password": "hunter2-hunter2"}
     (effect,) = ctx.effects
     history = await chart.history()
-    assert effect.value == {"revision": 1, "status": "deployed", "manifest": history.revisions[0].digest}
+    assert effect.value == {"revision": 1, "status": "deployed", "record": history.revisions[0].uid}
     assert (await chart.up(set={"level": "debug"})).revision == 2
     assert await chart.level() == "debug"
     assert [(each.status, each.verdict) for each in (await chart.history()).revisions] == [
@@ -188,6 +191,85 @@ async def test_a_bad_image_ends_red_with_the_reason_and_the_release_goes_back(ch
     assert [each.verdict for each in history.revisions] == ["good", "bad", "good"]
     # what was judged bad is nothing to go back to, whatever Helm calls it
     assert history.last_good(3) == history.revisions[0]
+
+
+async def test_a_revision_that_somebody_else_has_made_meanwhile_is_neither_judged_nor_rolled_back(chart: Chart) -> None:
+    await chart.up()
+    ctx, errors = chart.context(), list[StageFailed]()
+
+    async def upgrade() -> None:
+        errors.append(await chart.fails(ctx, on_failure="rollback", test=True, set={"test": "sleep 20; exit 1"}))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(upgrade)
+        while "testing" not in "".join(text for text, _ in ctx.progressed):
+            await anyio.sleep(0.2)
+        values = f"level=debug,image={chart.world.image}"
+        command = ["upgrade", "web", str(ctx.workspace / "chart"), "-n", chart.namespace, "--set", values]
+        kubeconfig = ["--kubeconfig", str(chart.world.kubeconfig)]
+        await anyio.run_process([str(chart.program), *command, *kubeconfig])
+    assert "Revision 3, which somebody else has made since revision 2 of ours, stays as it is" in str(errors[0])
+    history = await chart.history()
+    assert [each.verdict for each in history.revisions] == ["good", "bad", ""]
+    assert history.newest is not None
+    assert history.newest.status == "deployed"
+    assert await chart.level() == "debug"
+
+
+async def test_an_attempt_that_takes_over_the_revision_of_an_earlier_one_answers_for_it(
+    chart: Chart, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await chart.up()
+    run, crashing = f"RUN{secrets.token_hex(6)}", {"command": "exit 3", "level": "debug"}
+
+    async def silent(*_: Any) -> None:
+        raise StageErrored("the cluster is silent")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Release, "wait_for", silent)
+        with pytest.raises(StageErrored):
+            await chart.up(chart.context(run), set=crashing, on_failure="rollback")
+    error = await chart.fails(chart.context(run, 2), set=crashing, on_failure="rollback")
+    assert "Rolled back to revision 1, which runs again as revision 3" in str(error)
+    assert [each.verdict for each in (await chart.history()).revisions] == ["good", "bad", "good"]
+    assert await chart.level() == "info"
+
+
+async def test_a_release_that_somebody_changes_right_before_the_rollback_is_left_alone(
+    chart: Chart, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await chart.up()
+    judge = Release.judge
+
+    async def late(self: Release, revision: Revision, verdict: str) -> None:
+        await judge(self, revision, verdict)
+        await self.helm.call(self.ctx, "rollback", "--", self.name, "1")
+
+    monkeypatch.setattr(Release, "judge", late)
+    error = await chart.fails(set={"command": "exit 3"}, on_failure="rollback")
+    assert "could not be rolled back to revision 1: somebody else works on" in str(error)
+    assert await chart.statuses() == ["superseded", "superseded", "deployed"]
+
+
+async def test_looking_whether_a_release_is_free_reads_no_record(chart: Chart, monkeypatch: pytest.MonkeyPatch) -> None:
+    await chart.up()
+    sizes, send = list[int](), Transport.send
+
+    async def counted(self: Transport, request: Request) -> Any:
+        answer = await send(self, request)
+        if "list the records" in request.action:
+            sizes.append(len(answer.data))
+        return answer
+
+    monkeypatch.setattr(Transport, "send", counted)
+    (revision,) = (await chart.history()).revisions
+    assert (revision.verdict, len(sizes)) == ("good", 1)
+    async with chart.world.cluster() as cluster:
+        whole = await cluster.get(secret_ref(chart.namespace, "web", 1))
+        recorded = await read_recorded(cluster, chart.namespace, "web", 1)
+    assert whole is not None
+    assert sizes[0] < len(json.dumps(whole)) - len(whole["data"]["release"]) + 500
+    assert "kind: Deployment" in recorded.manifest
 
 
 async def test_a_crash_that_stays_says_what_goes_back(chart: Chart) -> None:
@@ -477,7 +559,8 @@ async def test_the_image_of_a_hook_is_set_by_a_value_and_pinned_as_it_was_pushed
     with urllib.request.urlopen(_manifest(chart.world), timeout=20) as answer:  # noqa: S310
         pinned = f"{chart.world.image}@{answer.headers['Docker-Content-Digest']}"
     await chart.up(set={"hook": "echo moved", "hookImage": pinned})
-    hooks = (await chart.history()).revisions[-1].hooks
+    async with chart.world.cluster() as cluster:
+        hooks = (await read_recorded(cluster, chart.namespace, "web", 1)).hooks
     (hook,) = [each for each in hooks if each["name"] == "web-hook"]
     assert f'image: "{pinned}"' in str(hook["manifest"])
     assert (hook["last_run"] or {})["phase"] == "Succeeded"
