@@ -8,9 +8,9 @@ from typing import Final, Literal, TypeAlias
 from pydantic import JsonValue
 
 from pipeline.expressions import parse
-from pipeline.scope import UNSET
 from pipeline.source import Entry, Map
 from pipeline.spec import ParamSpec
+from pipeline.stage import UNSET
 from pipeline.values import Report, entries, read_value
 
 __all__ = ["Offered", "Unset", "check_defaults", "gather"]

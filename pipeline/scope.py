@@ -13,10 +13,10 @@ from pipeline.errors import nearest
 from pipeline.expressions import Form, names
 from pipeline.plan import Trigger
 from pipeline.shape import flat
+from pipeline.stage import UNSET
 
 __all__ = ["ROOTS", "Binding", "Scope", "UnknownName", "output_types", "type_of"]
 
-UNSET: Final = "<unset>"
 ROOTS: Final = ("params", "vars", "pipeline", "run", "trigger", "each", "stages")
 
 _FIXED: Final[Mapping[str, Mapping[str, Type]]] = {

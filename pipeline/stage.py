@@ -9,7 +9,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
@@ -20,6 +20,7 @@ from pydantic.json_schema import SkipJsonSchema
 
 __all__ = [
     "FROM_PLAN",
+    "UNSET",
     "Cause",
     "CauseKind",
     "Completed",
@@ -52,7 +53,9 @@ __all__ = [
     "StageErrored",
     "StageFailed",
     "Surroundings",
+    "doubted",
     "duration_text",
+    "is_open",
     "no_program",
     "parse_duration",
     "rewriters",
@@ -116,6 +119,17 @@ class StageErrored(Exception):
     def __init__(self, message: str, *, evidence: Sequence[str] = ()) -> None:
         super().__init__(message)
         self.cause = Cause(CauseKind.INFRA, message, tuple(evidence))
+
+
+# -- what is not known yet --------------------------------------------------------------------------
+
+UNSET = "<unset>"
+"""Stands for a variable of the host that is not set, where a plan is only looked at."""
+
+
+def is_open(text: str) -> bool:
+    """Whether a value still holds what only another stage or another host can say, so that it cannot be judged yet."""
+    return "${" in text or UNSET in text
 
 
 # -- field types of a `with:` block ----------------------------------------------------------------
@@ -487,9 +501,22 @@ def rewriters(ctx: PreflightContext) -> str:
 def no_program(ctx: PreflightContext, name: str) -> Finding:
     """What is to be said of a program that is nowhere on PATH."""
     cause = Cause(CauseKind.CONFIG, f"there is no program '{name}'")
-    if makers := rewriters(ctx):
-        return Finding(Severity.MAY_FAIL, cause, hint=f"well if {makers} installs it")
-    return Finding(Severity.FAILS, cause, hint="install it, or put its folder on PATH")
+    finding = Finding(Severity.FAILS, cause, hint="install it, or put its folder on PATH")
+    return doubted(finding, rewriters(ctx), "installs it")
+
+
+def doubted(finding: Finding, makers: str, how: str = "makes it") -> Finding:
+    """The same, but what will fail as things stand only may when stages before can still mend it.
+
+    Args:
+        finding: as it is without them.
+        makers: those stages, as `writers` and `rewriters` name them; empty: none.
+        how: what they would have to do.
+    """
+    if finding.severity is not Severity.FAILS or not makers:
+        return finding
+    hint = f"well if {makers} {how}" + (f"; else {finding.hint}" if finding.hint else "")
+    return replace(finding, severity=Severity.MAY_FAIL, hint=hint)
 
 
 def _stages(leaves: Iterable[str]) -> str:

@@ -21,14 +21,13 @@ from pipeline.stage import (
     StageContext,
     StageFailed,
     Surroundings,
+    is_open,
 )
 from stages.clients.git import local
 from stages.clients.git.address import Address, parse_url
 from stages.clients.git.remote import Found, Remote
 
 __all__ = ["Checkout", "CheckoutOutputs"]
-
-OPEN = ("${", "<unset>")
 
 
 class CheckoutOutputs(Outputs):
@@ -69,7 +68,7 @@ class Checkout(Stage[CheckoutOutputs]):
     @field_validator("url")
     @classmethod
     def _readable(cls, url: str) -> str:
-        if url and not any(mark in url for mark in OPEN):
+        if url and not is_open(url):
             parse_url(url)
         return url
 

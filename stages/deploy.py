@@ -12,7 +12,6 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from pipeline.files import Folder
 from pipeline.stage import (
     FROM_PLAN,
-    Cause,
     CauseKind,
     Duration,
     Examined,
@@ -32,6 +31,7 @@ from pipeline.stage import (
     StageErrored,
     StageFailed,
     Surroundings,
+    doubted,
     rewriters,
     writers,
 )
@@ -129,11 +129,11 @@ class Deploy(Stage[DeployOutputs]):
         try:
             texts = await ctx.call(choose_manifests, self.manifests, files)
         except StageFailed as failure:
-            return Examined([_doubted(failure.cause, writers(ctx))])
+            return Examined([doubted(Finding(Severity.FAILS, failure.cause), writers(ctx))])
         try:
             manifests = await ctx.call(self._manifests, ctx, texts)
         except StageFailed as failure:
-            return Examined([_doubted(failure.cause, rewriters(ctx))])
+            return Examined([doubted(Finding(Severity.FAILS, failure.cause), rewriters(ctx))])
         makers = [name for name, kind in ctx.earlier.items() if kind.scripted or issubclass(kind, Deploy)]
         intended = Intended(
             manifests,
@@ -150,7 +150,7 @@ class Deploy(Stage[DeployOutputs]):
             try:
                 await assign_namespaces(cluster, manifests, self.namespace)
             except StageFailed as failure:
-                return Examined([_doubted(failure.cause, intended.makers or intended.editors)])
+                return Examined([doubted(Finding(Severity.FAILS, failure.cause), intended.makers or intended.editors)])
             try:
                 examined = await examine(ctx, cluster, intended)
                 return await self._examine_beside(ctx, cluster, intended, examined)
@@ -291,13 +291,6 @@ class Deploy(Stage[DeployOutputs]):
             applied += objects
             await wait([each for each in objects if each["kind"] == CRD])
         return applied
-
-
-def _doubted(cause: Cause, makers: str) -> Finding:
-    """Wrong as things stand, unless a stage before changes them."""
-    if makers:
-        return Finding(Severity.MAY_FAIL, cause, hint=f"well if {makers} makes it")
-    return Finding(Severity.FAILS, cause)
 
 
 async def _outputs(cluster: Cluster, manifests: list[Manifest]) -> DeployOutputs:

@@ -30,6 +30,8 @@ from pipeline.stage import (
     StageErrored,
     StageFailed,
     Surroundings,
+    doubted,
+    is_open,
     rewriters,
     writers,
 )
@@ -59,7 +61,6 @@ __all__ = ["Helm", "HelmOutputs"]
 
 # https://helm.sh/docs/chart_best_practices/conventions/: at most 53 characters, for names are made of it
 _RELEASE = re.compile(r"[a-z0-9]([-a-z0-9.]{0,51}[a-z0-9])?")
-_OPEN = ("${", "<unset>")
 
 
 class HelmOutputs(Outputs):
@@ -135,7 +136,7 @@ class Helm(Stage[HelmOutputs]):
     @field_validator("release")
     @classmethod
     def _named(cls, name: str) -> str:
-        if not any(mark in name for mark in _OPEN) and not _RELEASE.fullmatch(name):
+        if not is_open(name) and not _RELEASE.fullmatch(name):
             raise ValueError("a release is named by at most 53 small letters, digits, dots and hyphens")
         return name
 
@@ -146,11 +147,11 @@ class Helm(Stage[HelmOutputs]):
         try:
             version = await find_helm(ctx, self.program)
         except NoHelm as failure:
-            return Examined([_doubted(failure.cause, rewriters(ctx), "installs it")])
+            return Examined([doubted(Finding(Severity.FAILS, failure.cause), rewriters(ctx), "installs it")])
         files = await ctx.files()
         if lacking := await ctx.call(missing, self.chart, self.values, files):
             causes = [Cause(CauseKind.CONFIG, each) for each in lacking]
-            return Examined([_doubted(each, writers(ctx), "makes it") for each in causes])
+            return Examined([doubted(Finding(Severity.FAILS, each), writers(ctx)) for each in causes])
         with tempfile.TemporaryDirectory(prefix="pipe-helm-") as folder:
             await ctx.call(laid, self.chart, self.values, files, Path(folder))
             async with await self._connect(ctx) as cluster:
@@ -166,7 +167,7 @@ class Helm(Stage[HelmOutputs]):
         try:
             rendered = await self._rendered(ctx, cluster, version, files)
         except StageFailed as failure:
-            return Examined([*findings, _doubted(failure.cause, rewriters(ctx), "changes it")])
+            return Examined([*findings, doubted(Finding(Severity.FAILS, failure.cause), rewriters(ctx), "changes it")])
         if rendered is None:
             cause = Cause(CauseKind.CONFIG, "the chart renders to more than 4 MiB, which is not looked at beforehand")
             return Examined([*findings, Finding(Severity.UNKNOWN, cause)])
@@ -393,10 +394,3 @@ class Helm(Stage[HelmOutputs]):
 def _more(failure: StageFailed, words: str) -> StageFailed:
     cause = failure.cause
     return StageFailed(f"{cause.message}. {words}", kind=cause.kind, evidence=cause.evidence, hint=cause.hint)
-
-
-def _doubted(cause: Cause, makers: str, how: str) -> Finding:
-    """Wrong as things stand, unless a stage before changes them."""
-    if makers:
-        return Finding(Severity.MAY_FAIL, cause, hint=f"well if {makers} {how}")
-    return Finding(Severity.FAILS, cause)

@@ -23,14 +23,14 @@ from pipeline.stage import (
     StageErrored,
     StageFailed,
     Surroundings,
+    doubted,
+    is_open,
     writers,
 )
 from stages.clients.docker import Build, BuildRequest, Engine, dockerfile, prune
 from stages.clients.oci import HUB, NO_DIGEST, Reference, Registry, check_repository, check_tag, parse_reference
 
 __all__ = ["Image", "ImageOutputs"]
-
-OPEN = ("${", "<unset>")
 
 
 class ImageOutputs(Outputs):
@@ -79,14 +79,14 @@ class Image(Stage[ImageOutputs]):
     @field_validator("image")
     @classmethod
     def _named(cls, image: str) -> str:
-        if not any(mark in image for mark in OPEN):
+        if not is_open(image):
             check_repository(image)
         return image
 
     @field_validator("tag")
     @classmethod
     def _tagged(cls, tag: str) -> str:
-        if not any(mark in tag for mark in OPEN):
+        if not is_open(tag):
             check_tag(tag)
         return tag
 
@@ -111,9 +111,8 @@ class Image(Stage[ImageOutputs]):
 
     def _without(self, name: str, makers: str) -> Finding:
         cause = Cause(CauseKind.CONFIG, f"there is no {name} in the sources")
-        if makers:
-            return Finding(Severity.UNKNOWN, cause, hint=f"well if {makers} makes it")
-        return Finding(Severity.FAILS, cause, hint="name the folder in `context:` and the Dockerfile in `file:`")
+        hint = "name the folder in `context:` and the Dockerfile in `file:`"
+        return doubted(Finding(Severity.FAILS, cause, hint=hint), makers)
 
     async def _look_for(self, ctx: PreflightContext, engine: Engine, base: str, place: str) -> Finding | None:
         """What is wrong with a base image: neither the engine nor its registry has it.

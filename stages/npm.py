@@ -21,6 +21,7 @@ from pipeline.stage import (
     Stage,
     StageContext,
     StageFailed,
+    doubted,
     no_program,
     rewriters,
     writers,
@@ -80,14 +81,16 @@ class Npm(Stage[NoOutputs]):
         try:
             package = parse_package(await ctx.call(files.read, "package.json"), files.where)
         except FileNotFoundError:
-            found.append(_doubted(f"there is no package.json in {files.where}", "set `dir:`", writers(ctx)))
+            found.append(doubted(_wrong(f"there is no package.json in {files.where}", "set `dir:`"), writers(ctx)))
         else:
             if self.target and self.target not in (package.get("scripts") or {}):
                 message = f"package.json has no script '{self.target}'"
-                found.append(_doubted(message, nearest(self.target, package.get("scripts") or {}), rewriters(ctx)))
+                found.append(
+                    doubted(_wrong(message, nearest(self.target, package.get("scripts") or {})), rewriters(ctx))
+                )
             if self.install == "ci" and not any([await ctx.call(has, files, name) for name in LOCKS]):
                 message = "`npm ci` needs a package-lock.json, and there is none"
-                found.append(_doubted(message, "commit it, or say `install: auto`", writers(ctx)))
+                found.append(doubted(_wrong(message, "commit it, or say `install: auto`"), writers(ctx)))
         return Examined(found, [] if found else ["npm, Node.js and package.json are there"])
 
     async def run(self, ctx: StageContext) -> NoOutputs:
@@ -175,9 +178,5 @@ class Npm(Stage[NoOutputs]):
         return ended.exit_code, told(kept)
 
 
-def _doubted(message: str, hint: str, makers: str) -> Finding:
-    """Wrong as the sources are, unless a stage before changes them."""
-    cause = Cause(CauseKind.CONFIG, message)
-    if makers:
-        return Finding(Severity.UNKNOWN, cause, hint=f"well if {makers} makes it")
-    return Finding(Severity.FAILS, cause, hint=hint)
+def _wrong(message: str, hint: str) -> Finding:
+    return Finding(Severity.FAILS, Cause(CauseKind.CONFIG, message), hint=hint)

@@ -21,6 +21,7 @@ from pipeline.stage import (
     StageErrored,
     StageFailed,
     Surroundings,
+    is_open,
 )
 from stages.clients.docker import Engine
 from stages.clients.docker import Push as EnginePush
@@ -28,7 +29,6 @@ from stages.clients.oci import NO_DIGEST, Reference, Registry, check_tag, parse_
 
 __all__ = ["Push", "PushOutputs"]
 
-OPEN = ("${", "<unset>")
 FURTHER_TRIES = (2.0, 8.0)
 """Seconds before another try, each times 0.5 to 1.5; the engine itself has tried each layer five times by then."""
 
@@ -60,14 +60,14 @@ class Push(Stage[PushOutputs]):
     @field_validator("image")
     @classmethod
     def _named(cls, image: str) -> str:
-        if not any(mark in image for mark in OPEN):
+        if not is_open(image):
             parse_reference(image)
         return image
 
     @field_validator("tag")
     @classmethod
     def _tagged(cls, tag: str) -> str:
-        if tag and not any(mark in tag for mark in OPEN):
+        if tag and not is_open(tag):
             check_tag(tag)
         return tag
 

@@ -7,7 +7,18 @@ from typing import Any
 import pytest
 
 from pipeline.files import Below, Folder, Laid, has
-from pipeline.stage import Examined, Files, Foreseen, Severity, StageErrored, StageFailed
+from pipeline.stage import (
+    Cause,
+    CauseKind,
+    Examined,
+    Files,
+    Finding,
+    Foreseen,
+    Severity,
+    StageErrored,
+    StageFailed,
+    doubted,
+)
 from stages.catalog import kind
 from stages.checkout import Checkout, CheckoutOutputs
 from stages.clients.docker.dockerfile import bases
@@ -195,7 +206,10 @@ async def test_a_tool_that_is_missing_will_fail_unless_a_script_may_install_it(c
     assert told(await Maven().preflight(ctx)) == [(Severity.FAILS, "there is no program 'mvn'")]
     ctx.earlier = {"setup": kind("shell")}
     finding = (await Maven().preflight(ctx)).findings[0]
-    assert (finding.severity, finding.hint) == (Severity.MAY_FAIL, "well if setup installs it")
+    assert (finding.severity, finding.hint) == (
+        Severity.MAY_FAIL,
+        "well if setup installs it; else install it, or put its folder on PATH",
+    )
 
 
 async def test_maven_comes_with_the_sources_or_from_path_and_needs_java(ctx: FakeContext) -> None:
@@ -231,10 +245,20 @@ async def test_npm_knows_its_package_before_it_runs(
         assert finding.severity is Severity.FAILS
 
 
+def test_only_what_will_fail_is_doubted_and_its_own_way_out_is_kept() -> None:
+    cause = Cause(CauseKind.CONFIG, "there is no x")
+    fails, unknown = Finding(Severity.FAILS, cause, hint="add it"), Finding(Severity.UNKNOWN, cause)
+    assert doubted(fails, "generate") == Finding(
+        Severity.MAY_FAIL, cause, hint="well if generate makes it; else add it"
+    )
+    assert doubted(fails, "") == fails
+    assert doubted(unknown, "generate") == unknown
+
+
 async def test_what_a_stage_before_may_make_is_not_said_to_be_missing(ctx: FakeContext) -> None:
     programs(ctx, "npm", "node")
     ctx.earlier = {"generate": kind("shell")}
-    assert [finding.severity for finding in (await Npm().preflight(ctx)).findings] == [Severity.UNKNOWN]
+    assert [finding.severity for finding in (await Npm().preflight(ctx)).findings] == [Severity.MAY_FAIL]
 
 
 @pytest.mark.network

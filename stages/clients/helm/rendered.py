@@ -17,11 +17,11 @@ from pipeline.stage import CauseKind, StageFailed
 from stages.clients.kubernetes.images import containers, replace_images
 from stages.clients.kubernetes.manifests import Manifest
 from stages.clients.kubernetes.objects import dig
-from stages.clients.kubernetes.scalars import plain
+from stages.clients.kubernetes.scalars import PLAIN, Loader, plain
 
 __all__ = ["Rendered", "read_rendered", "with_images"]
 
-_PLAIN, _TEXT = "!plain", "tag:yaml.org,2002:str"
+_TEXT = "tag:yaml.org,2002:str"
 _MERGE = "tag:yaml.org,2002:merge"
 _SOURCE = re.compile(r"^# Source: (\S+)", re.MULTILINE)
 _HOOK = "helm.sh/hook"
@@ -34,12 +34,12 @@ class _Placed(str):
     span: tuple[int, int]
 
 
-class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+class _Loader(Loader):
     """Reads scalars as Kubernetes does, and takes what charts are full of: a key that stands twice."""
 
     yaml_implicit_resolvers: dict[str | None, list[tuple[str, re.Pattern[str]]]] = {  # noqa: RUF012
+        **Loader.yaml_implicit_resolvers,
         "<": [(_MERGE, re.compile("^<<$"))],
-        None: [(_PLAIN, re.compile(""))],
     }
 
 
@@ -58,7 +58,7 @@ def _placed(node: yaml.ScalarNode) -> _Placed:
     return text
 
 
-_Loader.add_constructor(_PLAIN, _plain)
+_Loader.add_constructor(PLAIN, _plain)
 _Loader.add_constructor(_TEXT, _text)
 
 

@@ -7,6 +7,7 @@ from stages.clients.kubernetes.manifests import Manifest
 from stages.clients.kubernetes.namespaces import assign_namespaces
 from stages.clients.kubernetes.objects import Object, identity
 from stages.clients.kubernetes.order import CRD
+from stages.clients.kubernetes.refusals import has_no_dry_run
 from stages.clients.kubernetes.together import together
 from stages.clients.kubernetes.transport import ApiError, Request
 
@@ -14,7 +15,6 @@ __all__ = ["AsHelm", "api_versions", "assign_release_namespace"]
 
 _MANAGER = "helm"
 _OWN_WAYS = ("immutable", "updates to statefulset spec")
-_NO_DRY_RUN = "does not support dry run"
 
 
 class AsHelm(Cluster):
@@ -36,7 +36,7 @@ class AsHelm(Cluster):
                 return Applied(await self.create(thing, dry_run=True))
             return await super().apply(thing, dry_run=True, force=True, manager=_MANAGER)
         except ApiError as error:
-            if _NO_DRY_RUN in error.message or (present and error.status in (422, 500) and not _is_final(error)):
+            if has_no_dry_run(error) or (present and error.status in (422, 500) and not _is_final(error)):
                 return Applied(thing)
             raise
 

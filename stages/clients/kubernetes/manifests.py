@@ -4,7 +4,6 @@ Because a variable is put into a scalar that is already parsed, no value can add
 """
 
 import difflib
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,13 +12,12 @@ import yaml
 
 from pipeline.stage import CauseKind, StageFailed
 from stages.clients.kubernetes.objects import Object, Ref, identity
-from stages.clients.kubernetes.scalars import Variables, plain
+from stages.clients.kubernetes.scalars import PLAIN, Loader, Variables, plain
 
 __all__ = ["Manifest", "read_manifests"]
 
-_PLAIN = "!plain"
 _STRING = "tag:yaml.org,2002:str"
-_TYPED = {f"tag:yaml.org,2002:{name}" for name in ("int", "float", "bool", "null")} | {_PLAIN}
+_TYPED = {f"tag:yaml.org,2002:{name}" for name in ("int", "float", "bool", "null")} | {PLAIN}
 _MERGE = "<<"
 
 # Kubernetes takes nothing but text here, so a variable stays text whatever its value looks like.
@@ -32,14 +30,6 @@ _MAX_NODES = 200_000
 
 class _GaveUpError(Exception):
     """The rest of the file is not read; why is among the problems."""
-
-
-class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """Gives every unquoted scalar the tag `!plain`, so that it can be told from a quoted one."""
-
-    yaml_implicit_resolvers: dict[str | None, list[tuple[str, re.Pattern[str]]]] = {  # noqa: RUF012
-        None: [(_PLAIN, re.compile(""))]
-    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +95,7 @@ class _File:
         """The objects of all documents; those with a problem are left out."""
         try:
             self._check_depth()
-            for node in yaml.compose_all(self.text, Loader=_Loader):
+            for node in yaml.compose_all(self.text, Loader=Loader):
                 yield from self._document(node)
         except _GaveUpError:
             return
@@ -124,7 +114,7 @@ class _File:
     def _check_depth(self) -> None:
         """Refuse endless nesting by the flat stream of events: composing it would overflow the C stack."""
         depth = 0
-        for event in yaml.parse(self.text, Loader=_Loader):
+        for event in yaml.parse(self.text, Loader=Loader):
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > _MAX_DEPTH:
                 self._problem(event.start_mark, "too many levels")
@@ -171,7 +161,7 @@ class _File:
             if not isinstance(key_node, yaml.ScalarNode):
                 self._problem(key_node.start_mark, "a key must be text")
                 continue
-            if key_node.tag == _PLAIN and key_node.value == _MERGE:
+            if key_node.tag == PLAIN and key_node.value == _MERGE:
                 merged = self._merge(child, depth) | merged
                 continue
             key = _key(self._scalar(key_node, text=False))

@@ -6,6 +6,7 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import AfterValidator
 
+from pipeline.stage import is_open
 from stages.clients.kubernetes.api import Collection
 from stages.clients.kubernetes.diagnosis import Trouble, is_crash, is_ready
 from stages.clients.kubernetes.objects import Object, Ref, dig
@@ -20,7 +21,6 @@ KINDS = {"Deployment": "apps/v1", "StatefulSet": "apps/v1", "DaemonSet": "apps/v
 _SHORT = {"deploy": "Deployment", "sts": "StatefulSet", "ds": "DaemonSet", "svc": "Service"}
 _WRITTEN = {**{kind.lower() + end: kind for kind in KINDS for end in ("", "s")}, **_SHORT}
 _WORKLOADS = tuple(kind for kind in KINDS if kind != "Service")
-_OPEN = ("${", "<unset>")
 
 Things: TypeAlias = Mapping[str, Sequence[Object]]
 """By kind, what there is of it in one namespace."""
@@ -56,7 +56,7 @@ def parse_need(text: str) -> Need:
 
 
 def _checked(text: str) -> str:
-    if not any(mark in text for mark in _OPEN):
+    if not is_open(text):
         parse_need(text)
     return text
 

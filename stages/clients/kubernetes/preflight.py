@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from pipeline.stage import Cause, CauseKind, Examined, Finding, PreflightContext, RunInfo, Severity
+from pipeline.stage import Cause, CauseKind, Examined, Finding, PreflightContext, RunInfo, Severity, doubted
 from stages.clients.kubernetes.api import Cluster, Collection, Resource
 from stages.clients.kubernetes.applier import Applier, OnConflict
 from stages.clients.kubernetes.apply import unmet
@@ -21,7 +21,7 @@ from stages.clients.kubernetes.objects import Object, Ref, dig, pod_specs
 from stages.clients.kubernetes.prune import find_surplus, refused_removals
 from stages.clients.kubernetes.pull_secret import wanted
 from stages.clients.kubernetes.quota import more_pods, shortages
-from stages.clients.kubernetes.refusals import of_the_object, refusals
+from stages.clients.kubernetes.refusals import has_no_dry_run, of_the_object, refusals
 from stages.clients.kubernetes.rights import Right, denied, for_reasons, to_apply, to_keep_secrets
 from stages.clients.kubernetes.scaling import leave_replicas
 from stages.clients.kubernetes.together import together
@@ -31,7 +31,6 @@ __all__ = ["Intended", "examine"]
 
 _STAND_IN = "default"
 _WORKLOADS = {"Deployment", "StatefulSet", "DaemonSet", "Job", "ReplicaSet"}
-_NO_DRY_RUN = "does not support dry run"
 _VOLATILE = ("managedFields", "resourceVersion", "generation")
 
 
@@ -81,14 +80,6 @@ class _Look:
     def tell(self, severity: Severity, message: str, **words: str) -> None:
         self.findings.append(Finding(severity, Cause(CauseKind.CONFIG, message), source=self.source, **words))
 
-    def doubtful(self, finding: Finding, makers: str, how: str) -> Finding:
-        """Certain as things stand, unless a stage before changes them."""
-        if finding.severity is Severity.FAILS and makers:
-            return replace(
-                finding, severity=Severity.MAY_FAIL, hint=f"well if {makers} {how}; {finding.hint}".rstrip("; ")
-            )
-        return finding
-
 
 async def examine(ctx: PreflightContext, cluster: Cluster, intended: Intended) -> Examined:
     """Look at everything that a deploy needs of the cluster. The objects' namespaces are assigned already.
@@ -136,7 +127,7 @@ async def _look_at_namespaces(look: _Look) -> None:
             await look.cluster.apply(manifest.object, dry_run=True)
         except ApiError as error:
             found = [replace(each, source=look.source) for each in refusals(manifest, error)]
-            look.findings += [look.doubtful(each, look.intended.makers, "makes the namespace") for each in found]
+            look.findings += [doubted(each, look.intended.makers, "makes the namespace") for each in found]
 
 
 async def _present(look: _Look, ref: Ref) -> Object | None:
@@ -203,7 +194,7 @@ async def _try(look: _Look, manifest: Manifest, resources: Mapping[Ref, Resource
     tried = await look.applier.check(_renamed(manifest) if stand_in else manifest)
     look.intends += [*tried.words_left, *tried.words_taken]
     if isinstance(error := tried.answer, ApiError):
-        if _NO_DRY_RUN in error.message:
+        if has_no_dry_run(error):
             return [_unknown(manifest, error.message, look.source)]
         if stand_in and error.status in (403, 409):
             return [_unknown(manifest, f"the namespace {ref.namespace} is not there yet", look.source)]
@@ -211,8 +202,8 @@ async def _try(look: _Look, manifest: Manifest, resources: Mapping[Ref, Resource
             return [_unknown(manifest, f"it needs {need}, which is part of this deploy", look.source)]
         found = [replace(each, source=look.source) for each in refusals(manifest, error)]
         if "not found" in error.message:
-            found = [look.doubtful(each, intended.makers, "makes that") for each in found]
-        return [look.doubtful(each, intended.editors, "changes it") for each in found]
+            found = [doubted(each, intended.makers, "makes that") for each in found]
+        return [doubted(each, intended.editors, "changes it") for each in found]
     return []
 
 
@@ -264,9 +255,9 @@ _ROOM = "raise the quota, or ask for less in `resources:`"
 
 
 def _refused_pod(look: _Look, manifest: Manifest, error: ApiError, *, running: bool) -> list[Finding]:
-    if of_the_object(error) and _NO_DRY_RUN not in error.message:
+    if of_the_object(error) and not has_no_dry_run(error):
         return []  # the workload's own dry run says that, with its own fields
-    if _NO_DRY_RUN in error.message or error.status not in (403, 404):
+    if has_no_dry_run(error) or error.status not in (403, 404):
         return [_unknown(manifest, f"a pod of it cannot be tried: {error.message}", look.source)]
     if unmet(error, manifest, look.intended.manifests):
         return []
@@ -277,8 +268,8 @@ def _refused_pod(look: _Look, manifest: Manifest, error: ApiError, *, running: b
         manifest, severity, f"its pods are refused: {error.message}", look.source, _ROOM if quota else ""
     )
     if "not found" in error.message:
-        finding = look.doubtful(finding, look.intended.makers, "makes that")
-    return [look.doubtful(finding, look.intended.editors, "changes it")]
+        finding = doubted(finding, look.intended.makers, "makes that")
+    return [doubted(finding, look.intended.editors, "changes it")]
 
 
 async def _quotas(look: _Look, namespace: str) -> Sequence[Object]:
@@ -352,8 +343,8 @@ async def _look_at_storage(look: _Look) -> None:
             message = f"there is no storage class '{name}'; there are: {', '.join(sorted(names)) or 'none'}"
             sure = Severity.FAILS if volumes is not None else Severity.MAY_FAIL
             finding = _finding(manifest, sure, message, look.source, "name one of them, or have it made")
-            finding = look.doubtful(finding, look.intended.makers, "makes that")
-            look.findings.append(look.doubtful(finding, look.intended.editors, "changes it"))
+            finding = doubted(finding, look.intended.makers, "makes that")
+            look.findings.append(doubted(finding, look.intended.editors, "changes it"))
         elif name is None and not any(map(_is_default, classes)) and not spec.get("volumeName"):
             message = "it names no storage class, and the cluster has no default one: it is bound only if a volume fits"
             look.findings.append(_finding(manifest, Severity.MAY_FAIL, message, look.source, "name a storage class"))

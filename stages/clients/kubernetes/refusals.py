@@ -9,11 +9,12 @@ from stages.clients.kubernetes.manifests import Manifest
 from stages.clients.kubernetes.ownership import claims
 from stages.clients.kubernetes.transport import ApiError
 
-__all__ = ["answered_no", "explain", "of_the_object", "refusals"]
+__all__ = ["answered_no", "explain", "has_no_dry_run", "of_the_object", "refusals"]
 
 _NO_SUCH_TYPE = "failed to create typed patch object"
 _IMMUTABLE = ("immutable", "updates to statefulset spec", "may not change once set", "cannot change roleRef")
 _INVALID = re.compile(r"Invalid value: (.*): ([^:]+)")
+_NO_DRY_RUN = "does not support dry run"
 _LONG = 80
 _WAYS = {
     "owned": (
@@ -90,6 +91,14 @@ def answered_no(error: ApiError, credentials: str) -> StageFailed | StageErrored
 def of_the_object(error: ApiError) -> bool:
     """Whether the answer is about what the object itself says; values of a wrong type are an internal error (500)."""
     return error.status in (400, 422) or (error.status == 500 and error.message.startswith(_NO_SUCH_TYPE))
+
+
+def has_no_dry_run(error: ApiError) -> bool:
+    """Whether an admission webhook would act on it, so that the cluster tries nothing without doing it.
+
+    https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/#side-effects
+    """
+    return _NO_DRY_RUN in error.message
 
 
 def _passes(error: ApiError) -> bool:

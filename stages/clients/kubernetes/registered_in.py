@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from pipeline.errors import nearest
-from pipeline.stage import CauseKind, Login, SecretName, StageFailed, Surroundings
+from pipeline.stage import CauseKind, Login, SecretName, StageFailed, Surroundings, is_open
 from stages.clients.kubernetes.manifests import Manifest
 from stages.clients.kubernetes.needs import NeedName, parse_need
 from stages.clients.kubernetes.objects import Ref
@@ -15,11 +15,10 @@ from stages.clients.nacos import Nacos, server_url
 __all__ = ["InNacos", "RegisteredIn", "services_of"]
 
 _REGISTER = ("Deployment", "StatefulSet", "DaemonSet")
-_OPEN = ("${", "<unset>")
 
 
 def _address(text: str) -> str:
-    if not any(mark in text for mark in _OPEN):
+    if not is_open(text):
         server_url(text)
     return text
 

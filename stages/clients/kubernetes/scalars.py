@@ -4,8 +4,12 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-__all__ = ["Variables", "plain"]
+import yaml
 
+__all__ = ["PLAIN", "Loader", "Variables", "plain"]
+
+PLAIN = "!plain"
+"""The tag of unquoted scalars."""
 _WORDS: dict[str, bool | None] = {
     **{word: True for text in ("y", "yes", "true", "on") for word in (text, text.capitalize(), text.upper())},
     **{word: False for text in ("n", "no", "false", "off") for word in (text, text.capitalize(), text.upper())},
@@ -37,6 +41,14 @@ def plain(text: str) -> str | int | float | bool | None:
         number = float(digits)
         return int(number) if number.is_integer() and abs(number) < 1e18 else number
     return text
+
+
+class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """Gives every unquoted scalar the tag `!plain`, so that it can be told from a quoted one."""
+
+    yaml_implicit_resolvers: dict[str | None, list[tuple[str, re.Pattern[str]]]] = {  # noqa: RUF012
+        None: [(PLAIN, re.compile(""))]
+    }
 
 
 @dataclass(frozen=True, slots=True)
