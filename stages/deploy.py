@@ -230,7 +230,8 @@ class Deploy(Stage[DeployOutputs]):
         pruning = await self._pruning(ctx, cluster, checked)
         if part:
             applier.guard = part.guard(checked.seen)
-            await part.begin(checked.manifests, applier.guard, pruning.surplus.stayed if pruning else ())
+            stayed = pruning.surplus.stayed if pruning else ()
+            await part.begin(checked.manifests, applier.guard, self.on_conflict, stayed)
         if pruning:
             await pruning.begin(checked.manifests)
         registration = await begin(ctx, cluster, self._nacos, checked.manifests) if self._nacos else None

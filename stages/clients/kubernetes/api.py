@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Self
 from urllib.parse import quote
@@ -122,6 +122,18 @@ class Cluster:
         if kind not in _DISCOVERED.get(key, {}):
             _DISCOVERED[key] = await self._discover(api_version)
         return _DISCOVERED[key].get(kind)
+
+    async def served(self, ref: Ref) -> Ref | None:
+        """The same object by a version of its group that the cluster serves; None if it has no such kind any more.
+
+        Versions go while objects stay: what was written as policy/v1beta1 is read as policy/v1.
+        """
+        if await self.resource(ref.api_version, ref.kind):
+            return ref
+        for version in await self._versions(ref) if ref.group else ():
+            if await self.resource(version, ref.kind):
+                return replace(ref, api_version=version)
+        return None
 
     async def get(self, ref: Ref) -> Object | None:
         """An object, None if there is none."""
@@ -263,6 +275,17 @@ class Cluster:
             for each in answer.get("resources") or ()
             if "/" not in each["name"]
         }
+
+    async def _versions(self, ref: Ref) -> list[str]:
+        """The versions of an object's group, the one that the cluster prefers first; none if it has no such group."""
+        try:
+            group = await self._json(Request("GET", _root(quote(ref.group)), f"look up {ref.group}"))
+        except ApiError as error:
+            if error.status == 404:
+                return []
+            raise
+        found = [group.get("preferredVersion") or {}, *(group.get("versions") or ())]
+        return [each["groupVersion"] for each in found if each]
 
     async def _path_of(self, what: Collection) -> str:
         return await self._path(Ref(what.api_version, what.kind, what.namespace, ""))

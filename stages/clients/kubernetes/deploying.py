@@ -8,6 +8,7 @@ import anyio
 
 from pipeline.stage import ReleasePart, StageContext, StageErrored, StageFailed
 from stages.clients.kubernetes.api import Cluster
+from stages.clients.kubernetes.applier import OnConflict
 from stages.clients.kubernetes.apply import intent, proof
 from stages.clients.kubernetes.fence import Tenure, tenure
 from stages.clients.kubernetes.guard import Guard
@@ -43,14 +44,17 @@ class Deploying:
     async def _ensure(self) -> None:
         await self.held.ensure(self.ledger.cluster)
 
-    async def begin(self, manifests: Iterable[Manifest], guard: Guard, stayed: tuple[Ref, ...] = ()) -> None:
-        """Keep what is about to be applied, which of it was not there before, and what stays without being applied."""
+    async def begin(
+        self, manifests: Iterable[Manifest], guard: Guard, on_conflict: OnConflict, stayed: tuple[Ref, ...] = ()
+    ) -> None:
+        """Keep what is about to be applied and how, what was not there before, and what stays without being applied."""
         objects = tuple(manifest.object for manifest in manifests)
         refs = [identity(thing) for thing in objects]
         created = tuple((ref.api_version, ref.kind, ref.namespace, ref.name) for ref in refs if guard.is_new(ref))
         before = self.part.created
         known = tuple(dict.fromkeys(before + created))
-        self.part = self.part.model_copy(update={"objects": objects, "created": known, "stayed": stayed})
+        noted = {"objects": objects, "created": known, "on_conflict": on_conflict, "stayed": stayed}
+        self.part = self.part.model_copy(update=noted)
         secrets = write_part(self.part, self.head, self.ledger.namespace)
         self.part = self.part.model_copy(update={"pieces": len(secrets)})
         names = intent(self.ledger.cluster, [identity(secret) for secret in secrets])

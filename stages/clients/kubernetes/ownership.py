@@ -14,7 +14,7 @@ from typing import Any
 from stages.clients.kubernetes.objects import Object
 from stages.clients.kubernetes.transport import ApiError
 
-__all__ = ["Claim", "adopted", "claims", "is_applied_by", "kubectl_appliers", "owners", "without"]
+__all__ = ["Claim", "adopted", "claims", "is_applied_by", "kubectl_appliers", "owners", "taken_by", "without"]
 
 _CONFLICT = "FieldManagerConflict"
 _OWNER = re.compile(r'conflict with "((?:[^"\\]|\\.)*)"')
@@ -129,6 +129,53 @@ def owners(thing: Object, *path: str) -> set[str]:
 def is_applied_by(thing: Object, manager: str) -> bool:
     """Whether a manager has ever applied it, server-side."""
     return any((each.get("manager"), each.get("operation")) == (manager, "Apply") for each in _entries(thing))
+
+
+_OURS = frozenset({"pipe", "pipe-handover"})
+"""The managers by whose names we write."""
+_CONTROLLERS = frozenset(
+    {"kube-controller-manager", "cloud-controller-manager", "kube-scheduler", "kubelet", "k3s", "kubelite"}
+    # a restart or an undo by hand makes nothing anybody's
+    | {"kubectl-rollout"}
+)
+"""Managers that work on objects for whoever owns them."""
+_CLAIMS = re.compile(r"f:(app\.kubernetes\.io/managed-by|meta\.helm\.sh/.*|argocd\.argoproj\.io/tracking-id)")
+"""Labels and annotations by which a tool says that an object is its own."""
+
+
+def taken_by(thing: Object) -> str:
+    """Who has made an object that we applied their own: their field manager; empty: nobody, as far as it says.
+
+    That is whoever has written of its content since our last apply, and whoever applies it as well or has put the mark
+    of a tool on it, whenever that was: an apply that changed nothing has no time. Status, scale and what controllers
+    note beside the content are nobody's claim. Times are in whole seconds: one of the same second counts as later.
+    """
+    entries = [entry for entry in _entries(thing) if not entry.get("subresource")]
+    ours = [each for each in entries if each.get("manager") in _OURS]
+    others = [each for each in entries if each.get("manager") not in _OURS | _CONTROLLERS]
+    applied = max((_time(each) for each in ours if _is_apply(each)), default="")
+    marks = {mark for each in ours for mark in _marks(each)}
+    theirs = (each for each in others if _marks(each) - marks or _is_apply(each) or _wrote_since(applied, each))
+    return next((str(entry.get("manager")) for entry in theirs), "")
+
+
+def _time(entry: Object) -> str:
+    return str(entry.get("time") or "")
+
+
+def _is_apply(entry: Object) -> bool:
+    return entry.get("operation") == "Apply"
+
+
+def _wrote_since(time: str, entry: Object) -> bool:
+    content = (entry.get("fieldsV1") or {}).keys() - {"f:metadata", "f:status"}
+    return _time(entry) >= time and (bool(content) or _has(entry, _LAST_APPLIED))
+
+
+def _marks(entry: Object) -> set[str]:
+    metadata = (entry.get("fieldsV1") or {}).get("f:metadata") or {}
+    names = {*(metadata.get("f:labels") or ()), *(metadata.get("f:annotations") or ())}
+    return set(filter(_CLAIMS.fullmatch, names))
 
 
 def kubectl_appliers(thing: Object) -> frozenset[str]:

@@ -1,17 +1,18 @@
 """Deleting what a deploy describes no more: only what is still as an earlier deploy of this stage left it."""
 
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
 from pipeline.stage import StageContext
-from stages.clients.kubernetes.api import Cluster, UnknownKind
+from stages.clients.kubernetes.api import Cluster
 from stages.clients.kubernetes.apply import Checked, intent, proof
 from stages.clients.kubernetes.inventory import Entry, Inventory
 from stages.clients.kubernetes.manifests import Manifest
-from stages.clients.kubernetes.objects import RUN, Object, Ref, dig
+from stages.clients.kubernetes.objects import Object, Ref, dig, identity
 from stages.clients.kubernetes.order import batches
 from stages.clients.kubernetes.refusals import explain
+from stages.clients.kubernetes.removal import Ensure, find, remove, whose
 from stages.clients.kubernetes.together import together
 from stages.clients.kubernetes.transport import ApiError
 
@@ -19,10 +20,7 @@ __all__ = ["KeptKind", "Pruning", "Surplus", "find_surplus", "refused_removals"]
 
 KeptKind: TypeAlias = Literal["Namespace", "PersistentVolume", "PersistentVolumeClaim", "CustomResourceDefinition"]
 """What goes only by an explicit word, as others' data hang on it."""
-Ensure: TypeAlias = Callable[[], Awaitable[None]]
-"""Returns when nobody else may write to the target."""
 _KEPT = frozenset(get_args(KeptKind))
-_TRIES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +64,13 @@ async def find_surplus(
     surplus = [entry for entry in entries if _key(entry.ref) not in described]
     going: dict[Ref, Object] = {}
     stayed, gone, words = [], [], []
-    for entry, present in zip(surplus, await together(lambda each: _present(cluster, each), surplus), strict=True):
+    for entry, present in zip(surplus, await together(lambda each: find(cluster, each), surplus), strict=True):
         ref = entry.ref
         if present is None or present["metadata"].get("deletionTimestamp") or present["metadata"]["uid"] in same:
             gone.append(ref)
-        elif not _is_ours(entry, present):
+        elif why := whose(entry, present):
             gone.append(ref)
-            words.append(f"{ref} stays: somebody else has written it since")
+            words.append(f"{ref} stays: {why}")
         elif ref.kind in _KEPT and ref.kind not in also:
             stayed.append(ref)
             words.append(f"{ref} stays: it is deleted only by `prune: {{also: [{ref.kind}]}}`")
@@ -134,24 +132,24 @@ async def _remove_all(ctx: StageContext, cluster: Cluster, surplus: Surplus, ens
     """
     if not surplus.going:
         return []
-    removed: list[Ref] = []
+    outcomes: dict[Ref, str] = {}
     refused: list[tuple[Manifest, ApiError]] = []
+    named = {identity(thing): ref for ref, thing in surplus.going.items()}
 
     async def one(manifest: Manifest) -> None:
+        ref = named[manifest.ref]
         try:
-            if await _remove(cluster, surplus.entries[manifest.ref], ensure):
-                removed.append(manifest.ref)
-            else:
-                ctx.log(f"{manifest.ref} stays: somebody else has written it since")
+            outcomes[ref] = await remove(cluster, surplus.entries[ref], ensure)
         except ApiError as error:
             refused.append((manifest, error))
 
     async with ctx.effect("delete what is described no more", intent(cluster, list(surplus.going))) as effect:
         for _, batch in reversed(batches([_as_manifest(thing) for thing in surplus.going.values()])):
             await together(one, batch)
+        removed = [ref for ref, why in outcomes.items() if not why]
         effect.proof(proof([surplus.going[ref] for ref in removed]))
-    for ref in removed:
-        ctx.log(f"{ref} is deleted: no manifest describes it any more")
+    for ref, why in outcomes.items():
+        ctx.log(f"{ref} stays: {why}" if why else f"{ref} is deleted: no manifest describes it any more")
     if refused:
         raise explain(refused)
     return removed
@@ -159,18 +157,6 @@ async def _remove_all(ctx: StageContext, cluster: Cluster, surplus: Surplus, ens
 
 def _key(ref: Ref) -> tuple[str, str, str, str]:
     return ref.group, ref.kind, ref.namespace, ref.name
-
-
-async def _present(cluster: Cluster, entry: Entry) -> Object | None:
-    try:
-        return await cluster.get(entry.ref)
-    except UnknownKind:
-        return None  # its definition is gone, and its objects with it
-
-
-def _is_ours(entry: Entry, present: Object) -> bool:
-    marked = dig(present, "metadata", "annotations", RUN) in entry.runs
-    return marked and entry.uid in ("", present["metadata"]["uid"])
 
 
 def _as_manifest(thing: Object) -> Manifest:
@@ -181,26 +167,7 @@ def _as_manifest(thing: Object) -> Manifest:
 async def _try(cluster: Cluster, ref: Ref, surplus: Surplus) -> tuple[Manifest, ApiError] | None:
     present = surplus.going[ref]
     try:
-        await cluster.delete(ref, present["metadata"]["uid"], dry_run=True)
+        await cluster.delete(identity(present), present["metadata"]["uid"], dry_run=True)
     except ApiError as error:
         return _as_manifest(present), error
     return None
-
-
-async def _remove(cluster: Cluster, entry: Entry, ensure: Ensure | None) -> bool:
-    """Whether it is gone; False if it is not ours any more. The version keeps others' changes from going with it."""
-    tries = _TRIES
-    while (present := await cluster.get(entry.ref)) is not None:
-        if not _is_ours(entry, present):
-            return False
-        if ensure:
-            await ensure()
-        metadata, tries = present["metadata"], tries - 1
-        try:
-            await cluster.delete(entry.ref, metadata["uid"], metadata["resourceVersion"])
-        except ApiError as error:
-            if error.status != 409 or not tries:
-                raise
-        else:
-            break
-    return True

@@ -107,6 +107,8 @@ class Part(_Record):
     outcome: str = ""
     """How the deploy ended; empty: nobody has said."""
     message: str = ""
+    on_conflict: Literal["fail", "force", "ignore"] = "fail"
+    """Its terms where a field has another owner; a rollback writes on the same."""
     stayed: tuple[Ref, ...] = ()
     """Objects of earlier deploys that it does not describe, and that stay as nobody has said that they may go."""
     pieces: int = 1

@@ -5,13 +5,15 @@ from dataclasses import dataclass, field
 
 from pipeline.stage import StageContext, StageErrored, StageFailed
 from stages.clients.kubernetes.api import Cluster
-from stages.clients.kubernetes.applier import Applier
+from stages.clients.kubernetes.applier import Applier, OnConflict
 from stages.clients.kubernetes.apply import check, intent, proof, write
 from stages.clients.kubernetes.guard import Guard
+from stages.clients.kubernetes.inventory import Entry
 from stages.clients.kubernetes.manifests import Manifest
 from stages.clients.kubernetes.objects import RUN, Object, Ref, dig
 from stages.clients.kubernetes.order import batches, waves
 from stages.clients.kubernetes.records import Head, Part, overlaid
+from stages.clients.kubernetes.removal import find, remove
 from stages.clients.kubernetes.scaling import leave_replicas
 from stages.clients.kubernetes.together import together
 from stages.clients.kubernetes.transport import ApiError
@@ -36,6 +38,8 @@ class Service:
 
     name: str
     manifests: tuple[Manifest, ...]
+    on_conflict: OnConflict = "fail"
+    """As its newest deploy had it: whoever rewrites a field now is met on the terms of now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +76,13 @@ def plan_restore(
         touched += [part.name for part in reversed(held) if part.name not in touched and _meant(part, only)]
     good = overlaid(held)
     owner = {ref: part.name for part in held for ref in part.refs}
-    services = [
-        Service(name, tuple(_manifest(good[ref], to, run) for ref in good if owner[ref] == name and _goes_back(ref)))
-        for name in touched
-    ]
+    terms = {part.name: part.on_conflict for part in sorted(parts, key=lambda part: part.order)}
+
+    def service(name: str) -> Service:
+        refs = [ref for ref in good if owner[ref] == name and _goes_back(ref)]
+        return Service(name, tuple(_manifest(good[ref], to, run) for ref in refs), terms[name])
+
+    services = [service(name) for name in touched]
     created = dict.fromkeys(Ref(*names) for part in later for names in part.created)
     remove = tuple(ref for ref in created if ref not in good and _goes_back(ref))
     written = tuple(service for service in services if service.manifests)
@@ -167,7 +174,7 @@ async def _put_back(
     ctx: StageContext, cluster: Cluster, service: Service, guard: Guard, done: Restored
 ) -> list[Object]:
     scaling = await leave_replicas(cluster, service.manifests)
-    applier = Applier(cluster, scaled=scaling.scaled, guard=guard)
+    applier = Applier(cluster, service.on_conflict, scaled=scaling.scaled, guard=guard)
     allowed = await _allowed(applier, scaling.manifests, guard, done)
     applied: list[Object] = []
     ordered = [(wave, *batch) for wave, members in waves(allowed) for batch in batches(members)]
@@ -203,20 +210,19 @@ def _note(done: Restored, message: str) -> None:
 
 
 async def _remove(ctx: StageContext, cluster: Cluster, plan: Plan, guard: Guard, done: Restored) -> None:
-    """Remove what later releases made, where it still bears the mark of one of their runs."""
-    found = [(ref, await cluster.get(ref)) for ref in plan.remove]
-    ours = [(ref, thing) for ref, thing in found if thing and dig(thing, "metadata", "annotations", RUN) in plan.runs]
-    kept = [ref for ref, thing in found if thing and ref not in dict(ours)]
-    done.words += [f"{ref} stays: somebody else has written it since" for ref in kept]
-    if not ours:
+    """Remove what later releases made, where it still is as one of them left it."""
+    entries = [Entry(ref, plan.runs) for ref in plan.remove]
+    found = [(entry, thing) for entry in entries if (thing := await find(cluster, entry))]
+    if not found:
         return
-    await guard.ensure()
-    async with ctx.effect("remove what is too much", intent(cluster, [ref for ref, _ in ours])) as effect:
-        effect.proof(proof([thing for _, thing in ours]))
-        for ref, thing in ours:
+    async with ctx.effect("remove what is too much", intent(cluster, [entry.ref for entry, _ in found])) as effect:
+        effect.proof(proof([thing for _, thing in found]))
+        for entry, _ in found:
             try:
-                await cluster.delete(ref, thing["metadata"]["uid"])
+                why = await remove(cluster, entry, guard.ensure)
             except ApiError as error:
-                done.words.append(f"{ref} stays: {error.message}")
+                why = error.message
+            if why:
+                done.words.append(f"{entry.ref} stays: {why}")
             else:
-                done.removed.append(ref)
+                done.removed.append(entry.ref)

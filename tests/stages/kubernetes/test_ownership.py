@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from stages.clients.kubernetes.ownership import Claim, adopted, claims, kubectl_appliers, owners, without
+from stages.clients.kubernetes.ownership import Claim, adopted, claims, kubectl_appliers, owners, taken_by, without
 from stages.clients.kubernetes.transport import ApiError
 
 LAST_APPLIED: dict[str, Any] = {"f:kubectl.kubernetes.io/last-applied-configuration": {}}
@@ -96,3 +96,63 @@ def test_what_was_applied_client_side_is_ours_as_if_we_had_applied_it() -> None:
     assert ours["fieldsV1"] == {"f:spec": {"f:a": {".": {}, "f:x": {}}, "f:b": {}}}
     assert [each["manager"] for each in others] == ["hpa", "kubectl-client-side-apply"]
     assert others[1] == status
+
+
+# -- whose an object is ----------------------------------------------------------------------------
+
+EARLIER, LATER = "2025-12-31T23:59:59Z", "2026-01-01T00:00:01Z"
+DATA: dict[str, Any] = {"f:data": {"f:a": {}}}
+OURS = entry("pipe", DATA, "Apply")
+
+
+def labels(*names: str) -> dict[str, Any]:
+    return {"f:metadata": {"f:labels": {f"f:{name}": {} for name in names}}}
+
+
+def annotations(*names: str) -> dict[str, Any]:
+    return {"f:metadata": {"f:annotations": {f"f:{name}": {} for name in names}}}
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        [],
+        [entry("kubectl-edit", DATA, time=EARLIER)],  # we have applied it since
+        [entry("pipe-handover", {"f:spec": {"f:replicas": {}}}, "Apply", time=LATER)],
+        [entry("kube-controller-manager", annotations("deployment.kubernetes.io/revision"), time=LATER)],
+        [entry("rancher", annotations("field.cattle.io/publicEndpoints"), time=LATER)],  # beside the content
+        [entry("kube-controller-manager", {"f:spec": {"f:volumeName": {}}}, time=LATER)],
+        [entry("somebody", {"f:status": {}}, time=LATER, subresource="status")],
+        [entry("hpa", {"f:spec": {"f:replicas": {}}}, time=LATER, subresource="scale")],
+        [entry("kubectl-rollout", {"f:spec": {"f:template": {}}}, time=LATER)],
+    ],
+)
+def test_an_object_stays_ours_while_nobody_else_has_written_of_its_content(others: list[dict[str, Any]]) -> None:
+    assert taken_by(thing(OURS, *others)) == ""
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        entry("kubectl-edit", DATA, time=LATER),
+        entry("kubectl-edit", DATA),  # of the same second
+        entry("flux", DATA, "Apply", time=EARLIER),
+        entry("flux", DATA, "Apply", time=""),  # it changed nothing, so the cluster notes no time
+        entry("kubectl-client-side-apply", {"f:metadata": {"f:annotations": LAST_APPLIED}}, time=LATER),
+        # a chart's mark counts whenever it was put there, and may be all that taking over has changed
+        entry("helm", annotations("meta.helm.sh/release-name"), time=EARLIER),
+        entry("helm", labels("app.kubernetes.io/managed-by"), time=LATER),
+        entry("argocd-controller", annotations("argocd.argoproj.io/tracking-id"), time=LATER),
+    ],
+)
+def test_an_object_that_somebody_else_has_written_applied_or_marked_is_theirs(other: dict[str, Any]) -> None:
+    assert taken_by(thing(OURS, other)) == other["manager"]
+
+
+def test_a_mark_that_our_manifest_says_as_well_is_nobodys_claim() -> None:
+    both = labels("app.kubernetes.io/managed-by")
+    assert taken_by(thing(entry("pipe", both, "Apply"), entry("kubectl-create", both, time=EARLIER))) == ""
+
+
+def test_what_does_not_say_who_wrote_it_is_nobodys() -> None:
+    assert taken_by({"metadata": {"name": "w"}}) == ""

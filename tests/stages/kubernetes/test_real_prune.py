@@ -9,7 +9,7 @@ from pipeline.stage import ReleasePart, StageFailed
 from stages.clients.kubernetes.api import Cluster
 from stages.clients.kubernetes.ledger import Ledger
 from stages.clients.kubernetes.objects import Ref
-from stages.clients.kubernetes.transport import Transport
+from stages.clients.kubernetes.transport import Request, Transport
 from stages.deploy import Deploy
 from stages.release import Release
 from stages.rollback import Rollback
@@ -90,6 +90,74 @@ async def test_what_others_have_written_since_or_another_stage_or_made_anew_stay
     assert "stays" not in (await green(world, namespace, config("new"), prune=True)).ctx.text
 
 
+async def patched(cluster: Cluster, ref: Ref, manager: str, changes: dict[str, Any]) -> None:
+    """A change of some fields by somebody else."""
+    path = f"/api/v1/namespaces/{ref.namespace}/configmaps/{ref.name}"
+    content = "application/merge-patch+json"
+    await cluster.ask(Request("PATCH", path, "patch", (("fieldManager", manager),), changes, content))
+
+
+async def test_what_another_tool_has_taken_over_stays_though_it_bears_our_mark(world: World, namespace: str) -> None:
+    await green(world, namespace, config("applied", "edited", "chart", "noted", "ours"), prune=True)
+    async with world.cluster() as cluster:
+        thing = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "applied", "namespace": namespace}}
+        await cluster.apply({**thing, "data": {"a": "b"}}, manager="argocd-controller")
+        await patched(cluster, Ref("v1", "ConfigMap", namespace, "edited"), "kubectl-edit", {"data": {"a": "c"}})
+        mark = {"metadata": {"annotations": {"meta.helm.sh/release-name": "web"}}}
+        await patched(cluster, Ref("v1", "ConfigMap", namespace, "chart"), "helm", mark)
+        note = {"metadata": {"annotations": {"field.cattle.io/publicEndpoints": "[]"}}}
+        await patched(cluster, Ref("v1", "ConfigMap", namespace, "noted"), "rancher", note)
+    result = await green(world, namespace, config("new"), prune=True)
+    assert await there(world, namespace, "applied", "edited", "chart", "noted", "ours") == [
+        "applied",
+        "edited",
+        "chart",
+    ]
+    for manager in ("argocd-controller", "kubectl-edit", "helm"):
+        assert f"stays: somebody else has written it since ({manager})" in result.ctx.text
+
+
+async def test_what_somebody_edits_between_the_check_and_the_deletion_stays(
+    world: World, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await green(world, namespace, config("a", "b"), prune=True)
+    delete = Cluster.delete
+
+    async def late(self: Cluster, ref: Ref, uid: str = "", version: str = "", *, dry_run: bool = False) -> None:
+        if not dry_run:
+            await patched(self, ref, "kubectl-edit", {"data": {"a": "c"}})
+        await delete(self, ref, uid, version, dry_run=dry_run)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Cluster, "delete", late)
+        result = await green(world, namespace, config("b"), prune=True)
+    assert "stays: somebody else has written it since (kubectl-edit)" in result.ctx.text
+    assert await there(world, namespace, "a") == ["a"]
+
+
+async def test_a_rollback_writes_on_the_terms_of_the_deploys(world: World, namespace: str) -> None:
+    target, ref = Target(world, namespace), Ref("v1", "ConfigMap", namespace, "a")
+    target.terms = {"on_conflict": "force"}
+    await target.release("RUN1", one=config("a"))
+    await target.release("RUN2", one=config("a", "b"))
+    async with world.cluster() as cluster:
+        await patched(cluster, ref, "an-operator", {"data": {"a": "c"}})
+    await Rollback.model_validate({**target.here, "to": 1}).run(world.context("RUN3"))
+    assert (await world.get("ConfigMap", namespace, "a"))["data"] == {"a": "b"}
+
+
+async def test_a_rollback_leaves_what_somebody_else_has_taken_over(world: World, namespace: str) -> None:
+    target = Target(world, namespace)
+    await target.release("RUN1", one=config("a"))
+    await target.release("RUN2", one=config("a", "new", "taken"))
+    async with world.cluster() as cluster:
+        await patched(cluster, Ref("v1", "ConfigMap", namespace, "taken"), "kubectl-edit", {"data": {"a": "c"}})
+    ctx = world.context("RUN3")
+    await Rollback.model_validate({**target.here, "to": 1}).run(ctx)
+    assert await there(world, namespace, "a", "new", "taken") == ["a", "taken"]
+    assert "taken stays: somebody else has written it since (kubectl-edit)" in ctx.text
+
+
 async def test_what_somebody_takes_over_between_the_check_and_the_deletion_stays(
     world: World, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -146,6 +214,7 @@ class Target:
 
     def __init__(self, world: World, namespace: str) -> None:
         self.world, self.namespace = world, namespace
+        self.terms: dict[str, Any] = {"prune": True}
         self.here = {"target": "t", "namespace": namespace, "secret": "kubeconfig"}
 
     @property
@@ -166,7 +235,7 @@ class Target:
             ctx = self.world.context(run)
             ctx.run = replace(ctx.run, stage=f"deploy[{name}]")
             (ctx.workspace / "app.yml").write_text(text)
-            fields = {"manifests": ["*.yml"], "namespace": self.namespace, "secret": "kubeconfig", "prune": True}
+            fields = {"manifests": ["*.yml"], "namespace": self.namespace, "secret": "kubeconfig", **self.terms}
             await Deploy.model_validate({**fields, "release": part}).run(ctx)
         ends = {name: {"outcome": "succeeded"} for name in names}
         fields = {**self.here, "number": drawn.number, "parts": ends}

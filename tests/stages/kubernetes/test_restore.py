@@ -66,6 +66,12 @@ def test_what_is_written_is_what_the_good_release_applied_with_the_mark_of_this_
     assert PARTS[0].objects[0]["metadata"]["annotations"] == {RUN: "r"}
 
 
+def test_a_service_goes_back_on_the_terms_of_its_newest_deploy() -> None:
+    later = part("d[a]", 2, thing("ConfigMap", "a", "2")).model_copy(update={"on_conflict": "force"})
+    found = plan(later, part("d[b]", 2, thing("ConfigMap", "b", "2")))
+    assert {service.name: service.on_conflict for service in found.services} == {"d[a]": "force", "d[b]": "fail"}
+
+
 def test_one_service_is_named_by_its_leaf_or_its_key() -> None:
     later = [part("d[a]", 2, thing("ConfigMap", "a", "2")), part("d[b]", 2, thing("ConfigMap", "b", "2"))]
     assert names(plan(*later, only="b")) == names(plan(*later, only="d[b]")) == ["d[b]"]

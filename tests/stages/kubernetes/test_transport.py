@@ -12,9 +12,10 @@ import pytest
 import yaml
 
 from pipeline.stage import SecretFile, StageFailed
-from stages.clients.kubernetes import api, transport
+from stages.clients.kubernetes import api, removal, transport
 from stages.clients.kubernetes.access import connect
 from stages.clients.kubernetes.api import Cluster, Collection
+from stages.clients.kubernetes.inventory import Entry
 from stages.clients.kubernetes.objects import Ref
 from stages.clients.kubernetes.transport import ApiError, Unreachable
 from tests.support.context import FakeContext
@@ -37,13 +38,17 @@ def status(code: int, message: str) -> bytes:
 
 @asynccontextmanager
 async def server(
-    ctx: FakeContext, *answers: bytes, user: dict[str, Any] | None = None, tokens: list[str] | None = None
+    ctx: FakeContext,
+    *answers: bytes,
+    first: bool = True,
+    user: dict[str, Any] | None = None,
+    tokens: list[str] | None = None,
 ) -> AsyncIterator[tuple[Cluster, list[str]]]:
     """A cluster on loopback that gives these answers one after the other, then cuts every line.
 
-    `user` is that of the kubeconfig; `tokens` gets what each request bears.
+    It says `first` which kinds it knows; `user` is that of the kubeconfig; `tokens` gets what each request bears.
     """
-    left, asked = [answer(200, KINDS), *answers], list[str]()
+    left, asked = [*([answer(200, KINDS)] if first else []), *answers], list[str]()
 
     async def handle(stream: Any) -> None:
         async with stream:
@@ -209,3 +214,24 @@ async def test_requests_that_are_refused_at_the_same_time_share_one_renewal(ctx:
             for _ in range(3):
                 tasks.start_soon(cluster.get, POD)
     assert tokens == ["token-1"] * 4 + ["token-2"] * 3
+
+
+# -- where objects are ----------------------------------------------------------------------------
+
+BUDGET = Ref("policy/v1beta1", "PodDisruptionBudget", "his", "web")
+GROUP = {"preferredVersion": {"groupVersion": "policy/v1"}, "versions": [{"groupVersion": "policy/v1"}]}
+BUDGETS = {"resources": [{"name": "poddisruptionbudgets", "kind": "PodDisruptionBudget", "namespaced": True}]}
+NOTHING = answer(404, "404 page not found", "text/plain")
+
+
+async def test_an_object_whose_version_is_gone_is_found_by_another_one_of_its_group(ctx: FakeContext) -> None:
+    found = {"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": {"name": "web"}}
+    answers = [NOTHING, answer(200, GROUP), answer(200, BUDGETS), answer(200, found)]
+    async with server(ctx, *answers, first=False) as (cluster, asked):
+        assert await removal.find(cluster, Entry(BUDGET, frozenset())) == found
+    assert asked[-1].startswith("GET /apis/policy/v1/namespaces/his/poddisruptionbudgets/web ")
+
+
+async def test_an_object_whose_group_is_gone_is_gone_with_it(ctx: FakeContext) -> None:
+    async with server(ctx, NOTHING, NOTHING, first=False) as (cluster, _):
+        assert await removal.find(cluster, Entry(BUDGET, frozenset())) is None
