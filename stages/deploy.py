@@ -7,7 +7,7 @@ from datetime import timedelta
 from functools import partial
 from typing import Annotated, ClassVar, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator
 
 from pipeline.files import Folder
 from pipeline.stage import (
@@ -32,6 +32,7 @@ from pipeline.stage import (
     StageFailed,
     Surroundings,
     doubted,
+    is_open,
     rewriters,
     writers,
 )
@@ -49,7 +50,7 @@ from stages.clients.kubernetes.ledger import Ledger
 from stages.clients.kubernetes.manifests import Manifest, read_manifests
 from stages.clients.kubernetes.namespaces import assign_namespaces, make_namespaces
 from stages.clients.kubernetes.needs import Need, NeedName, parse_need
-from stages.clients.kubernetes.objects import Object, Ref, dig
+from stages.clients.kubernetes.objects import NAMESPACE, Object, Ref, dig, is_namespace
 from stages.clients.kubernetes.order import CRD, batches, waves
 from stages.clients.kubernetes.preflight import Intended, examine
 from stages.clients.kubernetes.prune import KeptKind, Pruning
@@ -122,6 +123,13 @@ class Deploy(Stage[DeployOutputs]):
     computes: ClassVar[bool] = False
     pool: ClassVar[tuple[str, int] | None] = ("deploy", 50)
     heavy: ClassVar[tuple[str, ...]] = ("stages.clients.kubernetes.sdk",)
+
+    @field_validator("namespace")
+    @classmethod
+    def _named(cls, namespace: str) -> str:
+        if namespace and not is_open(namespace) and not is_namespace(namespace):
+            raise ValueError(f"a namespace is named by {NAMESPACE}")
+        return namespace
 
     async def preflight(self, ctx: PreflightContext) -> Examined:
         """Ask the cluster what it would say, with the manifests as they are in the sources."""

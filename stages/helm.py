@@ -52,6 +52,7 @@ from stages.clients.kubernetes.apply import check
 from stages.clients.kubernetes.beside import look_at_needs
 from stages.clients.kubernetes.namespaces import make_namespace
 from stages.clients.kubernetes.needs import NeedName, parse_need
+from stages.clients.kubernetes.objects import NAMESPACE, is_namespace
 from stages.clients.kubernetes.preflight import Intended, examine
 from stages.clients.kubernetes.refusals import answered_no
 from stages.clients.kubernetes.rights import denied, to_keep_records
@@ -126,7 +127,7 @@ class Helm(Stage[HelmOutputs]):
     pool: ClassVar[tuple[str, int] | None] = ("deploy", 50)
     heavy: ClassVar[tuple[str, ...]] = ("stages.clients.kubernetes.sdk",)
 
-    @field_validator("chart", "namespace", "version", "repo", "context", "program")
+    @field_validator("chart", "version", "repo", "context", "program")
     @classmethod
     def _no_option(cls, text: str) -> str:
         if text.startswith("-"):
@@ -139,6 +140,13 @@ class Helm(Stage[HelmOutputs]):
         if not is_open(name) and not _RELEASE.fullmatch(name):
             raise ValueError("a release is named by at most 53 small letters, digits, dots and hyphens")
         return name
+
+    @field_validator("namespace")
+    @classmethod
+    def _namespaced(cls, namespace: str) -> str:
+        if not is_open(namespace) and not is_namespace(namespace):
+            raise ValueError(f"a namespace is named by {NAMESPACE}")
+        return namespace
 
     # -- before anything runs ----------------------------------------------------------------------
 

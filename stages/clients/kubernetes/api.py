@@ -11,13 +11,14 @@ from urllib.parse import quote
 import anyio
 
 from pipeline.stage import CauseKind, StageFailed
-from stages.clients.kubernetes.objects import Object, Ref, identity
+from stages.clients.kubernetes.objects import NAMESPACE, Object, Ref, identity, is_namespace
 from stages.clients.kubernetes.transport import ApiError, Request, Transport, Unreachable, transport_errors
 
 __all__ = ["FIELD_MANAGER", "Applied", "Cluster", "Collection", "Resource", "UnknownKind"]
 
 FIELD_MANAGER = "pipe"
 _MANAGED = ("fieldManager", FIELD_MANAGER)
+_VERSION = re.compile(r"([a-z0-9][-a-z0-9.]*/)?v[a-z0-9]+")
 _HEARTBEAT = 70.0
 """Seconds after which a watch that says nothing is dead: a server sends a bookmark about every minute."""
 _LOG_BYTES = 262_144
@@ -43,9 +44,18 @@ class Resource:
     namespaced: bool
 
     def path(self, namespace: str, name: str = "") -> str:
-        """The path of one object, or of all when there is no name."""
-        inside = f"/namespaces/{quote(namespace)}" if self.namespaced and namespace else ""
-        return f"{_root(self.api_version)}{inside}/{self.plural}" + (f"/{quote(name)}" if name else "")
+        """The path of one object, or of all when there is no name.
+
+        Raises:
+            StageFailed: (config) a name is none that Kubernetes gives, and would lead to another path.
+        """
+        if self.namespaced and namespace and not is_namespace(namespace):
+            raise StageFailed(f"'{namespace}' is no name of a namespace: {NAMESPACE}", kind=CauseKind.CONFIG)
+        # https://kubernetes.io/docs/concepts/overview/working-with-objects/names/#path-segment-names
+        if name in (".", "..") or "/" in name or "%" in name:
+            raise StageFailed(f"'{name}' is no name of a {self.kind}: / and % are in none", kind=CauseKind.CONFIG)
+        inside = f"/namespaces/{quote(namespace, safe='')}" if self.namespaced and namespace else ""
+        return f"{_root(self.api_version)}{inside}/{self.plural}" + (f"/{quote(name, safe='')}" if name else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +127,13 @@ class Cluster:
         return str(answer.get("gitVersion", ""))
 
     async def resource(self, api_version: str, kind: str) -> Resource | None:
-        """How the cluster calls a kind, None if it has no such kind."""
+        """How the cluster calls a kind, None if it has no such kind.
+
+        Raises:
+            StageFailed: (config) it is no API version at all.
+        """
+        if not _VERSION.fullmatch(api_version):
+            raise StageFailed(f"'{api_version}' is no API version such as apps/v1", kind=CauseKind.CONFIG)
         key = (self.server, api_version)
         if kind not in _DISCOVERED.get(key, {}):
             _DISCOVERED[key] = await self._discover(api_version)

@@ -1,10 +1,22 @@
 """Kubernetes objects as plain dicts: how to name one and where its pods are described."""
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-__all__ = ["MANAGED_BY", "RUN", "Object", "Ref", "dig", "identity", "pod_specs", "references"]
+__all__ = [
+    "MANAGED_BY",
+    "NAMESPACE",
+    "RUN",
+    "Object",
+    "Ref",
+    "dig",
+    "identity",
+    "is_namespace",
+    "pod_specs",
+    "references",
+]
 
 Object: TypeAlias = dict[str, Any]
 
@@ -12,6 +24,19 @@ RUN = "pipe-ci/run"
 """The annotation on every object that a deploy wrote: the id of the run."""
 MANAGED_BY = {"app.kubernetes.io/managed-by": "pipe"}
 """The label on objects that no manifest describes and that pipe made itself: namespaces and pull secrets."""
+
+
+NAMESPACE = "at most 63 small letters, digits and hyphens, with a letter or digit at both ends"
+"""What is_namespace asks for, in words."""
+_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+
+
+def is_namespace(name: str) -> bool:
+    """Whether a namespace can be called so: a DNS label (RFC 1123).
+
+    https://kubernetes.io/docs/concepts/overview/working-with-objects/names/#dns-label-names
+    """
+    return _LABEL.fullmatch(name) is not None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import anyio.abc
 import pytest
 import yaml
 
-from pipeline.stage import SecretFile, StageFailed
+from pipeline.stage import CauseKind, SecretFile, StageFailed
 from stages.clients.kubernetes import api, removal, transport
 from stages.clients.kubernetes.access import connect
 from stages.clients.kubernetes.api import Cluster, Collection
@@ -235,3 +235,34 @@ async def test_an_object_whose_version_is_gone_is_found_by_another_one_of_its_gr
 async def test_an_object_whose_group_is_gone_is_gone_with_it(ctx: FakeContext) -> None:
     async with server(ctx, NOTHING, NOTHING, first=False) as (cluster, _):
         assert await removal.find(cluster, Entry(BUDGET, frozenset())) is None
+
+
+@pytest.mark.parametrize(
+    "ref",
+    [
+        Ref("v1", "Pod", "a/../kube-system", "web"),
+        Ref("v1", "Pod", "..", "web"),
+        Ref("v1", "Pod", "His", "web"),
+        Ref("v1", "Pod", "his", "../../secrets/x"),
+        Ref("v1", "Pod", "his", ".."),
+        Ref("v1", "Pod", "his", "%2e%2e"),
+        Ref("v1/../../apis", "Pod", "his", "web"),
+        Ref("../v1", "Pod", "his", "web"),
+    ],
+)
+async def test_a_name_that_would_lead_to_another_path_is_refused_before_anything_is_asked(
+    ctx: FakeContext, ref: Ref
+) -> None:
+    async with server(ctx, answer(200, {"a": 1})) as (cluster, asked):
+        await cluster.resource("v1", "Pod")
+        with pytest.raises(StageFailed, match="is no") as caught:
+            await cluster.get(ref)
+    assert caught.value.cause.kind is CauseKind.CONFIG
+    assert len(asked) == 1
+
+
+async def test_names_that_kubernetes_takes_are_quoted(ctx: FakeContext) -> None:
+    roles = {"resources": [{"name": "roles", "kind": "Role", "namespaced": True}]}
+    async with server(ctx, answer(200, roles), answer(200, {"a": 1}), first=False) as (cluster, asked):
+        await cluster.get(Ref("rbac.authorization.k8s.io/v1", "Role", "his", "a?b#c"))
+    assert asked[-1].startswith("GET /apis/rbac.authorization.k8s.io/v1/namespaces/his/roles/a%3Fb%23c ")
