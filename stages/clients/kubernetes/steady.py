@@ -24,24 +24,34 @@ LONG = 60.0
 class Sightings:
     """When each life of a container was first seen: a busy kubelet tells of an end seconds after it."""
 
+    _since: datetime | None = None
     _first: dict[tuple[str, str, str], datetime] = field(default_factory=dict)
+
+    def look(self, now: datetime) -> None:
+        """Begin to look, at the first time."""
+        self._since = self._since or now
 
     def seconds(self, pod: str, container: str, started: str, now: datetime) -> float:
         """For how long it has been seen running without a word of its end, at most as long as it says itself.
 
+        Where we were looking when it started, we know how late its node told so: a word of its end may be as late.
         One that has run for long was seen by its kubelet often enough.
         """
-        lived = (now - _time(started)).total_seconds()
-        seen = (now - self._first.setdefault((pod, container, started), now)).total_seconds()
-        return lived if lived >= LONG else min(lived, seen)
+        began = _time(started)
+        first = self._first.setdefault((pod, container, started), now)
+        late = (first - began).total_seconds() if self._since and began >= self._since else 0.0
+        lived, seen = (now - began).total_seconds(), (now - first).total_seconds() - max(late, 0.0)
+        return lived if lived >= LONG else max(min(lived, seen), 0.0)
 
     def forget(self) -> None:
         """Let everything count from when it is seen next."""
+        self._since = None
         self._first.clear()
 
 
 def unsteady(pods: Sequence[Object], now: datetime, sightings: Sightings) -> str | None:
     """Why ready pods are not trusted yet, None if they are; `now` is by the cluster's clock."""
+    sightings.look(now)
     # Every container is looked at, so that the time of each counts from the first look.
     doubts = [doubt for pod in pods for doubt in _doubts(pod, now, sightings)]
     return doubts[0] if doubts else None

@@ -61,6 +61,15 @@ def test_what_a_pod_says_of_its_own_beginning_is_no_proof_that_it_goes_on() -> N
     assert not unsteady([young], NOW + timedelta(seconds=5), seen)
 
 
+def test_a_node_that_tells_of_a_beginning_late_may_tell_of_an_end_as_late() -> None:
+    seen = Sightings()
+    assert not unsteady([], NOW - timedelta(seconds=30), seen), "we look, and there is nothing yet"
+    told_late = pod(ran=12)  # 12 s ago, and this is the first word of it
+    assert unsteady([told_late], NOW, seen)
+    assert unsteady([told_late], NOW + timedelta(seconds=16), seen)
+    assert not unsteady([told_late], NOW + timedelta(seconds=17), seen)
+
+
 def replica_set(name: str, template: dict[str, Any]) -> dict[str, Any]:
     return {"metadata": {"name": name, "uid": name, "ownerReferences": [{"uid": "d"}]}, "spec": {"template": template}}
 
