@@ -5,7 +5,8 @@ import json
 import os
 import signal
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,22 @@ spec:
 FOREVER = "sleep 3600"
 
 
+_STARTED: list["subprocess.Popen[bytes]"] = []
+
+
+@contextmanager
+def none_left() -> Iterator[None]:
+    """End the runs that a test which failed has left under way: the next one would meet them in its cluster."""
+    try:
+        yield
+    finally:
+        for process in _STARTED:
+            process.terminate()
+        for process in _STARTED:
+            process.wait(30)
+        _STARTED.clear()
+
+
 @dataclass
 class Fleet:
     """Services in a folder; `write` says what the next run deploys, and `data` what is in the cluster."""
@@ -130,7 +147,8 @@ class Fleet:
         """A run under way; its engine is a child of the process."""
         argv = [str(PIPE), *(words or ("run", "pipeline.yaml", "-o", "plain"))]
         with (self.folder / "out.txt").open("ab") as out:
-            return subprocess.Popen(argv, cwd=self.folder, env=self.env, stdout=out, stderr=out)
+            _STARTED.append(subprocess.Popen(argv, cwd=self.folder, env=self.env, stdout=out, stderr=out))
+        return _STARTED[-1]
 
     @property
     def said(self) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.conftest import World
-from tests.e2e.fleet import Fleet
+from tests.e2e.fleet import Fleet, none_left
 from tests.support.api_server import Orders, api_server_orders
 
 pytestmark = [pytest.mark.sandbox, pytest.mark.slow, pytest.mark.timeout(300, func_only=True)]
@@ -26,8 +26,9 @@ def api_server(world: World) -> Iterator[Orders]:
 
 
 @pytest.fixture
-def fleet(tmp_path: Path, world: World, namespace: str, busybox: str) -> Fleet:
-    return Fleet(tmp_path / "fleet", world, namespace, busybox)
+def fleet(tmp_path: Path, world: World, namespace: str, busybox: str) -> Iterator[Fleet]:
+    with none_left():
+        yield Fleet(tmp_path / "fleet", world, namespace, busybox)
 
 
 def restart(fleet: Fleet, api_server: Orders) -> None:

@@ -3,12 +3,13 @@
 import os
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.conftest import World
-from tests.e2e.fleet import Fleet, engine_of, kill
+from tests.e2e.fleet import Fleet, engine_of, kill, none_left
 from tests.support.wait import until
 
 SLOW = (
@@ -21,8 +22,9 @@ pytestmark = [pytest.mark.sandbox, pytest.mark.slow, pytest.mark.timeout(400, fu
 
 
 @pytest.fixture
-def fleet(tmp_path: Path, world: World, namespace: str, busybox: str) -> Fleet:
-    return Fleet(tmp_path / "fleet", world, namespace, busybox)
+def fleet(tmp_path: Path, world: World, namespace: str, busybox: str) -> Iterator[Fleet]:
+    with none_left():
+        yield Fleet(tmp_path / "fleet", world, namespace, busybox)
 
 
 # -- going back ------------------------------------------------------------------------------------
