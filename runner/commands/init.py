@@ -128,6 +128,11 @@ def _text(found: _Found) -> Iterator[str]:
         yield from _images(found, [need for need, there in (("compile", found.maven), ("site", found.npm)) if there])
 
 
+def _namespace(name: str) -> str:
+    """A name for a namespace that Kubernetes takes: a DNS label."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:63].rstrip("-") or "default"
+
+
 def _service(context: str, found: _Found) -> str:
     return found.name if context == "." else context.rpartition("/")[2]
 
@@ -169,5 +174,5 @@ def _images(found: _Found, built: Sequence[str]) -> Iterator[str]:
         yield "    uses: deploy"
         yield (
             '    with: {manifests: ["${each.path}/deploy/**"], images: ["${stages.push.digest_ref}"], '
-            f"namespace: {found.name.lower()}, secret: kubeconfig, pull_secret: registry}}"
+            f"namespace: {_namespace(found.name)}, secret: kubeconfig, pull_secret: registry}}"
         )
