@@ -360,12 +360,15 @@ def _people() -> Any:
     return _extra("people")
 
 
+def _is_typed(context: click.Context, option: str) -> bool:
+    return context.get_parameter_source(option) is click.core.ParameterSource.COMMANDLINE
+
+
 def _database_url(context: click.Context, option: click.Parameter, url: str) -> str:
     """A URL in the list of processes must hold no password; one in the environment may."""
     from urllib.parse import urlsplit
 
-    named = context.get_parameter_source(option.name or "") is click.core.ParameterSource.COMMANDLINE
-    if named and (":" in urlsplit(url).netloc.rpartition("@")[0] or "password=" in url):
+    if _is_typed(context, option.name or "") and (":" in urlsplit(url).netloc.rpartition("@")[0] or "password=" in url):
         raise PipeError(
             "a password stands in --database, where everybody on this machine can read it: leave it out and give "
             "PGPASSWORD or ~/.pgpass, or put the whole URL into PIPE_DATABASE_URL"
@@ -627,13 +630,17 @@ def _words(text: str | None) -> list[str] | None:
 @server_option
 @_state
 @_database
-def approve(run: str, server: str, *, state: Path, database: str) -> int:
+@click.pass_context
+def approve(context: click.Context, run: str, server: str, *, state: Path, database: str) -> int:
     """Let the commit of a fork run at a server; without RUN list what waits.
 
     RUN is an id or project/pipeline#number. It runs as it stands: look at its changes before. Without --server it is
     the server of this machine, whose folder --state names.
     """
-    if server:
+    typed = {name for name in ("server", "state", "database") if _is_typed(context, name)}
+    if "server" in typed and len(typed) > 1:
+        raise click.UsageError("--server is another machine's server, --state and --database are of this one's")
+    if server and not typed & {"state", "database"}:
         from runner.commands.approve import approve as approve_there
 
         return approve_there(run, server)

@@ -4,6 +4,7 @@ A minor addition (a new event, a new field with a default) keeps VERSION; reader
 """
 
 import json
+import math
 import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -365,12 +366,18 @@ def decode(line: bytes) -> Record | None:
     """Read one line back; None when its type is newer than this program.
 
     Raises:
-        ValueError: the line is no record (a torn last line after a crash).
+        ValueError: the line is no record (a torn last line after a crash, or what a stage wrote there).
     """
     wire = json.loads(line)
-    cls = _BY_NAME.get(wire["type"])
-    if cls is None:
-        return None
-    known = {f.name for f in fields(cls)}
-    values = {name: _READERS.get(name, lambda v: v)(value) for name, value in wire.items() if name in known}
-    return Record(wire["seq"], wire["time"], cls(**values))
+    try:
+        cls = _BY_NAME.get(wire["type"])
+        if cls is None:
+            return None
+        seq, moment = wire["seq"], wire["time"]
+        if not isinstance(seq, int) or not isinstance(moment, int | float) or not math.isfinite(moment):
+            raise ValueError("its number or its time is none")
+        known = {f.name for f in fields(cls)}
+        values = {name: _READERS.get(name, lambda v: v)(value) for name, value in wire.items() if name in known}
+        return Record(seq, moment, cls(**values))
+    except (TypeError, KeyError, AttributeError, OverflowError) as error:
+        raise ValueError(f"it is no record: {error!r}") from error

@@ -6,6 +6,7 @@ What the plan says in clear was there before any secret: a password that is also
 import errno
 import os
 import stat
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -23,6 +24,7 @@ _NAMES_ALONE = "artifacts/"
 _PUBLIC = ("plan.json", "ballast", "owner.")
 """Files with these beginnings hold what is known anyway."""
 PROC = Path("/proc")
+MOST_PROCESSES = 2000
 
 
 class Look:
@@ -100,12 +102,17 @@ def shown_by_arguments(masker: Masker, mark: str) -> set[tuple[str, str]]:
 
 
 def _below(pid: int) -> Iterator[int]:
-    """The processes that one started, and those that they started."""
-    with suppress(OSError):
-        for task in list((PROC / str(pid) / "task").iterdir()):
-            for child in map(int, _read(task / "children").split()):
-                yield child
-                yield from _below(child)
+    """The processes that one started, and those that they started; of very many the first."""
+    parents = deque([pid])
+    for _ in range(MOST_PROCESSES):
+        if not parents:
+            return
+        parent, tasks = parents.popleft(), list[Path]()
+        with suppress(OSError):
+            tasks = list((PROC / str(parent) / "task").iterdir())
+        children = [int(child) for task in tasks for child in _read(task / "children").split()]
+        yield from children
+        parents.extend(children)
 
 
 def _leaf(pid: int, mark: str) -> str:

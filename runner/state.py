@@ -243,10 +243,17 @@ class RunState:
 
 
 def fold(records: Iterable[Record]) -> RunState:
-    """The state after these records, from the first on."""
+    """The state after these records, from the first on.
+
+    Raises:
+        ValueError: one of them holds what no engine writes: stages can write where journals lie.
+    """
     state = RunState()
     for record in records:
-        state.apply(record)
+        try:
+            state.apply(record)
+        except (TypeError, KeyError, AttributeError) as error:
+            raise ValueError(f"record {record.seq} holds what no engine writes: {error!r}") from error
     return state
 
 

@@ -174,7 +174,6 @@ def make_token(
     Raises:
         PipeError: it has no name, there is no such role or project, or it may do more than its person.
     """
-    people.check(connection, [grant])
     token = tokens.make(connection, name, person, grant, expires=expires)
     whose = f"{grant} of {person}" if person else f"{grant} of a program"
     note(connection, actor, "make token", name, project=grant.scope, detail=whose)

@@ -24,7 +24,7 @@ from runner.server.doors import UNKNOWN, Doors, Here
 from runner.server.ends import cancel_unstarted
 from runner.server.intake import Intake
 from runner.server.problems import PROBLEMS
-from runner.server.reading import deliveries_of, find_here, folder_of, run_for, runs_of, working_folder
+from runner.server.reading import deliveries_of, find_here, folder_of, run_for, runs_of, state_of, working_folder
 from runner.server.repositories import RepositoryError
 from runner.server.rights import Verb
 from runner.server.shown import (
@@ -41,7 +41,6 @@ from runner.server.shown import (
     Which,
 )
 from runner.server.users import as_run
-from runner.state import fold
 from runner.telling import Position, find
 
 __all__ = ["api"]
@@ -134,8 +133,6 @@ async def list_leaves(id_: str, doors: Here, caller: SignedIn) -> list[Leaf]:
 
 def _leaves(folder: RunFolder) -> list[Leaf]:
     now = time.time()
-    with as_run(folder):
-        state = fold(folder.records())
     return [
         Leaf(
             name=leaf.name,
@@ -144,7 +141,7 @@ def _leaves(folder: RunFolder) -> list[Leaf]:
             seconds=round(leaf.seconds(now), 3),
             cause=leaf.cause.message if leaf.cause else "",
         )
-        for leaf in state.leaves.values()
+        for leaf in state_of(folder).leaves.values()
     ]
 
 
@@ -235,8 +232,7 @@ async def get_log(
 
 def _last_attempt(folder: RunFolder, leaf: str) -> int:
     """The number of the last attempt at a leaf; 0 when there was none."""
-    with as_run(folder):
-        known = fold(folder.records()).leaves.get(leaf)
+    known = state_of(folder).leaves.get(leaf)
     return known.attempt if known else 0
 
 
@@ -251,6 +247,8 @@ async def list_artifacts(id_: str, doors: Here, caller: SignedIn) -> list[Artifa
 @api.get("/runs/{id_}/artifacts/{path:path}", operation_id="get_artifact", response_class=_Bytes)
 async def get_artifact(id_: str, path: str, doors: Here, caller: SignedIn) -> StreamingResponse:
     """One of them, byte for byte, as a file to keep: no browser shows it or runs anything in it."""
+    if {"", ".", ".."} & {*path.split("/")}:  # nor is another server asked for it
+        raise UNKNOWN
     folder = working_folder(doors, await run_for(doors, id_, caller, Verb.VIEW))
     try:
         file, size = await anyio.to_thread.run_sync(opened, folder, path)

@@ -10,8 +10,10 @@ import stat
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from threading import Timer
 from urllib.parse import quote
 
+from pipeline.stage import StageFailed
 from runner.collect import Opened, Walk
 from runner.folder import ARTIFACTS, RunFolder
 from runner.server.users import as_run
@@ -21,6 +23,8 @@ __all__ = ["INERT", "Left", "attachment", "left_of", "opened"]
 INERT = {"X-Content-Type-Options": "nosniff", "Content-Security-Policy": "default-src 'none'; sandbox"}
 """What comes from a run is shown or kept, and never does anything in the name of this server."""
 REPORTS = ("junit.xml", "summary.html", "problems.sarif")
+WALK_WITHIN = 1.0
+"""Seconds that a look at what a run has left may take."""
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
@@ -54,8 +58,17 @@ def left_of(folder: RunFolder, most: int) -> Left:
 
     store, below = folder.path.parent.parent, PurePosixPath(*folder.path.parts[-2:], ARTIFACTS)
     walk = Walk(store, below, ("**",), take)
-    with as_run(folder), suppress(OSError):  # it is not there, or goes just now; to be stopped is an OSError too
-        walk()
+    too_long = Timer(WALK_WITHIN, walk.stop)
+    too_long.start()
+    try:
+        with as_run(folder):
+            walk()
+    except (TimeoutError, StageFailed):  # too much, too long or too deep
+        left.more = True
+    except OSError:
+        pass  # it is not there, or goes just now
+    finally:
+        too_long.cancel()
     left.files += found
     return left
 

@@ -125,6 +125,7 @@ def _alone(engine: Engine) -> Iterator[None]:
         _lock(descriptor)
         yield
     finally:
+        fcntl.flock(descriptor, fcntl.LOCK_UN)  # a child that is just starting may hold a copy of the descriptor
         os.close(descriptor)
 
 

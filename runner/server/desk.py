@@ -86,25 +86,29 @@ class Desk:
         self._workers.clear()
         async with anyio.create_task_group() as tasks:
             while True:
+                news = self._news
                 self._ours = frozenset(await self._registry.fleet.projects())
                 for name in self._ours:
                     if name not in self._workers:
                         self._workers.add(name)
                         tasks.start_soon(self._work_for, name)
                 with anyio.move_on_after(until_next(self._database.look_every)):
-                    await self._news.wait()
+                    await news.wait()
 
     async def _work_for(self, name: str) -> None:
         polled = time.monotonic() - self._poll_every + 5
         while name in self._ours and (project := await self._registry.project(name)):
             news = self._news
+            if self._again.get(name, math.inf) <= time.time():
+                del self._again[name]
             await self._unharmed("what came in", self._work_off, project)
             await self._unharmed("its clock", self._look_at_clock, project)
-            if time.monotonic() - polled > self._poll_every:
+            if time.monotonic() - polled >= self._poll_every:
                 polled = time.monotonic()
                 await self._unharmed("its refs", self._poll, project)
-            again = self._again.pop(name, math.inf) - time.time()
-            with anyio.move_on_after(max(0.0, min(until_next(self._database.look_every), self._poll_every, again))):
+            poll = polled + self._poll_every - time.monotonic()
+            again = self._again.get(name, math.inf) - time.time()
+            with anyio.move_on_after(max(0.0, min(until_next(self._database.look_every), poll, again))):
                 await news.wait()
         self._workers.discard(name)
 

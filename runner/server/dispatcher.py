@@ -1,5 +1,6 @@
 """Starting runs as processes of their own, fairly between projects, and finding those again that outlived a server."""
 
+import math
 import shutil
 import sys
 import time
@@ -37,6 +38,8 @@ from runner.status import status
 __all__ = ["LOST_AFTER", "Dispatcher"]
 
 FOLLOW_EVERY = 0.5
+SOON = 10.0
+"""Seconds until a run that could not be started is tried again."""
 LOST_AFTER = 600.0
 """Seconds without a sign of life after which the runs of another server are given up."""
 LOST = "lost: "
@@ -60,6 +63,7 @@ class Dispatcher:
         """When this server began to look, or to look again: how long others are silent counts from then."""
         self._slots = slots
         self._watched: set[str] = set()
+        self._put_off = False
         self._waiting: set[str] = set()
         """Of those the ones that wait for their turn in a group: they take no place."""
         self._news = anyio.Event()
@@ -87,7 +91,8 @@ class Dispatcher:
                     if started := await self._started(row):
                         self._watch(started, tasks)
                 await self._give_up()
-                with anyio.move_on_after(until_next(self._database.look_every)):
+                soon, self._put_off = SOON if self._put_off else math.inf, False
+                with anyio.move_on_after(min(soon, until_next(self._database.look_every))):
                     await self._news.wait()
 
     async def _claimed(self) -> "Sequence[Row[tuple[object, ...]]]":
@@ -137,7 +142,8 @@ class Dispatcher:
             raise
         except RepositoryError:
             await self._database.write(partial(_put_back, id_=row.id))
-            return None  # looked at again in a moment
+            self._put_off = True
+            return None
         except Exception as error:  # noqa: BLE001 - one run must not end the server
             ended = Ended("errored", f"it could not be started: {type(error).__name__}: {error}"[:2000])
             await self._database.write(partial(finish, id_=row.id, ended=ended))
@@ -271,10 +277,10 @@ def _look(folder: RunFolder, run: str, pid: int) -> Ended | str:
                 return Ended(end.outcome.value, note, (state.started, state.finished))
             if ours:
                 fold(folder.records())
-        except (ValueError, RecursionError) as error:
-            return Ended("errored", f"its journal is spoiled: {error}")
         except (PipeError, OSError):  # a run may put anything there
             return _RUNS if started else _NEVER
+        except Exception as error:  # noqa: BLE001 - what is in one run's folder must not end the server
+            return Ended("errored", f"its journal is spoiled: {error}"[:2000])
     return _RUNS if started else _DIED if ours else _NEVER
 
 

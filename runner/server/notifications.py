@@ -16,9 +16,9 @@ from runner.server.feedback import run_link
 from runner.server.fleet import Fleet
 from runner.server.messages import message_on
 from runner.server.outbox import MOST_TRIES, Entry, Outbox, after
+from runner.server.reading import state_of
 from runner.server.registry import Registry
-from runner.server.users import as_run
-from runner.state import RunState, fold
+from runner.state import RunState
 
 __all__ = ["Notifier"]
 
@@ -57,11 +57,7 @@ class Notifier:
 
 def _state(folder: RunFolder, run: str) -> RunState:
     """The fold of a run's journal; nothing of one that is gone, spoiled, or another run's."""
-    try:
-        with as_run(folder):
-            state = fold(folder.records())
-    except (ValueError, OSError):
-        return RunState()
+    state = state_of(folder)
     return state if state.id == run else RunState()
 
 

@@ -88,5 +88,5 @@ class Outbox:
         self._busy.discard(receiver)
         self.wake()
         if note:
-            await anyio.sleep(FIRST_PAUSE)
+            await anyio.sleep(min(pause_after(getattr(entry, "tries", 0)), self._database.look_every))
             self.wake()

@@ -67,7 +67,8 @@ class Peers:
             raise _Silent(f"{holder} has the run, and has not been heard of for {holder.silent:.0f} s")
         if ASKED_BY in request.headers:
             raise _Silent(f"{holder} has the run, and is not the one that was asked: what is its --peer-url?")
-        path = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+        raw, query = request.scope["raw_path"].decode("ascii", "replace"), request.url.query
+        path = f"{raw}?{query}" if query else raw
         asked = (*_ASKED, *_ASKED_BY_BROWSERS) if "cookie" in request.headers else _ASKED
         headers = {name: request.headers[name] for name in asked if name in request.headers}
         limits = httpx2.Timeout(ANSWER_WITHIN, read=SILENT_WITHIN)

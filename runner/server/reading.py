@@ -12,8 +12,20 @@ from runner.server.fleet import Fleet
 from runner.server.peers import Elsewhere
 from runner.server.rights import Verb
 from runner.server.shown import Delivery, Run, Which, run_of
+from runner.server.users import as_run
+from runner.state import RunState, fold
 
-__all__ = ["as_shown", "deliveries_of", "find_here", "find_run", "folder_of", "run_for", "runs_of", "working_folder"]
+__all__ = [
+    "as_shown",
+    "deliveries_of",
+    "find_here",
+    "find_run",
+    "folder_of",
+    "run_for",
+    "runs_of",
+    "state_of",
+    "working_folder",
+]
 
 
 def deliveries_of(
@@ -108,3 +120,12 @@ def working_folder(doors: Doors, run: Run) -> RunFolder:
 def _here(doors: Doors, run: Run) -> None:
     if run.server not in ("", doors.registry.fleet.id):
         raise Elsewhere(run.server)
+
+
+def state_of(folder: RunFolder) -> RunState:
+    """The fold of a run's journal; nothing of one that is gone or spoiled. Blocks."""
+    try:
+        with as_run(folder):
+            return fold(folder.records())
+    except (ValueError, OSError):
+        return RunState()

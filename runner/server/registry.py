@@ -67,17 +67,19 @@ class Registry:
         return Intake(self.database, project, copies, self.layout.store(project.name), hold)
 
     def repository(self, project: Project) -> Repository:
-        """Its copy of git; the same one for everybody, so that two never fetch at once, until the project changes."""
+        """Its copy of git; the same one for everybody, so that two never fetch at once, until its URL changes."""
         known = self._repositories.get(project.name)
-        if known is None or known.project != project:
+        if known is None or known.project.url != project.url:
             folder = self.layout.repository(project.name, project.url)
             known = self._repositories[project.name] = Repository(project, folder)
+        known.project = project  # its login may be another one by now
         return known
 
     def _strangers(self, project: Project) -> Strangers:
         known = self._foreign.get(project.name)
-        if known is None or known.project != project:
+        if known is None or known.project.url != project.url:
             places = (self.layout.strangers, self.layout.repository)
             folders = (place(project.name, project.url) for place in places)
             known = self._foreign[project.name] = Strangers(project, *folders)
+        known.project = project
         return known

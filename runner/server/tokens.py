@@ -48,6 +48,7 @@ def make(connection: Connection, name: str, person: str = "", grant: Grant = _ME
         raise PipeError(hinted(f"there is no role '{grant.role}'", grant.role, ROLES))
     if person and not within(grant, people.must_find(connection, person).grants):
         raise PipeError(f"{person} may not do all of what a token of the role {grant} may: give it a smaller one")
+    people.check(connection, [grant])  # not before: whoever may not see a project is not told whether it is there
     if not name.strip() or len(name) > 100:
         raise PipeError("give the token a name of at most 100 characters, so that people know what it is for")
     token = f"pipe_{secrets.token_urlsafe(32)}"

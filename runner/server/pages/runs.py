@@ -21,13 +21,13 @@ from runner.server.artifacts import Left, left_of
 from runner.server.callers import SignedIn
 from runner.server.doors import UNKNOWN, Here
 from runner.server.pages.rendering import page
-from runner.server.reading import folder_of, run_for, runs_of, working_folder
+from runner.server.reading import folder_of, run_for, runs_of, state_of, working_folder
 from runner.server.rights import Verb
 from runner.server.shown import Run, Which
 from runner.server.users import as_run
 from runner.sinks.tree import Row, rows
 from runner.sinks.view import KeptLogs, RunView, clean
-from runner.state import LeafState, RunState, fold
+from runner.state import LeafState, fold
 
 __all__ = ["pages"]
 
@@ -108,9 +108,11 @@ def _look(folder: RunFolder, works: RunFolder) -> _Shown:
     try:
         with as_run(folder):
             plan, records = read_plan(folder), list(folder.records())
+            state = fold(records)
     except PipeError:
         return _Shown()
-    state = fold(records)
+    except ValueError as error:
+        return _Shown(warnings=[f"its journal is spoiled: {error}"])
     retries = [record.event for record in records if isinstance(record.event, StageRetrying)]
     blamed = [leaf for leaf in state.leaves.values() if leaf.outcome in BAD]
     stages = _stages(rows(RunView(plan, KeptLogs(folder), state=state), time.time()))
@@ -155,7 +157,7 @@ async def show_log(request: Request, id_: str, leaf: str, doors: Here, caller: S
     """The end of a leaf's log, as text: nothing in it can do anything to the page."""
     run = await run_for(doors, id_, caller)
     folder = folder_of(doors, run)
-    state = await anyio.to_thread.run_sync(_state, folder)
+    state = await anyio.to_thread.run_sync(state_of, folder)
     known = state.leaves.get(leaf)
     if known is None or not 0 <= attempt <= known.attempt:
         raise UNKNOWN
@@ -175,11 +177,6 @@ async def show_log(request: Request, id_: str, leaf: str, doors: Here, caller: S
         log=partial(_log_path, run),
         live=run.state != "ended" and number == max(1, known.attempt) and not known.outcome,
     )
-
-
-def _state(folder: RunFolder) -> RunState:
-    with as_run(folder):
-        return fold(folder.records())
 
 
 def _lines(folder: RunFolder, leaf: str, attempt: int) -> list[str]:

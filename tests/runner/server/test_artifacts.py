@@ -8,6 +8,7 @@ from urllib.parse import quote
 import pytest
 
 from runner.folder import RunFolder
+from runner.server import artifacts
 from runner.server.artifacts import attachment, left_of, opened
 from tests.runner.server.conftest import Repository, Server
 from tests.runner.server.test_fleet import ask
@@ -60,6 +61,19 @@ def test_a_list_has_an_end(folder: RunFolder) -> None:
     assert not left_of(folder, 10).more
     left = left_of(folder, 9)
     assert (len(left.files), left.more) == (1 + 9, True)
+
+
+def test_a_tree_too_deep_to_walk_hides_nothing_else(folder: RunFolder) -> None:
+    (folder.path / "artifacts" / "/".join("d" * 140)).mkdir(parents=True)
+    left = left_of(folder, 10)
+    assert (left.files[0], left.more) == (("junit.xml", 4), True)
+
+
+def test_a_look_takes_no_longer_than_it_may(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(artifacts, "WALK_WITHIN", 0.001)
+    for number in range(5000):
+        (folder.path / f"artifacts/s.1/{number}").symlink_to("nowhere")
+    assert left_of(folder, 5000).more
 
 
 @pytest.mark.parametrize(

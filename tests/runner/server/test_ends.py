@@ -6,9 +6,13 @@ from functools import partial
 import pytest
 from sqlalchemy import select
 
+from runner.folder import RunFolder
+from runner.plans import read_plan
 from runner.server.database import runs
+from runner.server.dispatcher import _look
 from runner.server.ends import Ended, finish
 from tests.runner.server.office import Office
+from tests.support.program import pipe
 
 BEGUN = 10.0
 """When the office's runs are started."""
@@ -35,3 +39,34 @@ def test_no_run_ends_in_the_future(office: Office, span: tuple[float, float] | N
     before = time.time()
     _, ended = times(office, span)
     assert before <= ended <= time.time()
+
+
+SPOILERS = (
+    '{"seq": 9, "time": NaN, "type": "run.started"}',
+    '{"seq": 9, "time": "x", "type": "run.finished", "outcome": "succeeded"}',
+    '{"seq": 9, "time": 1, "type": "run.reopened", "leaves": 5}',
+    "[]",
+)
+
+
+@pytest.fixture(scope="module")
+def green(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    place = tmp_path_factory.mktemp("green")
+    (place / "pipe.yaml").write_text('name: demo\nstages: {s: {run: "true"}}\n')
+    assert pipe(place, "run", "pipe.yaml").returncode == 0
+    return RunFolder(place / ".pipe/demo/1")
+
+
+@pytest.mark.parametrize("line", SPOILERS)
+def test_a_run_that_spoils_its_journal_ends_by_that_and_ends_nothing_else(green: RunFolder, line: str) -> None:
+    journal, run = green.events(1), read_plan(green).run.id
+    written = journal.read_text()
+    first, *rest = written.splitlines()
+    journal.write_text("\n".join([first, line, *rest]) + "\n")
+    try:
+        found = _look(green, run, 0)
+    finally:
+        journal.write_text(written)
+    assert isinstance(found, Ended)
+    assert (found.outcome, found.note.startswith("its journal is spoiled: "), found.span) == ("errored", True, None)
+    assert isinstance(_look(green, run, 0), Ended), "and unspoiled it is what it was"

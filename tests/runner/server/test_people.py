@@ -239,6 +239,22 @@ def asked(doors: Doors, *requests: dict[str, Any]) -> list[httpx2.Response]:
     return anyio.run(ask)
 
 
+def test_whoever_makes_a_token_is_not_told_which_projects_there_are(doors: Doors) -> None:
+    actor, write = Actor("ann", "session"), doors.database.write_now
+    for name in ("shop", "payroll"):
+        project = Project(name, f"https://git.example/{name}.git")
+        write(partial(projects.add, seal=doors.registry.seal, project=project))
+    write(lambda c: people.add(c, "ann", [Grant("member", "shop")]))
+    said = []
+    for scope in ("payroll", "payrol", "nothing"):
+        make = partial(administration.make_token, actor=actor, name="t", person="ann", grant=Grant("member", scope))
+        with pytest.raises(PipeError) as refused:
+            write(make)
+        said.append(str(refused.value).replace(scope, "X"))
+    assert said == [said[0]] * 3
+    assert write(lambda c: administration.make_token(c, actor, "t", "ann", Grant("member", "shop")))
+
+
 def test_a_token_that_asks_without_end_is_told_to_wait(doors: Doors) -> None:
     busy, other = (doors.database.write_now(partial(tokens.make, name=name)) for name in ("busy", "other"))
     named = [{"Authorization": f"Bearer {token}"} for token in (busy, busy, busy, other)]
