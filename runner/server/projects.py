@@ -7,12 +7,24 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, and_, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from pipeline.errors import PipeError, hinted
 from pipeline.stage import Login, Secret, SecretText
-from runner.server.database import grants, leases, notifications, projects, refs, targets, times, tokens
+from runner.server.database import (
+    deliveries,
+    grants,
+    keeps,
+    leases,
+    notifications,
+    projects,
+    refs,
+    runs,
+    targets,
+    times,
+    tokens,
+)
 from runner.server.database import secrets as kept_secrets
 from runner.server.sealing import Seal
 from runner.server.signatures import FORGES, is_secret
@@ -20,6 +32,7 @@ from stages.clients.git.address import parse_url
 
 __all__ = ["Project", "add", "change", "find", "known", "must_know", "remove", "show_badge", "strange"]
 
+REMOVED = "its project was removed"
 _WHO = re.compile(r"[^\s\x00-\x1f\x7f]{1,200}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -144,10 +157,16 @@ def change(
 def remove(connection: Connection, name: str) -> bool:
     """Forget a project, its secrets, whom it told, what was noted of its refs and times, and the rights in it.
 
-    Who may do something in it may not therefore do so in another one that gets its name. False if there is none.
+    Who may do something in it may not therefore do so in another one that gets its name, and nothing that waited for
+    it is started for that one. False if there is none.
     """
     gone = connection.execute(delete(projects).where(projects.c.name == name)).rowcount
-    for table in (refs, times, targets, notifications, leases, kept_secrets):
+    unworked = and_(deliveries.c.project == name, deliveries.c.state == "new")
+    connection.execute(update(deliveries).where(unworked).values(state="failed", note=REMOVED))
+    unstarted = and_(runs.c.project == name, runs.c.state.in_(("waiting", "queued")))
+    end = {"state": "ended", "outcome": "cancelled", "note": REMOVED, "ended": time.time(), "followed": True}
+    connection.execute(update(runs).where(unstarted).values(end))
+    for table in (refs, times, targets, notifications, leases, keeps, kept_secrets):
         connection.execute(delete(table).where(table.c.project == name))
     for table in (grants, tokens):
         connection.execute(delete(table).where(table.c.scope == name))

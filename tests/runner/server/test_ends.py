@@ -4,11 +4,12 @@ import time
 from functools import partial
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import insert, select, update
 
 from runner.folder import RunFolder
 from runner.plans import read_plan
-from runner.server.database import runs
+from runner.server import projects
+from runner.server.database import deliveries, runs
 from runner.server.dispatcher import _look
 from runner.server.ends import Ended, finish
 from tests.runner.server.office import Office
@@ -70,3 +71,15 @@ def test_a_run_that_spoils_its_journal_ends_by_that_and_ends_nothing_else(green:
     assert isinstance(found, Ended)
     assert (found.outcome, found.note.startswith("its journal is spoiled: "), found.span) == ("errored", True, None)
     assert isinstance(_look(green, run, 0), Ended), "and unspoiled it is what it was"
+
+
+def test_nothing_that_waited_for_a_removed_project_is_started_for_one_that_gets_its_name(office: Office) -> None:
+    waits = office.begun()
+    office.database.write_now(lambda c: c.execute(update(runs).values(state="queued")))
+    delivery = {"id": "d", "project": "shop", "forge": "gitea", "key": "k", "received": 1.0, "headers": "{}"}
+    row = {**delivery, "body": b"{}", "size": 2, "state": "new"}
+    office.database.write_now(lambda c: c.execute(insert(deliveries).values(row)))
+    office.database.write_now(partial(projects.remove, name="shop"))
+    found = office.database.read_now(lambda c: c.execute(select(runs.c.id, runs.c.state, runs.c.outcome)).all())
+    assert found == [(waits, "ended", "cancelled")]
+    assert office.database.read_now(lambda c: c.execute(select(deliveries.c.state)).scalar_one()) == "failed"
