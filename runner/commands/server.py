@@ -17,6 +17,7 @@ from runner.server import administration, housekeeping, projects, secrets
 from runner.server.audit import machine
 from runner.server.children import Bounds
 from runner.server.database import Database, deliveries
+from runner.server.desk import note_refs
 from runner.server.first_look import FirstLook, first_look
 from runner.server.forks import named, waiting
 from runner.server.housekeeping import Keep
@@ -54,6 +55,8 @@ def add_project(place: Place, project: Project, url: str, *, check: bool) -> int
     _, database, seal = open_folder(place, os.environ)
     made = database.write_now(lambda connection: administration.add_project(connection, machine(), seal, project))
     looked = first_look(made) if check else FirstLook()
+    if looked.refs is not None:  # a push in the next moment is one already
+        database.write_now(partial(note_refs, project=made.name, now=looked.refs))
     for line in looked.found:
         click.echo(f"{made.name}: {plain_text(line)}")
     for doubt in looked.doubts:

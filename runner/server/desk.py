@@ -4,7 +4,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -31,7 +31,7 @@ from runner.server.registry import Registry
 from runner.server.repositories import RepositoryError
 from runner.sinks.view import plain_text
 
-__all__ = ["Desk"]
+__all__ = ["Desk", "note_refs"]
 
 PAUSE = 10.0
 """Seconds before a project is looked at again when a bug of ours ended a look."""
@@ -259,7 +259,7 @@ class Desk:
         """What is there when a project is new starts nothing: note where its refs stand before anything else."""
         if not await self._database.read(partial(_refs, project=project.name)):
             now = await self._registry.repository(project).refs()
-            await self._database.write(partial(_note, project=project.name, now=now))
+            await self._database.write(partial(note_refs, project=project.name, now=now))
 
     async def _poll(self, project: Project) -> None:
         """Compare where the refs stand with where they stood."""
@@ -316,7 +316,10 @@ def _refs(connection: Connection, project: str) -> dict[str, str]:
     return {row.ref: row.commit for row in found}
 
 
-def _note(connection: Connection, project: str, now: dict[str, str]) -> None:
+def note_refs(connection: Connection, project: str, now: Mapping[str, str]) -> None:
+    """Note where the refs of a new project stand: what moves from here on starts runs. What is noted already stays."""
+    if _refs(connection, project):
+        return
     for ref, commit in {**now, NOTED: ""}.items():
         connection.execute(refs.insert().values(project=project, ref=ref, commit=commit, moves=0))
 

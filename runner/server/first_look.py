@@ -1,7 +1,8 @@
 """A first look at a repository that is added: what is there, within limits, and only to tell."""
 
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import anyio
@@ -22,6 +23,8 @@ class FirstLook:
 
     found: tuple[str, ...] = ()
     doubts: tuple[str, ...] = ()
+    refs: Mapping[str, str] | None = None
+    """Where they stand; None if it could not be asked."""
 
 
 def first_look(project: Project) -> FirstLook:
@@ -32,12 +35,24 @@ def first_look(project: Project) -> FirstLook:
 
 async def _look(repository: Repository) -> FirstLook:
     try:
+        refs = await repository.refs()
+    except RepositoryError as error:
+        return FirstLook(doubts=(_unreadable(error),))
+    return replace(await _look_at_file(repository), refs=refs)
+
+
+def _unreadable(error: RepositoryError) -> str:
+    return f"{error}; if that is wrong, `pipe projects remove` it and add it anew"
+
+
+async def _look_at_file(repository: Repository) -> FirstLook:
+    try:
         branch = await repository.main_branch()
         commit = await repository.bring_tip(branch)
         text = await repository.text(commit, repository.project.file)
         names = await repository.names(commit)
     except RepositoryError as error:
-        return FirstLook(doubts=(f"{error}; if that is wrong, `pipe projects remove` it and add it anew",))
+        return FirstLook(doubts=(_unreadable(error),))
     there = f"its main branch is {branch}, at {commit[:12]}"
     file = f"{repository.project.file} at {branch}"
     if text is None:

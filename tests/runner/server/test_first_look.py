@@ -1,11 +1,14 @@
 """What is said of a repository when it is added: whether it can be read, and what its file will start."""
 
 import subprocess
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from runner.server import repositories
+from runner.server.database import Database
+from runner.server.desk import _refs
 from runner.server.first_look import first_look
 from runner.server.projects import Project
 from tests.runner.server.conftest import Repository
@@ -67,3 +70,15 @@ def test_what_is_amiss_is_a_warning_and_the_project_is_added(tmp_path: Path) -> 
     assert "`pipe projects remove` it" in added.stderr
     assert pipe(tmp_path, "projects", "add", "other", f"file://{tmp_path}/nowhere", "--no-check").stderr == ""
     assert pipe(tmp_path, "projects", "list").stdout.split()[0::4] == ["other", "shop"]
+
+
+def test_what_is_pushed_after_a_project_was_added_is_found_however_late_the_first_poll_is(
+    tmp_path: Path, repository: Repository
+) -> None:
+    repository.commit("two", pipeline_yaml=GOOD)
+    assert pipe(tmp_path, "projects", "add", "shop", f"file://{repository.bare}").returncode == 0
+    pushed = repository.commit("three", pipeline_yaml=GOOD + "# more\n")
+    database = Database(tmp_path / ".pipe-server/server.db")
+    noted = database.read_now(partial(_refs, project="shop"))
+    database.close()
+    assert noted["refs/heads/main"] not in ("", pushed)
