@@ -74,11 +74,11 @@ async def test_a_base_image_is_looked_for_in_the_engine_and_in_its_registry(
     assert [(each.about, each.severity) for each in examined.findings] == ([(base, severity)] if severity else [])
 
 
-async def test_a_dockerfile_that_is_not_in_the_sources_is_told_unless_somebody_may_make_it(
+async def test_a_dockerfile_that_is_not_in_the_sources_fails_or_only_may_when_a_stage_before_could_make_it(
     real: FakeContext, repository: str
 ) -> None:
     (finding,) = (await Image(image=repository, context="app").preflight(real)).findings
     assert (finding.severity, finding.cause.message) == (Severity.FAILS, "there is no app/Dockerfile in the sources")
     real.earlier = {"compile": kind("maven")}
     (finding,) = (await Image(image=repository, context="app").preflight(real)).findings
-    assert finding.severity is Severity.UNKNOWN
+    assert finding.severity is Severity.MAY_FAIL
