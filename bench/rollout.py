@@ -103,11 +103,11 @@ class Place:
 
 def deployment(name: str, namespace: str, image: str, number: int, delay: float) -> dict[str, object]:
     """One replica that is ready after so many seconds; each number makes new pods."""
-    probe = {"exec": {"command": ["test", "-e", "/tmp/up"]}, "periodSeconds": 1, "timeoutSeconds": 10}  # noqa: S108
+    probe = {"tcpSocket": {"port": 8080}, "periodSeconds": 1, "timeoutSeconds": 10}  # an exec costs more than a rollout
     container = {
         "name": "app",
         "image": image,
-        "command": ["sh", "-c", f"sleep {delay}; touch /tmp/up; exec sleep 36000"],
+        "command": ["sh", "-c", f"sleep {delay}; exec httpd -f -p 8080"],
         "env": [{"name": "NUMBER", "value": str(number)}],
         "readinessProbe": probe,
         "resources": {"requests": {"cpu": "2m", "memory": "4Mi"}},
