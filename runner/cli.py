@@ -427,7 +427,15 @@ def state_option(command: Callable[..., int]) -> Callable[..., int]:
     "--runs", "slots", type=click.IntRange(min=1), default=4, show_default=True, help="How many work at once."
 )
 @click.option("--pass", "passed_on", multiple=True, metavar="NAME", help="A variable that runs are to see too.")
-@click.option("--poll", "poll_every", type=click.IntRange(min=1), default=60, show_default=True, help="Seconds.")
+@click.option(
+    "--poll",
+    "poll_every",
+    type=click.IntRange(min=0),
+    default=60,
+    show_default=True,
+    metavar="SECONDS",
+    help="How often every repository is asked what no hook told; 0: never.",
+)
 @click.option(
     "--uids",
     default="",

@@ -96,19 +96,19 @@ class Desk:
                     await news.wait()
 
     async def _work_for(self, name: str) -> None:
-        polled = time.monotonic() - self._poll_every + 5
+        polls_at = time.monotonic() + 5 if self._poll_every else math.inf
         while name in self._ours and (project := await self._registry.project(name)):
             news = self._news
             if self._again.get(name, math.inf) <= time.time():
                 del self._again[name]
             await self._unharmed("what came in", self._work_off, project)
             await self._unharmed("its clock", self._look_at_clock, project)
-            if time.monotonic() - polled >= self._poll_every:
-                polled = time.monotonic()
+            if time.monotonic() >= polls_at:
+                polls_at = time.monotonic() + self._poll_every
                 await self._unharmed("its refs", self._poll, project)
-            poll = polled + self._poll_every - time.monotonic()
             again = self._again.get(name, math.inf) - time.time()
-            with anyio.move_on_after(max(0.0, min(until_next(self._database.look_every), poll, again))):
+            due = min(until_next(self._database.look_every), polls_at - time.monotonic(), again)
+            with anyio.move_on_after(max(0.0, due)):
                 await news.wait()
         self._workers.discard(name)
 

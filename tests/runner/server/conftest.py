@@ -106,7 +106,7 @@ class Server:
         return found
 
     def start(self, *words: str) -> None:
-        argv: list[str | Path] = [self.program, "serve", "--port", str(self.port), "--poll", "3600", *words]
+        argv: list[str | Path] = [self.program, "serve", "--port", str(self.port), "--poll", "0", *words]
         errors = (self.folder / "server.err").open("a")
         self.process = subprocess.Popen(argv, cwd=self.folder, env=self.env, stdout=-3, stderr=errors, text=True)
         errors.close()
