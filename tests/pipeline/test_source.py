@@ -171,7 +171,7 @@ def test_hostile_files_cost_no_more_than_an_honest_one_with_some_thousand_stages
     assert len(str(error.value)) < 100_000
 
 
-def test_a_file_of_two_thousand_lines_is_checked_in_a_fraction_of_a_second() -> None:
+def test_a_file_of_two_thousand_lines_costs_less_than_one_with_three_thousand_plain_stages(honest: float) -> None:
     lines = [
         f"  s{n}:\n    needs: s{n - 1}\n    run: echo {n}\n    env: {{A: '${{params.p}}-{n}'}}" for n in range(1, 500)
     ]
@@ -179,7 +179,7 @@ def test_a_file_of_two_thousand_lines_is_checked_in_a_fraction_of_a_second() -> 
     read(load(text, "f.yaml"), KINDS)
     start = time.process_time()
     read(load(text, "f.yaml"), KINDS)
-    assert time.process_time() - start < 0.5
+    assert time.process_time() - start < honest
 
 
 def test_a_missing_file_is_the_callers_mistake(tmp_path: Path) -> None:
