@@ -21,7 +21,7 @@ test: .venv/.ready  ## Everything: lint, types, import rules, and all tests agai
 	$(PYTHON) -m mypy
 	.venv/bin/lint-imports --no-cache
 	$(PYTHON) -m sandbox up
-	$(PYTHON) -m pytest
+	$(PYTHON) -m pytest -n 2 --dist loadfile --durations 30
 
 check: .venv/.ready  ## What is quick: lint, types, import rules, tests without the sandbox
 	$(PYTHON) -m ruff check .

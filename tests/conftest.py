@@ -3,6 +3,8 @@
 import os
 import socket
 from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -46,6 +48,26 @@ class _Any:
 
     def __iter__(self) -> Iterator[str]:
         return iter(())
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object | None:
+    """With `--dist loadfile`, keep all files whose tests share the one sandbox with one worker."""
+    if config.getoption("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling  # type: ignore[import-untyped]
+
+    class OneForTheSandbox(LoadFileScheduling):  # type: ignore[misc]  # it has no types
+        def _split_scope(self, nodeid: str) -> str:
+            file: str = super()._split_scope(nodeid)
+            return "the sandbox" if _uses_the_sandbox(config.rootpath / file) else file
+
+    return OneForTheSandbox(config, log)
+
+
+@cache
+def _uses_the_sandbox(file: Path) -> bool:
+    return "mark.sandbox" in file.read_text()
 
 
 @pytest.fixture(autouse=True)
