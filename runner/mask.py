@@ -25,17 +25,51 @@ WIDTHS: Final = (64, 76)
 
 def _forms(value: str) -> set[bytes]:
     """A secret as programs print it: for shells, JSON, XML, URLs and Makefiles, as base64 and hex, line by line."""
-    raw = value.encode()
-    texts = {value, value.strip(), value.strip().strip('"'), shlex.quote(value).strip("'"), value.replace("$", "$$")}
-    texts |= {*_url(value), *_json(value), *_xml(value), raw.hex(), raw.hex().upper()}
+    raw = _bytes(value)
+    texts = {value, value.strip(), value.strip().strip('"'), value.replace("$", "$$"), raw.hex(), raw.hex().upper()}
+    texts |= {*_shell(value), *_literal(value), *_url(raw), *_json(value), *_xml(value)}
     texts |= {line.strip() for line in value.splitlines() if len(line.strip()) >= LINE and "-----" not in line}
-    return {text.encode() for text in texts} | {*_base64(raw), *_wrapped(raw)}
+    return {_bytes(text) for text in texts} | {*_base64(raw), *_wrapped(raw)}
 
 
-def _url(value: str) -> Iterator[str]:
-    for quoted in (urllib.parse.quote(value, safe=""), urllib.parse.quote(value), urllib.parse.quote_plus(value)):
-        yield quoted
-        yield re.sub("%..", lambda match: match[0].lower(), quoted)
+def _bytes(text: str) -> bytes:
+    """What stood in a variable or a file, which need not have been UTF-8."""
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _shell(value: str) -> Iterator[str]:
+    """In single quotes as dash and as bash write them (`set -x`), in double ones (`export -p`), in none (`%q`)."""
+    yield shlex.quote(value).strip("'")
+    yield value.replace("'", "'\\''")
+    yield re.sub(r'["$`\\]', r"\\\g<0>", value)
+    yield re.sub(r"[ \t\"'\\|&;()<>!{}*\[?\]^$`,]", r"\\\g<0>", value)
+
+
+def _literal(value: str) -> Iterator[str]:
+    """As Python shows it in a traceback, and as `bash` writes what has a newline in it."""
+    yield from (repr(value)[1:-1], ascii(value)[1:-1])
+    yield value.replace("\\", "\\\\").replace("'", "\\'").replace("\n", "\\n").replace("\t", "\\t")
+
+
+_BARE_IN_URLS = (
+    "",
+    "/",
+    "!'()*",  # encodeURIComponent
+    ";/?:@&=+$,#!'()*",  # encodeURI
+    "$&+,;=",  # a login in a URL of Go
+    "$&+:=@",  # a part of a path of Go
+    "!$%&'()*+,~",  # a login in a URL of a browser or Node.js
+)
+"""What the libraries of languages leave as it is in URLs, letters, digits and `-._` apart."""
+
+
+def _url(value: bytes) -> Iterator[str]:
+    quoted = {urllib.parse.quote(value, safe=safe) for safe in _BARE_IN_URLS}
+    form = urllib.parse.quote_plus(value)
+    quoted |= {form, urllib.parse.quote_plus(value, safe="*").replace("~", "%7E")}
+    for text in quoted:
+        yield text
+        yield re.sub("%..", lambda match: match[0].lower(), text)
 
 
 def _json(value: str) -> Iterator[str]:
@@ -43,12 +77,19 @@ def _json(value: str) -> Iterator[str]:
         yield text[1:-1]
         yield text[1:-1].replace("/", "\\/")
         yield json.dumps(text)[3:-3]
-        yield from (_for_html(text[1:-1], *way) for way in (("<>&", "04x"), ("<>&", "04X"), ("<>&'=", "04x")))
+        yield from (_escaped(text[1:-1], *way) for way in (("<>&", "04x"), ("<>&", "04X"), ("<>&'=", "04x")))
+    yield _escaped(text[1:-1], "\x7f-\U0010ffff", "04X")
+    yield _escaped(text[1:-1].replace('\\"', '"'), "\"'&<>+`\x7f-\U0010ffff", "04X")
 
 
-def _for_html(text: str, characters: str, digits: str) -> str:
-    """As Go, .NET and Gson write JSON, so that it can stand in HTML."""
-    return re.sub(f"[{characters}]", lambda match: f"\\u{ord(match[0]):{digits}}", text)
+def _escaped(text: str, characters: str, digits: str) -> str:
+    """As Go, Gson, Jackson and .NET write JSON, so that it can stand in HTML or is ASCII."""
+    return re.sub(f"[{characters}]", lambda match: "".join(f"\\u{unit:{digits}}" for unit in _utf_16(match[0])), text)
+
+
+def _utf_16(text: str) -> Iterator[int]:
+    data = text.encode("utf-16-be", "surrogatepass")
+    return (int.from_bytes(data[at : at + 2]) for at in range(0, len(data), 2))
 
 
 def _xml(value: str) -> Iterator[str]:
@@ -87,13 +128,15 @@ class _Needles:
     """All forms of all secrets, searched for at once."""
 
     def __init__(self, forms: Iterable[bytes]) -> None:
-        from ahocorasick_rs import BytesAhoCorasick
+        from ahocorasick_rs import BytesAhoCorasick, MatchKind
 
         self._heads: dict[bytes, list[bytes]] = {}
         for needle in forms:
             self._heads.setdefault(needle[:MINIMUM], []).append(needle)
         everything = [needle for needles in self._heads.values() for needle in needles]
         self._whole = BytesAhoCorasick(everything)
+        # this kind alone skips what holds none, many times as fast as the other one looks at it
+        self._some = BytesAhoCorasick(everything, matchkind=MatchKind.LeftmostFirst)
         self._beginnings = BytesAhoCorasick(list(self._heads))
         self._first_bytes = {head[:length] for head in self._heads for length in range(1, MINIMUM)}
         self.longest = max(map(len, everything))
@@ -101,11 +144,13 @@ class _Needles:
 
     def spans(self, data: bytes) -> list[tuple[int, int]]:
         """Where they stand, by their beginning; they may overlap."""
+        if not self.any(data):
+            return []
         return sorted((start, end) for _, start, end in self._whole.find_matches_as_indexes(data, overlapping=True))
 
     def any(self, data: bytes) -> bool:
         """Whether one stands in it."""
-        return bool(self._whole.find_matches_as_indexes(data))
+        return bool(self._some.find_matches_as_indexes(data))
 
     def settled(self, data: bytes) -> int:
         """The length of the data in which none can begin that is not whole yet."""
@@ -147,8 +192,8 @@ class Masker:
     def mask_text(self, text: str) -> str:
         """The same for text."""
         if not self._forms:
-            return text if text.isascii() else text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-        return self.mask(text.encode("utf-8", "surrogateescape")).decode("utf-8", "replace")
+            return text if text.isascii() else _bytes(text).decode("utf-8", "replace")
+        return self.mask(_bytes(text)).decode("utf-8", "replace")
 
     def holds(self, data: bytes) -> bool:
         """Whether a secret stands in the data, in whatever form."""

@@ -62,7 +62,7 @@ class Secrets:
                 case Login():
                     yield value.password
                 case SecretFile():
-                    text = value.path.read_text(errors="replace").strip()
+                    text = value.path.read_text("utf-8", "surrogateescape").strip()
                     if len(text.splitlines()) == 1:
                         yield text
                     yield from (match[1] or match[0] for match in _KEY_MATERIAL.finditer(text))

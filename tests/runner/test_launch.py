@@ -129,6 +129,22 @@ def test_a_file_with_one_line_is_masked_whole(tmp_path: Path) -> None:
     assert "[one] ****" in done.stdout
 
 
+def test_secrets_that_are_no_utf_8_are_handed_over_and_masked_as_they_are(tmp_path: Path) -> None:
+    (tmp_path / "key").write_bytes(b"pass\xe4word\n")
+    write(tmp_path, SECRETS_OF_BYTES)
+    given = os.fsdecode(b"p\xe4ssw\xf6rt")
+    env = environment(PIPE_SECRET_TOKEN=given, PIPE_SECRET_KEY_FILE=str(tmp_path / "key"))
+    done = subprocess.run([PIPE, "run", "pipeline.yaml"], cwd=tmp_path, env=env, capture_output=True, check=False)
+    assert (done.returncode, b"[a] 8 **** ****\n" in done.stdout) == (0, True), done
+
+
+SECRETS_OF_BYTES = """name: demo
+secrets: {token: text, key: file}
+stages:
+  a: {secrets: {T: token, K: key}, run: 'echo "$(printf %s "$T" | wc -c) $T $(cat $K)"'}
+"""
+
+
 # -- numbers ---------------------------------------------------------------------------------------
 
 

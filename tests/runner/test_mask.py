@@ -3,10 +3,16 @@
 import base64
 import html
 import json
+import os
+import random
 import re
 import shlex
+import shutil
+import string
+import subprocess
 import urllib.parse
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterator
 
 import pytest
 from hypothesis import given
@@ -44,6 +50,8 @@ ENCODINGS: list[Callable[[str], str]] = [
     lambda s: html.escape(s).replace("&#x27;", "&apos;"),
     lambda s: html.escape(s).replace("&#x27;", "&#39;"),
     shlex.quote,
+    lambda s: s.replace("'", "'\\''"),
+    lambda s: re.sub(r'["$`\\]', r"\\\g<0>", s),
     lambda s: s.encode().hex(),
     lambda s: s.encode().hex().upper(),
     lambda s: s.replace("$", "$$"),
@@ -52,11 +60,58 @@ ENCODINGS: list[Callable[[str], str]] = [
 ]
 
 
-@pytest.mark.parametrize("secret", [*SECRETS, "a<b>&'c\"/d", "it's <quoted> & more"])
+ODD = [*SECRETS, "a<b>&'c\"/d", "it's <quoted> & more", "A+b/C==d", "back`tick$x\\y", "pässwort&\U0001f511 *(x)!~"]
+
+
+@pytest.mark.parametrize("secret", ODD)
 @pytest.mark.parametrize("encoded", ENCODINGS)
 def test_a_secret_is_masked_in_every_usual_encoding(secret: str, encoded: Callable[[str], str]) -> None:
     text = encoded(secret).strip("'").encode()
     assert text not in masker(secret).mask(b"before " + text + b" after")
+
+
+PROGRAMS = {
+    "bash -x": ["bash", "-c", 'set -x; : "$T"'],
+    "bash export -p": ["bash", "-c", "export -p"],
+    "bash %q": ["bash", "-c", 'printf %q "$T"'],
+    "bash @Q": ["bash", "-c", 'echo "${T@Q}"'],
+    "sh -x": ["sh", "-c", 'set -x; : "$T"'],
+    "sh export -p": ["sh", "-c", "export -p"],
+    "env": ["env"],
+    "jq": ["jq", "-n", "env.T"],
+    "jq @uri": ["jq", "-n", "env.T|@uri"],
+    "jq @html": ["jq", "-nr", "env.T|@html"],
+    "jq @sh": ["jq", "-nr", "env.T|@sh"],
+    "jq @base64": ["jq", "-n", '"user:\\(env.T)"|@base64'],
+    "node JSON": ["node", "-p", "JSON.stringify(process.env.T)"],
+    "node encodeURIComponent": ["node", "-p", "encodeURIComponent(process.env.T)"],
+    "node encodeURI": ["node", "-p", "encodeURI(process.env.T)"],
+    "node URL": ["node", "-p", "u = new URL('http://a'); u.username = 'u'; u.password = process.env.T; u.href"],
+    "node form": ["node", "-p", "new URLSearchParams({a: process.env.T}).toString()"],
+    "python repr": ["python3", "-c", "import os; print([os.environ['T']])"],
+    "python ascii": ["python3", "-c", "import os; print(ascii(os.environ['T']))"],
+    "perl URI": ["perl", "-e", '$t = $ENV{T}; $t =~ s/([^A-Za-z0-9_.~-])/sprintf("%%%02X", ord $1)/ge; print $t'],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_a_secret_is_masked_as_real_programs_print_it(name: str) -> None:
+    argv = PROGRAMS[name]
+    if not shutil.which(argv[0]):
+        pytest.skip(f"needs {argv[0]}")
+    for secret in [*ODD, "first line\nsecond 'line' of it"]:
+        env = {**os.environ, "T": secret, "LC_ALL": "C.UTF-8"}
+        done = subprocess.run(argv, env=env, capture_output=True, check=True)
+        shown = masker(secret).mask(done.stdout + done.stderr)
+        assert MASK in shown, (secret, done.stdout + done.stderr)
+        assert not masker(secret).holds(shown), (secret, shown)
+
+
+def test_a_secret_that_is_no_text_is_masked_byte_for_byte() -> None:
+    secret = b"p\xe4ssw\xf6rter".decode("utf-8", "surrogateescape")
+    shown = masker(secret).mask(b"x p\xe4ssw\xf6rter " + base64.b64encode(b"p\xe4ssw\xf6rter") + b" p%E4ssw%F6rter y")
+    assert shown == b"x **** ****g== **** y"
 
 
 @pytest.mark.parametrize("width", [64, 76])
@@ -112,6 +167,58 @@ def test_any_cutting_gives_the_same_result_as_the_whole(data: st.DataObject) -> 
     shown = streamed(by, chunks)
     assert shown == by.mask(whole)
     assert not any(secret.encode() in shown for secret in SECRETS)
+
+
+@pytest.mark.parametrize("secret", ODD)
+def test_pieces_of_one_to_sixty_four_bytes_show_of_every_encoding_no_more_than_the_whole(secret: str) -> None:
+    by = masker(secret)
+    texts = [encoded(secret).strip("'").encode() for encoded in ENCODINGS]
+    whole = b" | ".join(texts)
+    expected = by.mask(whole)
+    assert not any(text in expected for text in texts)
+    for size in range(1, 65):
+        shown = streamed(by, [whole[start : start + size] for start in range(0, len(whole), size)])
+        assert shown == expected, size
+
+
+def ordinary_logs(chance: random.Random) -> Iterator[bytes]:
+    """A hundred blocks of a megabyte: what Maven, npm, docker and Kubernetes say, digests, base64, times, traces."""
+    for _ in range(100):
+        lines: list[str] = []
+        while len(lines) < 12_200:
+            digest, number = chance.randbytes(32), chance.randrange(10**6)
+            lines += [
+                f"[INFO] Building service-{number} 1.0-SNAPSHOT                              [{number % 40}/41]",
+                f"Downloaded from central: https://repo.example/org/x{number}/maven-core-{number % 9}.jar (74 kB at 1.2 MB/s)",
+                f"npm http fetch GET 200 https://registry.example/@types%2fnode {number}ms (cache hit)",
+                f"{digest[:6].hex()}: Pushed  digest: sha256:{digest.hex()} size: {number}",
+                f"2026-11-28T18:{number % 60:02}:11.{number:06}Z  INFO 1 --- [nio-8201-exec-{number % 9}] c.a.y.hosp.HospController : ok",
+                f"\tat com.atguigu.yygh.hosp.Schedules.of(Schedules.java:{number % 400})",
+                f"    uid: {uuid.UUID(bytes=digest[:16])}",
+                f"{base64.b64encode(digest + digest[::-1]).decode()}",
+                f'{{"level":"warn","password":"****","user":"u{number}","path":"/api/%E4%BD%A0/{number:x}","ok":true}}',
+            ]
+        yield "\n".join(lines).encode()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_hundred_megabytes_of_ordinary_logs_pass_unchanged() -> None:
+    chance = random.Random(7)  # noqa: S311 - a seed, not a secret
+    signs = string.ascii_letters + string.digits + "!$%&/()=?+#-_.:,;<>"
+    kept = ["".join(chance.choices(signs, k=length)) for length in (8, 12, 24, 40) for _ in range(22)]
+    kept += [chance.randbytes(20).hex() for _ in range(9)]
+    kept += [
+        "-----BEGIN KEY-----\n" + "\n".join(base64.b64encode(chance.randbytes(48)).decode() for _ in range(20)),
+        *("correct-horse-battery-staple", "s3cr3t-pa$$word"),
+    ]
+    by = masker(*kept)
+    stream, total = MaskedStream(by), 0
+    for block in ordinary_logs(chance):
+        assert stream.feed(block + b"\n") == block + b"\n"
+        total += len(block)
+    assert total > 100_000_000
+    assert stream.feed(kept[0].encode()) + stream.end() == MASK
 
 
 def test_other_bytes_pass_unchanged() -> None:
