@@ -99,8 +99,8 @@ class Plain(Renderer):
 
     def _lines(self, prefix: str, lines: str) -> bool:
         if lines:
-            text = prefix + lines[:-1].replace("\n", f"\n{prefix}") + "\n"
-            self._write(self._groups.enter(prefix.strip()) + text)
+            begin = self._groups.enter(prefix.strip()) + prefix
+            self._write(begin + lines.replace("\n", f"\n{prefix}", lines.count("\n") - 1))
             self.moved = time.monotonic()
         return bool(lines)
 

@@ -14,7 +14,8 @@ from runner.state import RunState
 
 __all__ = ["Blocks", "KeptLogs", "LogFile", "LogReader", "Logs", "RunView", "clean", "cleaned", "plain_text"]
 
-BLOCK = 1 << 20
+BLOCK = 1 << 18
+"""Bytes that are read at once; with more of them each copy would leave the processor's cache."""
 LONGEST_LINE = 1 << 16
 
 _ESCAPES = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]PX^_][^\x07\x1b\n]*(?:\x07|\x1b\\)?|[@-Z\\-_]?)")
@@ -49,7 +50,7 @@ class Blocks(Protocol):
     """The bytes of one log from its beginning on, as they come."""
 
     def read(self) -> bytes:
-        """The next ones, at most 1 MiB; none when there are no more for now."""
+        """The next ones, a block at most; none when there are no more for now."""
 
     def close(self) -> None:
         """Nobody will read on."""
@@ -85,7 +86,7 @@ class LogReader:
         self._rest = b""
 
     def lines(self) -> str:
-        """Whole lines of the next block, at most 1 MiB of them; one that never ends is cut at 64 KiB."""
+        """Whole lines of the next block; one that never ends is cut at 64 KiB."""
         whole, self._rest = _whole(self._rest + self._blocks.read())
         return clean(whole)
 
@@ -111,11 +112,11 @@ def cleaned(blocks: Iterable[bytes]) -> Iterator[str]:
 
 def _whole(data: bytes) -> tuple[bytes, bytes]:
     """The whole lines, and what is not one yet. One without an end is cut, between two characters."""
-    whole, newline, rest = data.rpartition(b"\n")
-    if len(rest) <= LONGEST_LINE:
-        return whole + newline, rest
-    cut = len(rest) - _begun(rest[-4:])
-    return whole + newline + rest[:cut] + b"\n", rest[cut:]
+    end = data.rfind(b"\n") + 1
+    if len(data) - end <= LONGEST_LINE:
+        return data[:end], data[end:]
+    end = len(data) - _begun(data[-4:])
+    return data[:end] + b"\n", data[end:]
 
 
 def _begun(end: bytes) -> int:
