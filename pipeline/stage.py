@@ -291,8 +291,8 @@ class Surroundings(Protocol):
     def cache(self) -> Path:
         """A folder of this kind that outlives runs and is shared by parallel ones.
 
-        What lies beside a file `NAME.lock` may be removed as a whole when nobody uses it: whoever does locks (flock)
-        and touches that file. What is named `*.part` is on its way, and is removed a day later.
+        What lies beside a file `NAME.lock` may be removed as a whole when nobody uses it (`pipeline.locks`). What is
+        named `*.part` is on its way, and is removed a day later.
         """
 
     @property

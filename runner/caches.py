@@ -5,7 +5,6 @@ keeps under the same words, a key the content of the files that say what fits. B
 chose is a path here. An entry appears by a rename and is never changed, so any number of runs may read and keep it.
 """
 
-import fcntl
 import hashlib
 import json
 import math
@@ -24,6 +23,7 @@ import anyio
 
 from pipeline.errors import PipeError
 from pipeline.globs import is_plain, takes
+from pipeline.locks import hold, lock_of
 from pipeline.plan import Cache, Leaf, Plan
 from pipeline.stage import CauseKind, StageFailed
 from runner.context import Context
@@ -188,8 +188,9 @@ class _Series:
                 if pack(file, self.paths, step) != tree or look(self.paths, step) != tree:
                     return "not kept: it changed while it was read"
             _write(self.folder / ABOUT, self.about)
-            _lock(entry).touch()
-            part.rename(entry)
+            with hold(lock_of(entry)) as lock:
+                os.utime(lock.fileno())
+                part.rename(entry)
         finally:
             part.unlink(missing_ok=True)
         mark_due(self.folder.parent.parent)
@@ -276,18 +277,13 @@ def _absent(path: Path) -> bool:
     return path.is_dir() and not path.is_symlink() and not any(path.iterdir())
 
 
-def _lock(entry: Path) -> Path:
-    return entry.with_name(f"{entry.name}.lock")
-
-
 @contextmanager
 def _opened(entry: Path) -> Iterator[IO[bytes] | None]:
     """An entry that nobody removes meanwhile, marked as used; None if there is none."""
     if not entry.is_file():
         yield None
         return
-    with _lock(entry).open("ab") as lock:
-        fcntl.flock(lock, fcntl.LOCK_SH)
+    with hold(lock_of(entry)) as lock:
         os.utime(lock.fileno())
         try:
             file = entry.open("rb", buffering=BLOCK)

@@ -1,10 +1,9 @@
 """What outlives runs, bounded in size and age: the least recently used goes, never what somebody uses.
 
-The rule for everything below the folder of caches: beside an item NAME lies `NAME.lock`. Who uses an item touches that
-file and holds a lock (flock) on it, shared or exclusive. An item appears and goes by a rename; `*.part` is on its way.
+Everything below the folder of caches follows the rule of `pipeline.locks`. An item appears and goes by a rename;
+`*.part` is on its way.
 """
 
-import fcntl
 import math
 import os
 import shutil
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from pipeline.errors import PipeError
+from pipeline.locks import NoLocksError, lock_of, take, withdraw
 from runner.sizes import bytes_of
 
 __all__ = ["Bounds", "Item", "bounds", "due", "evict", "items", "mark_due", "remove"]
@@ -100,6 +100,7 @@ def evict(cache: Path, within: Bounds, seconds: float = math.inf) -> list[Path]:
 
     Raises:
         TimeoutError: what is too old is gone, but to learn how large the rest is takes longer than that.
+        NoLocksError: something has to go, and nobody can know whether it is in use.
     """
     now = time.time()
     too_old = [path for path in _paths(cache, DEEPEST) if within.age and now - _used(path) > within.age]
@@ -115,13 +116,18 @@ def evict(cache: Path, within: Bounds, seconds: float = math.inf) -> list[Path]:
 
 
 def remove(path: Path) -> bool:
-    """Remove an item that nobody uses; whether it is gone. Whoever looks for it sees all of it, or nothing."""
+    """Remove an item that nobody uses; whether it is gone. Whoever looks for it sees all of it, or nothing.
+
+    Raises:
+        NoLocksError: nobody can know whether it is in use.
+    """
     try:
-        with _lock_of(path).open("ab") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            aside = path.with_name(f"{path.name}.{os.urandom(4).hex()}.part")
-            path.rename(aside)
-    except OSError:  # in use, gone, or another user's
+        aside = withdraw(path)
+    except NoLocksError:
+        raise
+    except OSError:  # gone, or another user's
+        return False
+    if aside is None:
         return False
     _delete(aside)
     return True
@@ -138,13 +144,9 @@ def _paths(folder: Path, depth: int) -> Iterator[Path]:
                 yield from _paths(folder / name, depth - 1)
 
 
-def _lock_of(path: Path) -> Path:
-    return path.with_name(f"{path.name}.lock")
-
-
 def _used(path: Path) -> float:
     times = [0.0]
-    for each in (path, _lock_of(path)):
+    for each in (path, lock_of(path)):
         with suppress(OSError):
             times.append(each.lstat().st_mtime)
     return max(times)
@@ -152,12 +154,12 @@ def _used(path: Path) -> float:
 
 def _busy(path: Path) -> bool:
     try:
-        with _lock_of(path).open("rb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
+        lock = take(lock_of(path))
     except OSError:
         return False
+    if lock is None:
+        return True
+    lock.close()
     return False
 
 
@@ -185,21 +187,27 @@ def _counted(about: os.stat_result, seen: set[tuple[int, int]]) -> int:
 
 
 def _sweep_parts(cache: Path, now: float) -> None:
-    """Remove what died on its way, a day later."""
+    """Remove what died on its way, a day later, and locks of what never came."""
     for path in _parts(cache, DEEPEST):
         with suppress(OSError):
             if now - path.lstat().st_mtime > DAY:
-                _delete(path)
+                _delete_lock(path) if path.suffix == ".lock" else _delete(path)
 
 
 def _parts(folder: Path, depth: int) -> Iterator[Path]:
     with suppress(OSError), os.scandir(folder) as entries:
         names = {entry.name: entry.is_dir(follow_symlinks=False) for entry in entries}
         for name, is_folder in names.items():
-            if name.endswith(".part"):
+            if name.endswith(".part") or (name.endswith(".lock") and name.removesuffix(".lock") not in names):
                 yield folder / name
             elif is_folder and depth and f"{name}.lock" not in names:
                 yield from _parts(folder / name, depth - 1)
+
+
+def _delete_lock(path: Path) -> None:
+    if lock := take(path):
+        with lock:
+            path.unlink()
 
 
 def _delete(path: Path) -> None:

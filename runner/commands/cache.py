@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from pipeline.errors import PipeError
+from pipeline.locks import NoLocksError
 from runner.caches import ABOUT, STAGES
 from runner.eviction import Item, bounds, items, remove
 from runner.settings import cache_folder
@@ -42,7 +43,7 @@ def clear_caches(names: Sequence[str]) -> int:
     """Remove caches by the beginnings of their names, or all; those in use stay, and make it 1.
 
     Raises:
-        PipeError: no cache has such a name.
+        PipeError: no cache has such a name; or nobody can know whether one is in use.
     """
     cache = _folder()
     found = items(cache)
@@ -50,7 +51,10 @@ def clear_caches(names: Sequence[str]) -> int:
     unknown = [name for name in names if not any(_named(each, name) for each in found)]
     if unknown:
         raise PipeError(f"no cache is named {', '.join(unknown)}: `pipe cache list` has their names")
-    gone = [each for each in chosen if remove(each.path)]
+    try:
+        gone = [each for each in chosen if remove(each.path)]
+    except NoLocksError as error:
+        raise PipeError(str(error)) from error
     for each in chosen:
         if each not in gone:
             click.echo(f"{each.name}: in use, or not ours to remove", err=True)

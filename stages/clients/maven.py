@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import fcntl
 import os
 import re
 import shutil
@@ -11,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
+from pipeline.locks import take
 from pipeline.stage import StageErrored, StageFailed
 
 __all__ = ["Lease", "Log", "lease"]
@@ -39,22 +39,19 @@ def lease(cache: Path, home: Path) -> Lease:
 
     Maven 3 writes into its local repository without any lock (MNG-2802), so two runs never get the same.
     A new one starts with everything that the fullest of the others, or the user's own, had downloaded.
+
+    Raises:
+        NoLocksError: nobody can have one alone there.
     """
     cache.mkdir(parents=True, exist_ok=True)
     number = 0
-    while True:
-        lock = (cache / f"{number}.lock").open("ab")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.close()
-            number += 1
-            continue
-        os.utime(lock.fileno())
-        folder = cache / str(number)
-        if not folder.exists():
-            _seed(folder, [path for path in cache.iterdir() if path.is_dir()], home / ".m2" / "repository")
-        return Lease(folder, lock)
+    while (lock := take(cache / f"{number}.lock")) is None:
+        number += 1
+    os.utime(lock.fileno())
+    folder = cache / str(number)
+    if not folder.exists():
+        _seed(folder, [path for path in cache.iterdir() if path.is_dir()], home / ".m2" / "repository")
+    return Lease(folder, lock)
 
 
 def _seed(folder: Path, others: Sequence[Path], own: Path) -> None:

@@ -1,7 +1,6 @@
 """Packages of npm: which installations can be kept, where, and the words of its log."""
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -14,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from pipeline.locks import hold, lock_of, withdraw
 from pipeline.stage import CauseKind, StageErrored, StageFailed
 
 __all__ = ["LOCKS", "Package", "Store", "install_trouble", "packages", "parse_package", "read_package", "told"]
@@ -119,23 +119,21 @@ class Store:
 
     def keep(self, part: Path, key: str) -> None:
         """Give a copy its name, all at once, and remove what is older than the last few."""
-        try:
-            part.rename(self.folder / key)
-        except OSError:  # another run was first
-            shutil.rmtree(part, ignore_errors=True)
+        with _held(self.folder / f"{key}.lock"):
+            try:
+                part.rename(self.folder / key)
+            except OSError:  # another run was first
+                shutil.rmtree(part, ignore_errors=True)
         kept = sorted((path for path in self.folder.iterdir() if path.is_dir() and not path.suffix), key=_age)
         for path in kept[KEPT:]:
             self._remove(path)
 
     def _remove(self, path: Path) -> None:
         """Remove it, unless somebody uses it or is removing it."""
-        in_use, gone = BlockingIOError, FileNotFoundError
-        with (self.folder / f"{path.name}.lock").open("ab") as lock, contextlib.suppress(in_use, gone):
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with contextlib.suppress(OSError):
             # what is removed half is never taken for a whole one
-            aside = self.new(path.name)
-            path.rename(aside)
-            shutil.rmtree(aside, ignore_errors=True)
+            if aside := withdraw(path):
+                shutil.rmtree(aside, ignore_errors=True)
 
 
 def packages(cache: Path) -> Reading:
@@ -145,8 +143,7 @@ def packages(cache: Path) -> Reading:
 
 
 def _held(path: Path) -> IO[bytes]:
-    lock = path.open("ab")
-    fcntl.flock(lock, fcntl.LOCK_SH)
+    lock = hold(path)
     os.utime(lock.fileno())
     return lock
 
@@ -154,7 +151,7 @@ def _held(path: Path) -> IO[bytes]:
 def _age(path: Path) -> float:
     """How recently a kept installation was used, or kept: the newest has the least."""
     times = [0.0]
-    for each in (path, path.with_name(f"{path.name}.lock")):
+    for each in (path, lock_of(path)):
         with contextlib.suppress(FileNotFoundError):
             times.append(each.stat().st_mtime)
     return -max(times)

@@ -92,6 +92,17 @@ def test_what_died_on_its_way_goes_a_day_later(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "a").glob("*.part")] == ["k.1.part"]
 
 
+def test_nothing_is_left_of_what_went_and_no_lock_of_what_never_came(tmp_path: Path) -> None:
+    item(tmp_path, "a/old", days=99)
+    for name, days in (("a/never.lock", 2.0), ("a/perhaps.lock", 0.5), ("a/held.lock", 2.0)):
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (time.time() - days * 86400,) * 2)
+    with (tmp_path / "a/held.lock").open("ab") as held:
+        fcntl.flock(held, fcntl.LOCK_SH)
+        evict(tmp_path, bounds({}))
+    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["held.lock", "perhaps.lock"]
+
+
 def test_everything_is_looked_at_once_an_hour_or_when_something_was_added(tmp_path: Path) -> None:
     assert due(tmp_path)
     assert not due(tmp_path)

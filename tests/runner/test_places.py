@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import lockless
 from tests.support.jenkins import Step
 from tests.support.program import PIPE, host, pipe
 
@@ -99,6 +101,39 @@ def test_a_store_that_cannot_be_written_is_named_with_the_way_out(workspace: Pat
         True,
         True,
     )
+
+
+WITHOUT_LOCKS = """name: demo
+stages:
+  one: {cache: kept, run: "mkdir -p kept; echo x >> kept/made; wc -l < kept/made"}
+  two: {uses: maven, with: {goals: package}}
+"""
+
+
+@pytest.mark.slow
+def test_a_file_system_without_locks_keeps_caches_and_refuses_what_has_to_be_alone_with_the_way_out(
+    workspace: Path,
+) -> None:
+    """As NFS that is mounted without them; here every flock(2) of the run is answered with ENOLCK."""
+    (workspace / "p.yaml").write_text(WITHOUT_LOCKS)
+    (workspace / "mvnw").write_text("#!/bin/sh\n")
+    (workspace / "mvnw").chmod(0o755)
+
+    def without_locks(*words: str) -> "subprocess.CompletedProcess[str]":
+        argv = [sys.executable, lockless.__file__, "ENOLCK", str(PIPE), *words]
+        given = env(workspace, PIPE_CACHE=str(workspace / "cache"))
+        return subprocess.run(argv, cwd=workspace, env=given, capture_output=True, text=True, check=False)
+
+    told = "this file system has no locks: let PIPE_CACHE name a folder on a disk that has them"
+    for lines in ("1", "2"):
+        done = without_locks("run", "p.yaml")
+        if done.returncode == 77:
+            pytest.skip("this host lets us filter no system calls")
+        assert (done.returncode, f"[one] {lines}\n" in done.stdout) == (1, True), done.stdout + done.stderr
+        assert f"[two] errored in 0.0s: {workspace}/cache/maven/repositories/0.lock: {told}" in done.stdout
+        shutil.rmtree(workspace / "kept")
+    cleared = without_locks("cache", "clear")
+    assert (cleared.returncode, told in cleared.stderr) == (2, True)
 
 
 def test_no_module_of_ours_needs_a_home_to_be_imported(workspace: Path) -> None:

@@ -1,6 +1,5 @@
 """Network work with one remote repository: which commit a name means, and how it comes into a folder."""
 
-import fcntl
 import hashlib
 import os
 import re
@@ -13,11 +12,11 @@ from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import IO
 
 import anyio
 from pydantic import JsonValue
 
+from pipeline.locks import take
 from pipeline.stage import CauseKind, StageErrored, StageFailed, Surroundings
 from stages.clients.git.address import Address, check_ref, is_commit
 from stages.clients.git.command import askpass, environment, git, without
@@ -302,26 +301,17 @@ class Remote:
 
 @asynccontextmanager
 async def locked(ctx: Surroundings, path: Path) -> AsyncIterator[None]:
-    """Hold a lock between processes; whoever holds it loses it by dying."""
-    file = await ctx.call(_open_lock, path)
+    """Hold a lock between processes; whoever holds it loses it by dying.
+
+    Raises:
+        NoLocksError: the file system has none.
+    """
+    await ctx.call(partial(path.parent.mkdir, parents=True, exist_ok=True))
+    while (file := await ctx.call(take, path)) is None:  # noqa: ASYNC110 - another process has it
+        await anyio.sleep(LOCK_PAUSE)
     with file:
-        while not await ctx.call(_take_lock, file):  # noqa: ASYNC110 - another process has it
-            await anyio.sleep(LOCK_PAUSE)
         await ctx.call(os.utime, file.fileno())
         yield
-
-
-def _open_lock(path: Path) -> IO[bytes]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path.open("ab")
-
-
-def _take_lock(file: IO[bytes]) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _prepare(folder: Path) -> str:
