@@ -7,14 +7,15 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple, NoReturn
 
-__all__ = ["CANARY", "Guardian", "guard", "leave"]
+__all__ = ["CANARY", "SWEEPER", "Guardian", "guard", "leave"]
 
 _PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 PR_SET_CHILD_SUBREAPER = 36
 KILL_WITHIN = 5.0
 CANARY = 0x80
 """Set in a byte of the pipe when it was the canary that got the signal."""
-_SWEEPER = "JENKINS_SERVER_COOKIE"
+SWEEPER = "JENKINS_SERVER_COOKIE"
+"""The variable by which Jenkins finds the processes of a step: whoever carries it is ended when the step is aborted."""
 
 
 class Guardian(NamedTuple):
@@ -28,7 +29,7 @@ class Guardian(NamedTuple):
 
 def guard(work: Callable[[Guardian], NoReturn]) -> NoReturn:
     """Fork: the child does the work, this process guards it. Call it before anything heavy is imported."""
-    canary = _canary() if _SWEEPER in os.environ else None
+    canary = _canary() if SWEEPER in os.environ else None
     reading, writing = os.pipe()
     private = _private_folder()
     for number in _PASSED_ON:

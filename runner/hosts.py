@@ -6,12 +6,10 @@ from pathlib import Path
 
 from pipeline.plan import Trigger
 from runner.ci import said
+from runner.guardian import SWEEPER
 from runner.handover import Received
 
 __all__ = ["Host", "detect"]
-
-SWEEPER = "JENKINS_SERVER_COOKIE"
-"""Whoever carries it, Jenkins ends when a step is aborted."""
 
 _NEVER_PASSED = frozenset({"PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", SWEEPER})
 
