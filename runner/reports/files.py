@@ -55,6 +55,8 @@ def _write_own(run: Ended) -> None:
     _write(run.folder.summary, partial(_summary, runs=[run]))
     if any(leaf.problems for leaf in run.view.state.leaves.values()):
         _write(run.folder.problems, partial(_problems, run=run))
+    else:
+        _remove(run.folder.problems)
 
 
 def write_refusal(junit: str, why: str) -> None:
@@ -71,7 +73,7 @@ def _summary(file: IO[str], runs: Sequence[Ended]) -> None:
 
 
 def _problems(file: IO[str], run: Ended) -> None:
-    write_problems(file, [run.view], run.masker.mask_text)
+    write_problems(file, run.view, run.masker.mask_text)
 
 
 def _mask(runs: Sequence[Ended]) -> Callable[[str], str]:
@@ -96,3 +98,11 @@ def _write(path: Path, write: Callable[[IO[str]], None]) -> None:
         with suppress(OSError):
             part.unlink(missing_ok=True)
         sys.stderr.write(f"pipe: {path} could not be written: {error}\n")
+
+
+def _remove(path: Path) -> None:
+    """What an earlier epoch of the run had to say, and this one has not."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        sys.stderr.write(f"pipe: {path} says what is no longer true, and could not be removed: {error.strerror}\n")

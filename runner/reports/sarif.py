@@ -1,7 +1,7 @@
 """`problems.sarif`: what compilers complained of, as SARIF 2.1.0 (OASIS), a run of it for each tool."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby
 from typing import IO
 from urllib.parse import quote
@@ -18,14 +18,12 @@ __all__ = ["write_problems"]
 SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 
 
-def write_problems(file: IO[str], views: Sequence[RunView], mask: Callable[[str], str]) -> None:
-    """Write everything that was found in some runs; there may be nothing in it."""
-    found = [
-        (leaf.name, problem) for view in views for leaf in view.state.leaves.values() for problem in problems_of(leaf)
-    ]
+def write_problems(file: IO[str], view: RunView, mask: Callable[[str], str]) -> None:
+    """Write everything that was found in a run."""
+    found = [(leaf.name, problem) for leaf in view.state.leaves.values() for problem in problems_of(leaf)]
     found.sort(key=lambda each: each[1].tool)
     runs = [_run(tool, group, mask) for tool, group in groupby(found, lambda each: each[1].tool)]
-    json.dump({"$schema": SCHEMA, "version": "2.1.0", "runs": runs or [_run("compiler", (), mask)]}, file, indent=1)
+    json.dump({"$schema": SCHEMA, "version": "2.1.0", "runs": runs}, file, indent=1)
 
 
 def _run(tool: str, found: Iterable[tuple[str, Problem]], mask: Callable[[str], str]) -> dict[str, JsonValue]:

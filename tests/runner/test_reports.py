@@ -234,6 +234,16 @@ def test_several_pipelines_are_one_report_and_a_rerun_writes_it_anew(tmp_path: P
     assert {name: len(case) for name, case in cases(tmp_path / ".pipe/one/1/junit.xml").items()} == {"pipe.one a": 0}
 
 
+def test_what_a_rerun_has_mended_is_no_problem_any_more(tmp_path: Path) -> None:
+    script = "test -e ok || { echo 'src/A.java:1:2: error: x'; exit 1; }"
+    (tmp_path / "a.yaml").write_text(f"name: a\nstages: {{a: {{run: {json.dumps(script)}}}}}\n")
+    pipe(tmp_path, "run", "a.yaml")
+    assert (tmp_path / ".pipe/a/1/problems.sarif").exists()
+    (tmp_path / "ok").touch()
+    assert pipe(tmp_path, "rerun", "a#1").returncode == 0
+    assert not (tmp_path / ".pipe/a/1/problems.sarif").exists()
+
+
 def test_a_place_that_cannot_be_written_is_told_and_changes_no_outcome(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("name: a\nstages: {a: {run: 'true'}}\n")
     (tmp_path / "file").touch()

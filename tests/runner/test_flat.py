@@ -1,0 +1,55 @@
+"""What a stage writes costs disk, within the limit of its log, and no memory: however much it is, and whatever it is."""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.support.program import PIPE, host
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+SECRET = "correct-horse-battery"
+
+
+def peak(folder: Path, command: str) -> float:
+    """The MiB that the largest process of a run had at its peak; its console is read by somebody."""
+    text = (
+        f"name: demo\nsecrets: {{t: text}}\nstages:\n  s: {{secrets: {{T: t}}, log: 8Mi, run: {json.dumps(command)}}}\n"
+    )
+    (folder / "pipeline.yaml").write_text(text)
+    with subprocess.Popen(
+        [PIPE, "run", "pipeline.yaml", "-o", "plain"],
+        cwd=folder,
+        env=host(PIPE_SECRET_T=SECRET),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    ) as run:
+        _, status, usage = os.wait4(run.pid, 0)
+        run.returncode = os.waitstatus_to_exitcode(status)
+        assert run.returncode == 0, run.stderr and run.stderr.read()
+    return usage.ru_maxrss / 1024
+
+
+LOGS = {
+    "a line of 1 GiB": "head -c 1G /dev/zero | tr '\\0' x",
+    "a line of 1 GiB that is a bar": "yes '█░ 50 %' | tr '\\n' '\\r' | head -c 1G",
+    "300 MiB that are no text": "head -c 300M /dev/urandom",
+    "a secret again and again": 'yes "$T" | head -c 300M',
+}
+
+
+@pytest.mark.parametrize("command", LOGS.values(), ids=list(LOGS))
+def test_memory_is_that_of_a_run_of_one_line(tmp_path: Path, command: str) -> None:
+    assert peak(tmp_path, command) < 1.3 * peak(tmp_path, "echo one")
+    log = max((tmp_path / ".pipe/demo/1/logs").glob("*.log"))
+    assert log.stat().st_size < 11 << 20
+    assert "bytes were dropped here" in log.read_bytes().decode("utf-8", "replace")
+
+
+@pytest.mark.long
+def test_memory_is_the_same_for_a_log_of_10_gb(tmp_path: Path) -> None:
+    lines = "yes 'a line of the log with some words in it to fill it up' | head -c 10G"
+    assert peak(tmp_path, lines) < 1.3 * peak(tmp_path, "echo one")
