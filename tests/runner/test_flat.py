@@ -50,6 +50,7 @@ def test_memory_is_that_of_a_run_of_one_line(tmp_path: Path, command: str) -> No
 
 
 @pytest.mark.long
+@pytest.mark.timeout(900)
 def test_memory_is_the_same_for_a_log_of_10_gb(tmp_path: Path) -> None:
     lines = "yes 'a line of the log with some words in it to fill it up' | head -c 10G"
     assert peak(tmp_path, lines) < 1.3 * peak(tmp_path, "echo one")
