@@ -1,4 +1,4 @@
-"""What compilers complain of, found in the lines of a log: javac and Maven, tsc, eslint, gcc and its family, go."""
+"""What went wrong, found in the lines of a log: complaints of compilers, and the first exception of a program."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -8,9 +8,10 @@ from typing import IO, Literal
 
 from pydantic import JsonValue
 
-__all__ = ["MOST", "Problem", "as_json", "find", "lines_of"]
+__all__ = ["EXCEPTIONS", "MOST", "Problem", "as_json", "find", "lines_of"]
 
 MOST = 100
+EXCEPTIONS = ("python", "java", "node")
 BLOCK = 1 << 20
 LONGEST_LINE = 1 << 11
 FARTHEST = 32 << 20
@@ -35,12 +36,21 @@ _ESLINT_FILE = re.compile(r"(?P<file>/[^:]+\.(?:[cm]?[jt]sx?|vue|svelte))")
 _ESLINT = re.compile(
     r"\s+(?P<line>\d+):(?P<column>\d+)\s+" + _SAYS + r"\s+(?P<message>\S.*?)(?:\s{2,}(?P<rule>[@\w/-]+))?"
 )
+_TRACEBACK = "Traceback (most recent call last):"
+_PYTHON_FRAME = re.compile(r'\s+File "(?P<file>[^"]+)", line (?P<line>\d+).*')
+_FRAME = re.compile(
+    r"\s+at (?!java\.|jdk\.|node:)(?:.*\()?(?:file://)?(?P<file>[^()\s:]+\.\w+):(?P<line>\d+)(?::(?P<column>\d+))?\)?"
+)
+_THROWN = re.compile(r'(?:Exception in thread "[^"]*" |Uncaught )?(?P<message>[\w.$]*(?:Error|Exception)(?:: .*)?)')
 _ONE_LINE = (("javac", _MAVEN), ("tsc", _TSC), ("compiler", _GCC), ("go", _GO))
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One complaint. Its place counts from 1, `column` is 0 when unknown; `file` is below the workspace if in it."""
+    """One complaint. Its place counts from 1, `column` is 0 when unknown; `file` is below the workspace if in it.
+
+    Of an exception, whose `tool` is one of `EXCEPTIONS`, the place is the first in code that is not the language's own.
+    """
 
     tool: str
     level: Literal["error", "warning"]
@@ -62,11 +72,17 @@ def as_json(problem: Problem) -> dict[str, JsonValue]:
 
 
 def find(lines: Iterable[str], root: str = "") -> Iterator[Problem]:
-    """The complaints in some lines, each once, in their order; `root` is what to leave out of paths."""
+    """The complaints in some lines, each once, in their order; `root` is what to leave out of paths.
+
+    Those of javac and Maven, tsc, eslint, gcc and its family and go; the exceptions of Python, Java and Node.js.
+    """
     seen: set[Problem] = set()
     file = ""
+    exception = _FirstException(root)
     for raw in lines:
         line = (_COLOUR.sub("", raw) if "\x1b" in raw else raw).rstrip()
+        if thrown := exception.feed(line):
+            yield thrown
         if line.startswith("/") and (match := _ESLINT_FILE.fullmatch(line)):
             file = match["file"]
             continue
@@ -100,6 +116,43 @@ def _problem(tool: str, found: dict[str, str | None], file: str, root: str) -> P
         (found["message"] or "").strip(),
         found.get("rule") or "",
     )
+
+
+class _FirstException:
+    """The first exception in some lines: Python says what it is behind its trace, Java and Node.js before it."""
+
+    def __init__(self, root: str) -> None:
+        self._root = root
+        self._found = self._in_traceback = False
+        self._place: re.Match[str] | None = None
+        self._thrown = ""
+
+    def feed(self, line: str) -> Problem | None:
+        if self._found:
+            return None
+        if line.startswith(_TRACEBACK):
+            self._in_traceback, self._place = True, None
+            return None
+        return self._of_python(line) if self._in_traceback else self._of_others(line)
+
+    def _of_python(self, line: str) -> Problem | None:
+        if not line or line[0].isspace():
+            self._place = _PYTHON_FRAME.fullmatch(line) or self._place
+            return None
+        self._in_traceback = False
+        return self._told("python", self._place, line) if self._place else None
+
+    def _of_others(self, line: str) -> Problem | None:
+        if line.lstrip().startswith("at "):
+            place = _FRAME.fullmatch(line) if self._thrown else None
+            return self._told("node" if place["column"] else "java", place, self._thrown) if place else None
+        match = _THROWN.fullmatch(line) if "Error" in line or "Exception" in line else None
+        self._thrown = match["message"] if match else ""
+        return None
+
+    def _told(self, tool: str, place: re.Match[str], message: str) -> Problem:
+        self._found = True
+        return _problem(tool, {**place.groupdict(), "message": message}, place["file"], self._root)
 
 
 def lines_of(log: Path) -> Iterator[str]:

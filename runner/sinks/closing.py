@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from pipeline.stage import Outcome
-from runner.problems import Problem, find
+from runner.problems import EXCEPTIONS, Problem, find
 from runner.sinks.tree import Row, clock, rows
 from runner.sinks.view import RunView, plain_text
 from runner.state import LeafState, RunState
@@ -46,21 +46,27 @@ def _failure(view: RunView, leaf: LeafState) -> Iterator[str]:
 
 
 def useful_lines(view: RunView, leaf: LeafState) -> list[str]:
-    """What explains a failure, nothing twice: evidence or the end of the log, and last what compilers say."""
+    """What explains a failure, nothing twice: evidence or the end of the log, last what was found in all of it."""
     found = problems_of(leaf)
     lines: Sequence[str] = leaf.cause.evidence if leaf.cause else ()
     lines = lines or view.last_lines(leaf.name, LAST_LINES)
     cases = leaf.tests.cases if leaf.tests else ()
     kept = [line for line in lines[-LAST_LINES:] if not (found and _is_problem(line)) and not _is_case(line, cases)]
-    shown = [str(problem) for problem in found[:MOST_PROBLEMS]]
+    told = found[:MOST_PROBLEMS]
+    shown = [str(problem) for problem in told if not _is_shown(problem, kept)]
     total = leaf.problems.total if leaf.problems else 0
-    more = [f"… and {total - len(shown)} more"] if total > len(shown) else []
+    more = [f"… and {total - len(told)} more"] if total > len(told) else []
     return [*kept, *shown, *more]
 
 
 def problems_of(leaf: LeafState) -> list[Problem]:
     """What compilers complained of in its last attempt."""
     return [Problem(**problem) for problem in leaf.problems.problems] if leaf.problems else []  # type: ignore[arg-type]
+
+
+def _is_shown(problem: Problem, lines: Sequence[str]) -> bool:
+    """Whether an exception stands among these lines with its trace."""
+    return problem.tool in EXCEPTIONS and any(line.rstrip().endswith(problem.message) for line in lines)
 
 
 def _is_problem(line: str) -> bool:

@@ -184,6 +184,16 @@ async def test_complaints_of_compilers_come_last_in_what_is_told_of_a_failure(tm
     assert lines[first + 1 : first + 4] == ["  before", "  after", "  src/A.java:12:8: error: cannot find symbol"]
 
 
+async def test_the_first_exception_is_told_last_however_much_came_after_it_and_once(tmp_path: Path) -> None:
+    (tmp_path / "workspace").mkdir()
+    (tmp_path / "workspace/a.py").write_text("{}['key']\n")
+    made = await run(tmp_path, shell("far", "python3 a.py || seq 1 200; exit 1"), shell("near", "python3 a.py; exit 1"))
+    said = closed(made)
+    first, second = (index for index, line in enumerate(said) if line.startswith("---- "))
+    assert said[first + 1 : second - 1][-2:] == ["  200", "  a.py:1: error: KeyError: 'key'"]
+    assert [line for line in said[second:] if "KeyError" in line] == ["  KeyError: 'key'"]
+
+
 async def test_complaints_in_the_log_of_a_green_stage_are_none(tmp_path: Path) -> None:
     made = await run(tmp_path, shell("a", 'echo "A.java:1: error: x"'))
     assert made["a"].problems is None

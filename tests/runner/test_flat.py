@@ -54,3 +54,19 @@ def test_memory_is_that_of_a_run_of_one_line(tmp_path: Path, command: str) -> No
 def test_memory_is_the_same_for_a_log_of_10_gb(tmp_path: Path) -> None:
     lines = "yes 'a line of the log with some words in it to fill it up' | head -c 10G"
     assert peak(tmp_path, lines) < 1.3 * peak(tmp_path, "echo one")
+
+
+def test_eight_stages_at_once_tear_no_line_lose_none_and_keep_their_order(tmp_path: Path) -> None:
+    each = 40_000
+    script = f'for word in of this stage; do seq -f "%g $word and no other" 1 {each}; done'
+    stages = "".join(f"  s{n}: {{run: {json.dumps(script)}}}\n" for n in range(8))
+    (tmp_path / "pipeline.yaml").write_text(f"name: demo\nstages:\n{stages}")
+    argv = [str(PIPE), "run", "pipeline.yaml", "-o", "plain", "-j", "8"]
+    shown = subprocess.run(argv, cwd=tmp_path, env=host(), capture_output=True, text=True, check=True).stdout
+    expected = [f"{n} {word} and no other" for word in ("of", "this", "stage") for n in range(1, each + 1)]
+    lines: dict[str, list[str]] = {}
+    for line in shown.splitlines():
+        prefix, _, text = line.partition(" ")
+        lines.setdefault(prefix, []).append(text)
+    for number in range(8):
+        assert [text for text in lines[f"[s{number}]"] if text.endswith("no other")] == expected

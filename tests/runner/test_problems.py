@@ -48,6 +48,46 @@ def test_what_maven_says_as_it_happens_and_again_at_the_end_is_told_once() -> No
     assert len(list(find([line, "x", line]))) == 1
 
 
+PYTHON = """Traceback (most recent call last):
+  File "/w/src/a.py", line 3, in <module>
+    json.loads("x")
+  File "/usr/lib/python3.11/json/decoder.py", line 355, in raw_decode
+    raise JSONDecodeError("Expecting value", s, err.value) from None
+json.decoder.JSONDecodeError: Expecting value: line 1 column 1 (char 0)
+Traceback (most recent call last):
+  File "/w/src/b.py", line 1, in <module>
+KeyError: 'late'"""
+JAVA = """12:00 INFO Error handling is on
+Exception in thread "main" java.lang.NullPointerException: no hospital
+\tat java.base/java.util.Objects.requireNonNull(Objects.java:259)
+\tat com.x.Foo.bar(Foo.java:12)
+\tat com.x.Main.main(Main.java:3)
+Caused by: java.lang.IllegalStateException: inner"""
+NODE = """/w/a.js:1
+function f() { throw new TypeError("no such thing") }
+               ^
+
+TypeError: no such thing
+    at node:internal/x:1:2
+    at f (/w/a.js:1:22)
+    at Object.<anonymous> (/w/a.js:2:1)"""
+THROWN = {
+    PYTHON: "python /usr/lib/python3.11/json/decoder.py:355: error: json.decoder.JSONDecodeError: "
+    "Expecting value: line 1 column 1 (char 0)",
+    JAVA: "java Foo.java:12: error: java.lang.NullPointerException: no hospital",
+    NODE: "node a.js:1:22: error: TypeError: no such thing",
+    "Error: at the door\n  at (nowhere)": "",
+    "TypeError: x\nsomething\n    at f (/w/a.js:1:22)": "",
+    "Traceback (most recent call last):\nValueError: no frame": "",
+}
+
+
+@pytest.mark.parametrize(("text", "expected"), THROWN.items(), ids=["python", "java", "node", "none", "apart", "bare"])
+def test_the_first_exception_is_found_with_its_place(text: str, expected: str) -> None:
+    found = [f"{problem.tool} {problem}" for problem in find(text.splitlines(), "/w/")]
+    assert found == ([expected] if expected else [])
+
+
 def test_lines_of_any_length_take_little_time_and_memory(tmp_path: Path) -> None:
     log = tmp_path / "x.log"
     log.write_bytes(b"a." * (4 << 20) + b"\nA.java:7: error: x\n" + b"[ERROR] " + b"/" * (2 << 20))

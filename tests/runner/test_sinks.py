@@ -5,6 +5,7 @@ import threading
 import time
 from datetime import timedelta
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from hypothesis import given, settings
@@ -85,6 +86,25 @@ def test_a_line_that_never_ends_is_cut_and_not_kept_in_memory(tmp_path: Path) ->
     assert "".join(shown).replace("\n", "") == "x" * 3_000_000
     assert all(each.endswith("x\n") for each in shown)
     assert max(map(len, shown)) < 400_000
+
+
+@given(st.lists(st.binary(max_size=200), max_size=30), st.booleans())
+@settings(max_examples=60)
+def test_whatever_comes_in_whatever_pieces_the_lines_shown_are_those_of_the_whole(
+    pieces: list[bytes],
+    hurried: bool,  # noqa: FBT001 - hypothesis gives it by its place
+) -> None:
+    with TemporaryDirectory() as folder:
+        log = Path(folder) / "x.log"
+        reader = LogReader(LogFile(log))
+        shown = ""
+        for piece in pieces:
+            with log.open("ab") as file:
+                file.write(piece)
+            shown += "" if hurried else reader.lines()
+        shown += "".join(reader.end())
+    whole = b"".join(pieces)
+    assert shown == clean(whole if whole.endswith(b"\n") or not whole else whole + b"\n")
 
 
 def test_a_backlog_is_read_in_blocks_not_at_once(tmp_path: Path) -> None:
