@@ -73,13 +73,14 @@ def _url(value: bytes) -> Iterator[str]:
 
 
 def _json(value: str) -> Iterator[str]:
-    for text in (json.dumps(value), json.dumps(value, ensure_ascii=False)):
+    plain = json.dumps(value, ensure_ascii=False)
+    for text in (plain, json.dumps(value)):
         yield text[1:-1]
         yield text[1:-1].replace("/", "\\/")
         yield json.dumps(text)[3:-3]
         yield from (_escaped(text[1:-1], *way) for way in (("<>&", "04x"), ("<>&", "04X"), ("<>&'=", "04x")))
-    yield _escaped(text[1:-1], "\x7f-\U0010ffff", "04X")
-    yield _escaped(text[1:-1].replace('\\"', '"'), "\"'&<>+`\x7f-\U0010ffff", "04X")
+    yield _escaped(plain[1:-1], "\x7f-\U0010ffff", "04X")
+    yield _escaped(plain[1:-1].replace('\\"', '"'), "\"'&<>+`\x7f-\U0010ffff", "04X")
 
 
 def _escaped(text: str, characters: str, digits: str) -> str:

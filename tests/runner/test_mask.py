@@ -108,6 +108,20 @@ def test_a_secret_is_masked_as_real_programs_print_it(name: str) -> None:
         assert not masker(secret).holds(shown), (secret, shown)
 
 
+@pytest.mark.parametrize(
+    ("secret", "written"),
+    [
+        ("A+b'c\"d<é\U0001f511", "A\\u002Bb\\u0027c\\u0022d\\u003C\\u00E9\\uD83D\\uDD11"),
+        ("pässwort", "p\\u00E4sswort"),
+        ("a~b*c d(é", "a%7Eb*c+d%28%C3%A9"),
+        ("x/y&z@w", "x%2Fy&z%40w"),
+    ],
+    ids=[".NET", "Jackson", "Java's URLEncoder", "a login in a URL of Go"],
+)
+def test_a_secret_is_masked_as_programs_write_it_that_are_not_on_every_machine(secret: str, written: str) -> None:
+    assert masker(secret).mask(f"({written})".encode()) == b"(****)"
+
+
 def test_a_secret_that_is_no_text_is_masked_byte_for_byte() -> None:
     secret = b"p\xe4ssw\xf6rter".decode("utf-8", "surrogateescape")
     shown = masker(secret).mask(b"x p\xe4ssw\xf6rter " + base64.b64encode(b"p\xe4ssw\xf6rter") + b" p%E4ssw%F6rter y")
