@@ -60,17 +60,20 @@ def useful(lines: Iterable[str], known: Iterable[str], most: int) -> list[str]:
 
 
 _WAYS = {
-    CauseKind.INFRA: "when it answers again, `pipe rerun '{run}' --failed` does what did not succeed",
+    CauseKind.INFRA: "when it answers again, {again}",
     CauseKind.CONFIG: "correct what the message names, and run again",
     CauseKind.TIMEOUT: "see what took so long, or give it a longer `timeout:`",
-    CauseKind.CANCELLED_BY: "`pipe rerun '{run}' --failed` does what did not succeed",
+    CauseKind.CANCELLED_BY: "{again}",
     CauseKind.SUPERSEDED_BY: "nothing: the other run takes its place",
     CauseKind.BUG: "please report it, with the lines above",
 }
-_OF_USER = "mend what the message names; `pipe logs '{run}' '{leaf}'` shows the whole log"
+_OF_USER = "mend what the message names; {log}"
 
 
-def way_out(run: str, leaf: LeafState, cause: Cause) -> str:
-    """What to do about the cause of a leaf: what the cause itself says, else what its kind asks for."""
+def way_out(leaf: LeafState, cause: Cause, *, again: str, log: str) -> str:
+    """What to do about the cause of a leaf: what the cause itself says, else what its kind asks for.
+
+    `again` and `log` say how, where this is read, one runs it again and where the whole log is.
+    """
     way = _WAYS.get(cause.kind, _OF_USER if leaf.attempt else _WAYS[CauseKind.CONFIG])
-    return cause.hint or way.format(run=run, leaf=leaf.name)
+    return cause.hint or way.format(again=again, log=log)

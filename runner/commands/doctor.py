@@ -102,7 +102,13 @@ def _cause(seen: _Seen, first: LeafState, cause: Cause) -> Iterator[str]:
     yield f"✖ {first.name} {first.outcome}{attempt}: {plain_text(cause.message)}"
     yield from _titled("evidence", _shortened(cause.evidence))
     yield from _titled("the end of its log", seen.log)
-    yield from _titled("what to do", [way_out(seen.run.name, first, cause)])
+    yield from _titled("what to do", [_way_out(seen, first, cause)])
+
+
+def _way_out(seen: _Seen, first: LeafState, cause: Cause) -> str:
+    name = seen.run.name
+    again = f"`pipe rerun '{name}' --failed` does what did not succeed"
+    return way_out(first, cause, again=again, log=f"`pipe logs '{name}' '{first.name}'` shows the whole log")
 
 
 def _without_cause(seen: _Seen) -> Iterator[str]:
@@ -164,7 +170,7 @@ def _run_as_json(seen: _Seen) -> JsonValue:
         "cause": _leaf_as_json(first) if first else None,
         "evidence": [*cause.evidence] if cause else [],
         "log": [*seen.log],
-        "what_to_do": way_out(seen.run.name, first, cause) if first and cause else "",
+        "what_to_do": _way_out(seen, first, cause) if first and cause else "",
         "because_of_it": [_leaf_as_json(leaf) for leaf in seen.found.followed],
         "others": [_leaf_as_json(leaf) for leaf in seen.found.others],
         "warnings": [*state.warnings],

@@ -29,14 +29,23 @@ __all__ = [
 
 
 def deliveries_of(
-    connection: Connection, within: frozenset[str] | None, project: str, before: str, limit: int
+    connection: Connection,
+    within: frozenset[str] | None,
+    project: str = "",
+    before: str = "",
+    limit: int = 1,
+    only: str = "",
 ) -> list[Delivery]:
-    """Deliveries, the newest first, without what they carried; `within`: the projects that may be seen, None is all."""
+    """Deliveries, the newest first, without what they carried; `within`: the projects that may be seen, None is all.
+
+    `only`: the one with that id.
+    """
     columns = [deliveries.c[name] for name in Delivery.model_fields]
     wanted = select(*columns).order_by(deliveries.c.id.desc()).limit(limit)
     wanted = wanted if within is None else wanted.where(deliveries.c.project.in_(within))
     wanted = wanted.where(deliveries.c.project == project) if project else wanted
     wanted = wanted.where(deliveries.c.id < before) if before else wanted
+    wanted = wanted.where(deliveries.c.id == only) if only else wanted
     return [Delivery.model_validate(dict(row)) for row in connection.execute(wanted).mappings()]
 
 

@@ -1,17 +1,20 @@
 """Deliveries for people: what came in, what became of it, and having one worked again."""
 
+from collections.abc import Sequence
 from functools import partial
+from typing import Any
 from urllib.parse import quote
 
 from fastapi import APIRouter, Request
 from fastapi.responses import RedirectResponse, Response
 
 from runner.server.api import redeliver
-from runner.server.callers import SignedIn
-from runner.server.doors import Here
+from runner.server.callers import Caller, SignedIn
+from runner.server.doors import UNKNOWN, Here
 from runner.server.pages.rendering import page
 from runner.server.reading import deliveries_of
 from runner.server.rights import Verb
+from runner.server.shown import Delivery
 
 __all__ = ["pages"]
 
@@ -25,20 +28,25 @@ async def show_deliveries(
     request: Request, doors: Here, caller: SignedIn, project: str = "", before: str = ""
 ) -> Response:
     """The newest deliveries."""
-    within = caller.projects(Verb.VIEW)
-    found = await doors.database.read(partial(deliveries_of, within=within, project=project, before=before, limit=PAGE))
+    read = partial(deliveries_of, within=caller.projects(Verb.VIEW), project=project, before=before, limit=PAGE)
+    found = await doors.database.read(read)
     older = f"/deliveries?project={quote(project)}&before={found[-1].id}" if found[PAGE - 1 :] else ""
+    return _page(request, caller, found, older=older, project=project, before=before)
+
+
+@pages.get("/deliveries/{id_}")
+async def show_delivery(request: Request, id_: str, doors: Here, caller: SignedIn) -> Response:
+    """One of them."""
+    found = await doors.database.read(partial(deliveries_of, within=caller.projects(Verb.VIEW), only=id_))
+    if not found:
+        raise UNKNOWN
+    return _page(request, caller, found, only=id_)
+
+
+def _page(request: Request, caller: Caller, found: Sequence[Delivery], **names: str) -> Response:
     may = {each.project for each in found if caller.may(Verb.REDELIVER, each.project)}
-    return page(
-        request,
-        "deliveries.html",
-        caller,
-        deliveries=found,
-        older=older,
-        project=project,
-        before=before,
-        may_redeliver=may,
-    )
+    words: dict[str, Any] = {"older": "", "project": "", "before": "", "only": "", **names}
+    return page(request, "deliveries.html", caller, deliveries=found, may_redeliver=may, **words)
 
 
 @pages.post("/deliveries/{id_}/redeliver")

@@ -4,8 +4,9 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Annotated
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Path, Request
 from fastapi.responses import RedirectResponse, Response
 from sqlalchemy import Connection, func, select
 
@@ -24,12 +25,14 @@ from runner.server.repositories import RepositoryError
 from runner.server.rights import Verb
 from runner.server.shown import Run, Which
 
-__all__ = ["pages"]
+__all__ = ["PARAM", "pages"]
 
 pages = APIRouter(include_in_schema=False, default_response_class=Response)
 
+Number = Annotated[int, Path(ge=1, le=1 << 31)]
 NEWEST = 10
 PARAM = "param."
+"""What stands before the name of a parameter in a form, and in the address of one that is filled in."""
 
 
 @pages.get("/projects")
@@ -60,9 +63,20 @@ class _Start:
 
 
 @pages.get("/projects/{name}")
-async def show_project(request: Request, name: str, doors: Here, caller: SignedIn, ref: str = "") -> Response:
-    """One project: its newest runs, and the pipelines of its file to start."""
-    return await _shown(request, doors, caller, await _seen(doors, caller, name), _Start(ref))
+async def show_project(request: Request, name: str, doors: Here, caller: SignedIn) -> Response:
+    """One project: its newest runs, and the pipelines of its file to start, filled in as the address says."""
+    return await _shown(request, doors, caller, await _seen(doors, caller, name), _written(request.query_params))
+
+
+@pages.get("/projects/{name}/runs/{pipeline}/{number}")
+async def find_run(name: str, pipeline: str, number: Number, doors: Here, caller: SignedIn) -> Response:
+    """A run by the name that people call it by."""
+    caller.need(Verb.VIEW, name)
+    which = Which(project=name, pipeline=pipeline, number=number, limit=1)
+    found = await doors.database.read(partial(runs_of, fleet=doors.registry.fleet, within=None, which=which))
+    if not found:
+        raise UNKNOWN
+    return RedirectResponse(f"/runs/{found[0].id}", 303)
 
 
 @pages.post("/projects/{name}/runs")
@@ -70,16 +84,19 @@ async def start(request: Request, name: str, doors: Here, caller: SignedIn) -> R
     """Start a run; what is wrong is said where it was written."""
     project = await _seen(doors, caller, name)
     caller.need(Verb.RUN, name)
-    fields = await form(request)
-    params = {key.removeprefix(PARAM): value for key, value in fields.items() if key.startswith(PARAM) and value}
-    asked = _Start(fields.get("ref", "").strip(), fields.get("pipeline", ""), params)
+    asked = _written(await form(request))
     intake, told = doors.registry.intake(project), run_started(caller.actor, name, asked.pipeline)
     try:
-        _, id_ = await intake.start(asked.pipeline, asked.ref, params, caller.name, "", told)
+        _, id_ = await intake.start(asked.pipeline, asked.ref, asked.params, caller.name, "", told)
     except (PipeError, RepositoryError) as error:
         return await _shown(request, doors, caller, project, asked, str(error))
     doors.started()
     return RedirectResponse(f"/runs/{id_}", 303)
+
+
+def _written(fields: Mapping[str, str]) -> _Start:
+    params = {key.removeprefix(PARAM): value for key, value in fields.items() if key.startswith(PARAM) and value}
+    return _Start(fields.get("ref", "").strip(), fields.get("pipeline", ""), params)
 
 
 async def _seen(doors: Doors, caller: Caller, name: str) -> Project:

@@ -1,42 +1,33 @@
 """Runs for people: the newest ones, one with everything that happens in it, and its logs."""
 
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from functools import partial
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import anyio.to_thread
 from fastapi import APIRouter, Request
 from fastapi.responses import RedirectResponse, Response
 
-from pipeline.errors import PipeError
-from pipeline.stage import Outcome
-from runner.events import StageRetrying
 from runner.folder import RunFolder
 from runner.logs import tail
-from runner.plans import read_plan
 from runner.server.api import approve_run, cancel_run
-from runner.server.artifacts import Left, left_of
 from runner.server.callers import SignedIn
 from runner.server.doors import UNKNOWN, Here
+from runner.server.forks import APPROVE_WITHIN
+from runner.server.pages.contents import look
+from runner.server.pages.projects import PARAM
 from runner.server.pages.rendering import page
 from runner.server.reading import folder_of, run_for, runs_of, state_of, working_folder
 from runner.server.rights import Verb
 from runner.server.shown import Run, Which
 from runner.server.users import as_run
-from runner.sinks.tree import Row, rows
-from runner.sinks.view import KeptLogs, RunView, clean
-from runner.state import LeafState, fold
+from runner.sinks.view import clean
 
 __all__ = ["pages"]
 
 pages = APIRouter(include_in_schema=False, default_response_class=Response)
 
 PAGE = 50
-BAD = (Outcome.FAILED, Outcome.ERRORED, Outcome.TIMED_OUT)
-FILES = 100
-"""So many of the files that a run has left are on its page; the API lists them all."""
 LINES = 2000
 """Of a log so many are on its page, the last ones; the whole is behind a link."""
 
@@ -71,25 +62,11 @@ async def show_runs(
     )
 
 
-@dataclass(frozen=True)
-class _Shown:
-    """One run as its page shows it; without stages it has not begun."""
-
-    stages: Sequence[tuple[Row, Sequence[Row]]] = ()
-    """Each with its leaves, if it is fanned out."""
-    blamed: Sequence[LeafState] = ()
-    """The leaves that are why it is not green."""
-    attempts: Sequence[StageRetrying] = ()
-    """Those that were followed by another."""
-    warnings: Sequence[str] = ()
-    left: Left = field(default_factory=Left)
-
-
 @pages.get("/runs/{id_}")
 async def show_run(request: Request, id_: str, doors: Here, caller: SignedIn) -> Response:
     """One run: why it is there, how each of its stages is, and why."""
     run = await run_for(doors, id_, caller)
-    shown = await anyio.to_thread.run_sync(_look, folder_of(doors, run), working_folder(doors, run))
+    shown = await anyio.to_thread.run_sync(look, folder_of(doors, run), working_folder(doors, run))
     return page(
         request,
         "run.html",
@@ -98,40 +75,23 @@ async def show_run(request: Request, id_: str, doors: Here, caller: SignedIn) ->
         shown=shown,
         log=partial(_log_path, run),
         artifact=partial(_artifact_path, run),
+        again=_again(run) if run.state == "ended" and run.trigger.trusted and caller.may(Verb.RUN, run.project) else "",
+        approve_within=APPROVE_WITHIN,
         may_approve=run.state == "waiting" and caller.may(Verb.APPROVE, run.project),
         may_cancel=run.state != "ended" and caller.may(Verb.CANCEL, run.project),
         now=time.time(),
     )
 
 
-def _look(folder: RunFolder, works: RunFolder) -> _Shown:
-    try:
-        with as_run(folder):
-            plan, records = read_plan(folder), list(folder.records())
-            state = fold(records)
-    except PipeError:
-        return _Shown()
-    except ValueError as error:
-        return _Shown(warnings=[f"its journal is spoiled: {error}"])
-    retries = [record.event for record in records if isinstance(record.event, StageRetrying)]
-    blamed = [leaf for leaf in state.leaves.values() if leaf.outcome in BAD]
-    stages = _stages(rows(RunView(plan, KeptLogs(folder), state=state), time.time()))
-    leaks = [f"a secret can be read in {leak}: change it, and remove what shows it" for leak in state.leaks]
-    return _Shown(stages, blamed, retries, [*leaks, *state.warnings], left_of(works, FILES))
-
-
-def _stages(found: Iterable[Row]) -> list[tuple[Row, list[Row]]]:
-    stages: list[tuple[Row, list[Row]]] = []
-    for row in found:
-        if row.depth == 1:
-            stages.append((row, []))
-        elif row.depth == 2:
-            stages[-1][1].append(row)
-    return stages
-
-
 def _log_path(run: Run, leaf: str, attempt: int = 0) -> str:
     return f"/runs/{run.id}/logs/{quote(leaf, safe='')}" + (f"?attempt={attempt}" if attempt else "")
+
+
+def _again(run: Run) -> str:
+    """The form that starts another run like this one, filled in."""
+    ref = run.trigger.branch or run.trigger.tag or run.commit
+    params = {f"{PARAM}{name}": value for name, value in run.params.items()}
+    return f"/projects/{run.project}?{urlencode({'ref': ref, 'pipeline': run.pipeline, **params})}#start"
 
 
 def _artifact_path(run: Run, path: str) -> str:

@@ -1,8 +1,12 @@
 """What people see and do in a browser: the same truth as by the API, and nothing that a stranger wrote does anything."""
 
+import html
+import json
 import re
+import shutil
 import subprocess
 import urllib.parse
+from pathlib import Path
 
 import pytest
 
@@ -80,6 +84,25 @@ def test_a_run_is_shown_with_its_stages_reasons_attempts_and_logs(
     assert "sandbox" in whole.headers["Content-Security-Policy"]
 
 
+def test_the_page_of_a_red_run_begins_with_why_and_leads_to_another_start(
+    server: Server, repository: Repository, ann: Browser
+) -> None:
+    repository.commit("x", pipeline_yaml=FILE)
+    fields = {"pipeline": "demo", "ref": "main", "param.who": "Bo & Co"}
+    started = ann.send("/projects/shop/runs", fields)
+    server.settled(1)
+    shown = ann.get(started.to).text
+    words = ("bad</a> failed", "the &lt;b&gt;reason&lt;/b&gt;", "What to do", "<h2>Stages", "<h2>About this run")
+    places = [shown.index(word) for word in words]
+    assert places == sorted(places)
+    again = re.search(r'href="(/projects/shop\?[^"]+)#start"', shown)
+    assert again
+    form = ann.get(again[1].replace("&amp;", "&")).text
+    assert 'value="Bo &amp; Co"' in form, "filled in as it was"
+    assert 'value="main"' in form
+    lacks_script(shown)
+
+
 def test_what_still_changes_says_so_and_can_be_cancelled(server: Server, repository: Repository, ann: Browser) -> None:
     server.push(repository.commit("slow", pipeline_yaml=SLOW))
     until(lambda: server.runs() and server.runs()[0]["state"] == "running")
@@ -125,6 +148,13 @@ def test_deliveries_are_shown_and_one_is_worked_again_by_those_who_may(
     path = f"/deliveries/{told['delivery']}/redeliver"
     assert path in shown
     assert path not in bob.get("/deliveries").text
+    assert path in ann.get(f"/deliveries/{told['delivery']}").text
+    assert ann.get("/deliveries/01AAAAAAAAAAAAAAAAAAAAAAAA").status == 404
+    (run,) = server.runs()
+    assert f'href="/deliveries/{told["delivery"]}"' in ann.get(f"/runs/{run['id']}").text
+    assert 'href="/projects/shop/runs/demo/1"' in shown
+    assert ann.get("/projects/shop/runs/demo/1").to == f"/runs/{run['id']}"
+    assert ann.get("/projects/shop/runs/demo/2").status == 404
     assert bob.send(path, {}).status == 403
     assert ann.send(path, {}).status == 303
     until(lambda: "#1 runs it already" in ann.get("/deliveries").text)
@@ -208,3 +238,38 @@ def test_whom_a_project_tells_and_who_sees_its_badge_stand_in_the_audit_log(serv
     for words in ("public badge: yes", "add target", "remove target"):
         assert words in log
     assert "hidden-word" not in log
+
+
+# -- on a telephone --------------------------------------------------------------------------------
+
+_MEASURED = """<!doctype html><pre id="widths"></pre>
+{frames}
+<script>
+addEventListener("load", () => {{
+  const frames = [...document.querySelectorAll("iframe")];
+  const widths = frames.map(each => Math.max(...[...each.contentDocument.querySelectorAll("html, .wide")].map(
+    one => one.scrollWidth - one.clientWidth)));
+  document.getElementById("widths").textContent = JSON.stringify(widths);
+}});
+</script>"""
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="there is no chromium here")
+def test_nothing_lies_beyond_the_edge_of_a_telephone(
+    server: Server, repository: Repository, ann: Browser, tmp_path: Path
+) -> None:
+    server.push(repository.commit("a title that is not short, as those of real commits seldom are", pipeline_yaml=FILE))
+    (run,) = server.settled(1)
+    paths = ["/runs", f"/runs/{run['id']}", f"/runs/{run['id']}/logs/bad", "/projects", "/projects/shop", "/deliveries"]
+    paths += ["/people", "/audit", "/account", "/nowhere"]
+    style = f"<style>{ann.get('/static/pipe.css').text}</style></head>"
+    frame = '<iframe width="390" height="800" srcdoc="{}"></iframe>'
+    frames = [frame.format(html.escape(ann.get(path).text.replace("</head>", style))) for path in paths]
+    (tmp_path / "pages.html").write_text(_MEASURED.format(frames="\n".join(frames)))
+    argv = ["chromium", "--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}/profile"]
+    argv += ["--dump-dom", (tmp_path / "pages.html").as_uri()]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=True)
+    widths = re.search(r'<pre id="widths">(.*?)</pre>', done.stdout)
+    assert widths
+    beyond = dict(zip(paths, json.loads(widths[1]), strict=True))
+    assert {path: pixels for path, pixels in beyond.items() if pixels > 0} == {}

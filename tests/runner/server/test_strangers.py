@@ -80,6 +80,7 @@ STANDS_FOR = {
     "hooks": (THERE, NOWHERE),
     "badges": (THERE, NOWHERE),
     "runs": (RUN, NO_ID),
+    "{pipeline}": ("1", "1"),
     "deliveries": (DELIVERY, NO_ID),
     "secrets": ("token", "tokem"),
     "targets": ("ops", "opt"),
