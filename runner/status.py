@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from pipeline.stage import Outcome
+from pipeline.stage import CauseKind, Outcome
 from runner.folder import RunFolder
 from runner.state import LeafState, RunState
 
@@ -56,4 +56,7 @@ def _first_reason(state: RunState) -> str:
     if state.cause:
         return state.cause.message
     first = first_red(state) if state.outcome is not Outcome.SUCCEEDED else None
-    return f"{first.name}: {first.cause.message}" if first and first.cause else ""
+    if first is None or first.cause is None:
+        return ""
+    of_the_run = first.cause.kind in (CauseKind.CANCELLED_BY, CauseKind.SUPERSEDED_BY)
+    return first.cause.message if of_the_run else f"{first.name}: {first.cause.message}"

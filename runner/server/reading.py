@@ -21,6 +21,7 @@ __all__ = [
     "find_here",
     "find_run",
     "folder_of",
+    "heard_last",
     "run_for",
     "runs_of",
     "state_of",
@@ -47,6 +48,14 @@ def deliveries_of(
     wanted = wanted.where(deliveries.c.id < before) if before else wanted
     wanted = wanted.where(deliveries.c.id == only) if only else wanted
     return [Delivery.model_validate(dict(row)) for row in connection.execute(wanted).mappings()]
+
+
+def heard_last(connection: Connection, project: str) -> Delivery | None:
+    """The newest delivery that a project's hook was sent, taken or not."""
+    columns = [deliveries.c[name] for name in Delivery.model_fields]
+    sent = select(*columns).where(deliveries.c.project == project, deliveries.c.forge != "poll")
+    row = connection.execute(sent.order_by(deliveries.c.id.desc()).limit(1)).mappings().one_or_none()
+    return Delivery.model_validate(dict(row)) if row else None
 
 
 def runs_of(connection: Connection, fleet: Fleet, within: frozenset[str] | None, which: Which) -> list[Run]:

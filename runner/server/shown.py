@@ -92,6 +92,7 @@ class Which(BaseModel):
     pipeline: str = ""
     number: int = Field(default=0, ge=0, le=1 << 31, description="0 is any.")
     state: Literal["", "waiting", "queued", "running", "ended"] = ""
+    outcome: Literal["", "succeeded", "failed", "errored", "timed-out", "cancelled", "skipped"] = ""
     before: str = Field(default="", description="The id of the last run of the page before.")
     limit: int = Field(default=50, ge=1, le=200)
 

@@ -87,7 +87,7 @@ async def _refused(request: Request, doors: Doors, provider: Provider, why: str)
     if not doors.refusals.take(who.address):
         await doors.database.write(lambda c: note(c, who, "sign-in refused", detail=why))
     label = provider.settings.label
-    return page(request, "login.html", status=403, to="/", name="", wrong=why, openid=label)
+    return page(request, "login.html", status=403, to="/", name="", wrong=why, openid=label, nobody=False)
 
 
 def _provider(doors: Doors) -> Provider:

@@ -1,7 +1,7 @@
 """Projects for people: how each is, and starting a run of one with its parameters."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Annotated
@@ -12,6 +12,7 @@ from sqlalchemy import Connection, func, select
 
 from pipeline.errors import PipeError
 from pipeline.spec import ParamSpec
+from runner.server import secrets, targets
 from runner.server.audit import run_started
 from runner.server.callers import Caller, SignedIn
 from runner.server.database import runs
@@ -20,10 +21,10 @@ from runner.server.fleet import Fleet
 from runner.server.forms import form
 from runner.server.pages.rendering import page
 from runner.server.projects import Project
-from runner.server.reading import as_shown, runs_of
+from runner.server.reading import as_shown, heard_last, runs_of
 from runner.server.repositories import RepositoryError
 from runner.server.rights import Verb
-from runner.server.shown import Run, Which
+from runner.server.shown import Delivery, Run, Which
 
 __all__ = ["PARAM", "pages"]
 
@@ -41,7 +42,8 @@ async def show_projects(request: Request, doors: Here, caller: SignedIn) -> Resp
     names = [name for name in await doors.registry.names() if caller.may(Verb.VIEW, name)]
     found = [project for name in names if (project := await doors.registry.project(name))]
     newest = await doors.database.read(partial(_newest, fleet=doors.registry.fleet))
-    return page(request, "projects.html", caller, projects=found, newest=newest)
+    may_add, url = caller.may(Verb.MANAGE_PROJECTS), doors.url
+    return page(request, "projects.html", caller, projects=found, newest=newest, may_add=may_add, url=url)
 
 
 def _newest(connection: Connection, fleet: Fleet) -> dict[str, list[Run]]:
@@ -124,9 +126,31 @@ async def _shown(
         may_run=may_run,
         pipelines=pipelines,
         unreadable=unreadable,
+        set_up=await _set_up(doors, project.name) if caller.may(Verb.MANAGE_PROJECTS, project.name) else None,
         asked=asked,
         wrong=wrong,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _SetUp:
+    """What an administrator has set up for a project outside its file."""
+
+    hook: str
+    heard: Delivery | None
+    """The newest delivery of the hook."""
+    secrets: Sequence[secrets.Known]
+    targets: Sequence[targets.Standing]
+
+
+async def _set_up(doors: Doors, name: str) -> _SetUp:
+    hook = f"{doors.url}/hooks/{name}"
+
+    def read(connection: Connection) -> _SetUp:
+        heard = heard_last(connection, name)
+        return _SetUp(hook, heard, secrets.known(connection, name), targets.standings(connection, name))
+
+    return await doors.database.read(read)
 
 
 async def _pipelines(doors: Doors, project: Project, ref: str) -> tuple[Mapping[str, Mapping[str, ParamSpec]], str]:

@@ -70,7 +70,8 @@ def page(
 def problem(request: Request, error: HTTPException, caller: Caller | None = None) -> HTMLResponse:
     """A page that says what went wrong and what to do about it."""
     title = HTTPStatus(error.status_code).phrase
-    made = page(request, "problem.html", caller, status=error.status_code, title=title, detail=error.detail)
+    detail = error.detail if error.detail != title else "There is no page at this address."
+    made = page(request, "problem.html", caller, status=error.status_code, title=title, detail=detail)
     made.headers.update(error.headers or {})
     return made
 

@@ -8,6 +8,7 @@ import anyio.to_thread
 from fastapi import APIRouter, Request
 from fastapi.responses import RedirectResponse, Response
 
+from pipeline.stage import Outcome
 from runner.folder import RunFolder
 from runner.logs import tail
 from runner.server.api import approve_run, cancel_run
@@ -28,6 +29,7 @@ __all__ = ["pages"]
 pages = APIRouter(include_in_schema=False, default_response_class=Response)
 
 PAGE = 50
+UNDER_WAY = ("waiting", "queued", "running")
 LINES = 2000
 """Of a log so many are on its page, the last ones; the whole is behind a link."""
 
@@ -40,26 +42,39 @@ async def home(_: SignedIn) -> Response:
 
 @pages.get("/runs")
 async def show_runs(
-    request: Request, doors: Here, caller: SignedIn, project: str = "", pipeline: str = "", before: str = ""
+    request: Request,
+    doors: Here,
+    caller: SignedIn,
+    project: str = "",
+    pipeline: str = "",
+    how: str = "",
+    before: str = "",
 ) -> Response:
-    """The newest runs, of one project or pipeline when one is named."""
-    which = Which(project=project, pipeline=pipeline, before=before, limit=PAGE)
+    """The newest runs: of one project or pipeline when one is named, and those alone that are as is said."""
     within = caller.projects(Verb.VIEW)
+    asked = {"project": project, "pipeline": pipeline, **_that_are(how)}
+    which = Which.model_validate({**asked, "before": before, "limit": PAGE})
     found = await doors.database.read(partial(runs_of, fleet=doors.registry.fleet, within=within, which=which))
-    older = (
-        f"/runs?project={quote(project)}&pipeline={quote(pipeline)}&before={found[-1].id}" if found[PAGE - 1 :] else ""
-    )
+    words = urlencode({"project": project, "pipeline": pipeline, "how": how})
     return page(
         request,
         "runs.html",
         caller,
         runs=found,
-        older=older,
+        older=f"/runs?{words}&before={found[-1].id}" if found[PAGE - 1 :] else "",
         project=project,
         pipeline=pipeline,
+        how=how,
+        words=(*UNDER_WAY, *Outcome),
+        names=[name for name in await doors.registry.names() if caller.may(Verb.VIEW, name)],
         before=before,
         now=time.time(),
     )
+
+
+def _that_are(how: str) -> dict[str, str]:
+    """What is asked for by a word for how a run is; nothing by a word that is none."""
+    return {"state": how} if how in UNDER_WAY else {"outcome": how} if how in {*Outcome} else {}
 
 
 @pages.get("/runs/{id_}")

@@ -41,7 +41,9 @@ Visitor = Annotated[Caller | None, Depends(visitor)]
 @pages.get("/login")
 async def show_login(request: Request, doors: Here, caller: Visitor, to: str = "/") -> Response:
     """The page on which a person signs in; who is signed in goes on at once."""
-    return RedirectResponse(_inside(to), 303) if caller else _login(request, doors, to)
+    if caller:
+        return RedirectResponse(_inside(to), 303)
+    return _login(request, doors, to, nobody=not await doors.database.read(people.administered))
 
 
 @pages.post("/login")
@@ -124,9 +126,19 @@ async def choose_password(request: Request, doors: Here, fields: Fields) -> Resp
     return await enter(request, doors, Actor(person, "link", address(request)), "/")
 
 
-def _login(request: Request, doors: Doors, to: str, *, status: int = 200, name: str = "", wrong: str = "") -> Response:
+def _login(
+    request: Request,
+    doors: Doors,
+    to: str,
+    *,
+    status: int = 200,
+    name: str = "",
+    wrong: str = "",
+    nobody: bool = False,
+) -> Response:
+    """`nobody`: there is no administrator yet."""
     openid = doors.openid.settings.label if doors.openid else ""
-    return page(request, "login.html", status=status, to=to, name=name, wrong=wrong, openid=openid)
+    return page(request, "login.html", status=status, to=to, name=name, wrong=wrong, openid=openid, nobody=nobody)
 
 
 async def _check_code(doors: Doors, code: str) -> str:

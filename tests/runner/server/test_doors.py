@@ -41,6 +41,7 @@ def code_of(server: Server) -> str:
 def test_the_link_of_the_first_start_makes_one_administrator_and_no_second(server: Server) -> None:
     browser, fields = Browser(server.port), {"code": code_of(server), "name": "Ann", "password": PASSWORD}
     assert browser.get("/setup").status == 200
+    assert "file <code>setup-link</code>" in browser.get("/login").text, "who comes by the front door is told of it"
     short = browser.send("/setup", {**fields, "password": "short"})
     assert (short.status, "12 characters" in short.text) == (422, True), "and the link is still good"
     assert "used up" in browser.send("/setup", {**fields, "code": "x" * 43}).text
@@ -49,6 +50,7 @@ def test_the_link_of_the_first_start_makes_one_administrator_and_no_second(serve
     assert browser.ask("GET", "/api/v1/runs").status == 200
     assert "used up" in Browser(server.port).send("/setup", {**fields, "name": "eve"}).text
     assert not (server.folder / ".pipe-server/setup-link").exists()
+    assert "setup-link" not in Browser(server.port).get("/login").text
     server.stop()
     server.start()
     assert not (server.folder / ".pipe-server/setup-link").exists()

@@ -113,7 +113,9 @@ def test_what_still_changes_says_so_and_can_be_cancelled(server: Server, reposit
     assert ann.send(f"/runs/{run['id']}/cancel", {}).to == f"/runs/{run['id']}"
     server.settled(1)
     ended = ann.get(f"/runs/{run['id']}").text
-    assert "cancelled" in ended
+    assert ">cancelled by ann</p>" in ended, "that is of the run and of no stage"
+    assert "demo#1" in ann.get("/runs?how=cancelled&project=shop").text
+    assert "None of that kind" in ann.get("/runs?how=failed").text
     assert "/cancel" not in ended
 
 
@@ -158,6 +160,23 @@ def test_deliveries_are_shown_and_one_is_worked_again_by_those_who_may(
     assert bob.send(path, {}).status == 403
     assert ann.send(path, {}).status == 303
     until(lambda: "#1 runs it already" in ann.get("/deliveries").text)
+
+
+def test_a_projects_page_tells_its_administrators_how_it_is_set_up(server: Server, ann: Browser, bob: Browser) -> None:
+    new = ann.get("/projects/shop").text
+    for words in (f"http://127.0.0.1:{server.port}/hooks/shop", "Nothing has come there yet", "pipe secrets set shop"):
+        assert words in new
+    server.push("f" * 40, secret="guessed")
+    heard = ann.get("/projects/shop").text
+    assert re.search(r'heard last <time.*<a href="/deliveries/\w+">refused</a>', heard)
+    assert "Set-up" not in bob.get("/projects/shop").text
+    assert "pipe projects add" in ann.get("/projects").text
+    assert "pipe projects add" not in bob.get("/projects").text
+
+
+def test_a_page_that_is_not_there_says_so_in_words(ann: Browser) -> None:
+    assert "There is no page at this address." in ann.get("/nowhere").text
+    assert "there is no such thing, or not for you" in ann.get("/runs/nothing").text
 
 
 def test_nobody_sees_a_page_without_signing_in_and_nobody_acts_from_elsewhere(server: Server, ann: Browser) -> None:
