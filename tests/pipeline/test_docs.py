@@ -1,4 +1,4 @@
-"""The page for users says only what is true: its examples are files, its traps get the messages it names."""
+"""The pages for users say only what is true: their examples are files, traps get the messages that are named."""
 
 import re
 from pathlib import Path
@@ -8,8 +8,9 @@ import pytest
 from pipeline.spec import PipelineSpec, StageSpec, not_built
 from tests.pipeline.fakes import plan, problems
 
-PAGE = (Path(__file__).parent.parent.parent / "docs" / "language.md").read_text()
-EXAMPLES = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+DOCS = Path(__file__).parent.parent.parent / "docs"
+PAGE = (DOCS / "language.md").read_text()
+EXAMPLES = re.findall(r"```yaml\n(.*?)```", PAGE + (DOCS / "server.md").read_text(), re.DOTALL)
 TRAPS = re.findall(r"^\| `(.*)` \| (.*) \|$", PAGE.partition("## Traps")[2], re.MULTILINE)
 
 
