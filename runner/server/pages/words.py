@@ -12,6 +12,7 @@ from runner.sinks.closing import count
 from runner.sinks.tree import Row, clock
 from runner.sinks.view import clean
 from runner.sizes import size
+from runner.state import LeafState
 
 __all__ = ["FILTERS"]
 
@@ -39,7 +40,7 @@ def _when(at: float) -> Any:
     )
 
 
-def _mood(shown: Run | Delivery | Row) -> str:
+def _mood(shown: Run | Delivery | Row | LeafState) -> str:
     """The style of how something is; what is neither good nor under way is bad."""
     match shown:
         case Run():

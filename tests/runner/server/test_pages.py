@@ -73,8 +73,10 @@ def test_a_run_is_shown_with_its_stages_reasons_attempts_and_logs(
     assert {path.rpartition("/logs/")[2].partition("?")[0] for path in logs} == {"greet", "all[a]", "all[b]", "bad"}
     log = ann.get(f"/runs/{run['id']}/logs/{urllib.parse.quote('all[a]')}").text
     assert "&lt;script&gt;alert(1)&lt;/script&gt; a" in log
+    assert '<span class="state good">succeeded</span></h1>' in log
     lacks_script(log)
     first = ann.get(f"/runs/{run['id']}/logs/bad?attempt=1").text
+    assert re.search(r'Attempt <strong aria-current="page">1</strong> <a href="[^"]+attempt=2">2</a>', first)
     assert "the &lt;b&gt;reason&lt;/b&gt;" in first
     assert ann.get(f"/runs/{run['id']}/logs/nothing").status == 404
     raw = re.search(r'href="(/api/v1/runs/[^"]+)"', log)
