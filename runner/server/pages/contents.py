@@ -1,11 +1,11 @@
 """What the page of a run tells of its folder: the one cause first, with what proves it and the way out."""
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pipeline.errors import PipeError
-from runner.diagnosis import diagnose, way_out
+from runner.diagnosis import diagnose, useful, way_out
 from runner.events import StageRetrying
 from runner.folder import RunFolder
 from runner.plans import read_plan
@@ -21,7 +21,7 @@ __all__ = ["Blamed", "Contents", "look"]
 FILES = 100
 """So many of the files that a run has left are on its page; the API lists them all."""
 EXPLAINED = 10
-"""Of so many leaves that went wrong the page shows what their logs say; of the others the message."""
+"""Of so many leaves that went wrong, or run, the page shows what their logs say; so many of the last lines are read."""
 AGAIN = "start it again"
 LOG = "the link leads to its whole log"
 
@@ -49,6 +49,8 @@ class Contents:
     """Those that were followed by another."""
     tests: Sequence[LeafState] = ()
     """The leaves that have reports of tests."""
+    saying: Mapping[str, str] = field(default_factory=dict)
+    """The last line so far of each leaf that runs."""
     warnings: Sequence[str] = ()
     left: Left = field(default_factory=Left)
 
@@ -60,7 +62,7 @@ def look(folder: RunFolder, works: RunFolder) -> Contents:
             plan, records = read_plan(folder), list(folder.records())
             state = fold(records)
             view = RunView(plan, KeptLogs(folder), state=state)
-            blamed = list(_blamed(view))
+            blamed, saying = list(_blamed(view)), dict(_saying(view))
     except PipeError:
         return Contents()
     except ValueError as error:
@@ -70,6 +72,7 @@ def look(folder: RunFolder, works: RunFolder) -> Contents:
         blamed,
         [record.event for record in records if isinstance(record.event, StageRetrying)],
         list(tested(state)),
+        saying,
         _warnings(state),
         left_of(works, FILES),
     )
@@ -82,6 +85,13 @@ def _blamed(view: RunView) -> Iterator[Blamed]:
     for number, leaf in enumerate([*filter(None, red), *allowed]):
         lines = useful_lines(view, leaf) if number < EXPLAINED else ()
         yield Blamed(leaf, lines, way_out(leaf, leaf.cause, again=AGAIN, log=LOG) if leaf.cause else "")
+
+
+def _saying(view: RunView) -> Iterator[tuple[str, str]]:
+    running = [leaf.name for leaf in view.state.leaves.values() if leaf.running]
+    for name in running[:EXPLAINED]:
+        if said := useful(view.last_lines(name, EXPLAINED), (), 1):
+            yield name, said[0]
 
 
 def _warnings(state: RunState) -> list[str]:

@@ -112,6 +112,7 @@ def test_what_still_changes_says_so_and_can_be_cancelled(server: Server, reposit
     until(lambda: "begun" in ann.get(f"/runs/{run['id']}/logs/s").text)
     assert 'data-live="1"' in ann.get(f"/runs/{run['id']}/logs/s").text
     assert 'data-live="1"' in ann.get(f"/runs/{run['id']}").text
+    assert 'as-is">begun</div>' in ann.get(f"/runs/{run['id']}").text, "what it said last"
     assert ann.send(f"/runs/{run['id']}/cancel", {}).to == f"/runs/{run['id']}"
     server.settled(1)
     ended = ann.get(f"/runs/{run['id']}").text
