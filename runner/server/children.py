@@ -95,11 +95,11 @@ class Children:
 
         Raises:
             RepositoryError: the repository cannot be read now.
+            NoCommit: it has lost the commit.
             OSError, PipeError: it cannot be started, and why.
         """
         repository = self._registry.repository(project)
-        if not await repository.has(row.file_commit):  # another server may have taken its event in
-            await repository.bring()
+        await repository.bring_commit(row.file_commit)  # another server may have taken its event in
         text = await repository.text(row.file_commit, project.file)
         if text is None:
             raise FileNotFoundError(f"there is no {project.file} at {row.file_commit}")
@@ -111,6 +111,9 @@ class Children:
 
     async def go_on(self, row: "Row[tuple[object, ...]]", project: Project, folder: Path) -> int:
         """Start `pipe resume` on a run whose engine died; the pid. Raises as `begin` does."""
+        await self._registry.repository(project).bring_commit(
+            row.file_commit
+        )  # which secrets it declares is read there
         return await self._start(row, project, ["resume", str(folder), "-o", "plain"], {})
 
     def reap(self) -> None:

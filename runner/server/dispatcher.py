@@ -30,7 +30,7 @@ from runner.server.feedback import RUNNING
 from runner.server.fleet import members
 from runner.server.looks import until_next
 from runner.server.registry import Registry
-from runner.server.repositories import RepositoryError
+from runner.server.repositories import NoCommit, RepositoryError
 from runner.server.users import as_run
 from runner.state import fold
 from runner.status import status
@@ -47,6 +47,8 @@ MOST_WAITING = 4
 """Runs of one project that may wait for their turn in a group as processes; the others wait in the queue."""
 MOST_REVIVALS = 3
 """How often a run whose engine died is gone on with before somebody has to look."""
+REVIVE_WITHIN = 86400.0
+"""Seconds in which the repository of a run whose engine died must have answered."""
 
 
 class Dispatcher:
@@ -209,23 +211,35 @@ class Dispatcher:
 
     async def _revive(self, run: "_Watched") -> Ended | None:
         """Go on with a run whose engine died, a few times."""
+        again = f"`pipe resume {run.folder.path}` goes on with it"
         if run.revived == MOST_REVIVALS:
-            again = f"`pipe resume {run.folder.path}` goes on with it"
             return Ended("errored", f"its engine died {run.revived + 1} times; {again}")
         project = await self._registry.project(run.row.project)
         if project is None:
             return Ended("errored", "its engine died, and its project is not known any more")
         try:
             run.pid = await self._children.go_on(run.row, project, run.folder.path)
-        except RepositoryError:
-            return None  # what its file declares cannot be read now; looked at again in a moment
+        except RepositoryError as error:
+            return await self._revive_later(run, error)
+        except NoCommit as error:
+            return Ended("errored", f"its engine died, and {error}, so nobody knows which secrets it may have; {again}")
         except Away:
             raise
         except Exception as error:  # noqa: BLE001 - one run must not end the server
             return Ended("errored", f"it could not be gone on with: {type(error).__name__}: {error}"[:2000])
-        run.revived += 1
+        run.revived, run.unread_since = run.revived + 1, math.inf
         await self._database.write(partial(_revived, id_=run.row.id, times=run.revived, pid=run.pid))
         await anyio.sleep(run.revived)
+        return None
+
+    async def _revive_later(self, run: "_Watched", error: RepositoryError) -> Ended | None:
+        """Say why a run cannot be gone on with yet, and wait a moment; not for ever."""
+        died = f"its engine died, and what it declares cannot be read: {error}"
+        run.unread_since = min(run.unread_since, time.monotonic())
+        if time.monotonic() - run.unread_since > REVIVE_WITHIN:
+            return Ended("errored", f"{died}; `pipe resume {run.folder.path}` goes on with it")
+        await self._database.write(partial(_note_wait, id_=run.row.id, note=f"{died}; tried again until it can"))
+        await anyio.sleep(SOON)
         return None
 
     def _last_words(self, row: "Row[tuple[object, ...]]") -> Ended:
@@ -244,6 +258,8 @@ class _Watched:
     pid: int
     revived: int
     said: str = ""
+    unread_since: float = math.inf
+    """Since when it cannot be gone on with because its repository does not answer."""
 
 
 _LEFT = Ended("")

@@ -15,7 +15,7 @@ from runner.server.projects import Project
 from stages.clients.git.address import check_ref, parse_url
 from stages.clients.git.command import askpass, environment, git, without
 
-__all__ = ["Repository", "RepositoryError", "Strangers"]
+__all__ = ["NoCommit", "Repository", "RepositoryError", "Strangers"]
 
 ANSWER_WITHIN = 20.0
 """Seconds in which a host must have listed its refs."""
@@ -29,6 +29,10 @@ _TELLING = re.compile(r"refs/(?:heads|tags)/\S+")
 
 class RepositoryError(Exception):
     """A repository cannot be read; the message says why."""
+
+
+class NoCommit(Exception):
+    """The host answers, and has no such commit any more."""
 
 
 class _Refused(RepositoryError):
@@ -119,6 +123,25 @@ class Repository:
             ]
             await self._ask(words)
         return await self.commit(ref)
+
+    async def bring_commit(self, commit: str) -> None:
+        """Fetch a commit that the copy lacks: with the branches and tags, else by its id, for no ref may lead to it.
+
+        Raises:
+            RepositoryError: the host does not answer, or refuses.
+            NoCommit: it has no such commit.
+        """
+        if await self.has(commit):
+            return
+        await self.bring()
+        if await self.has(commit):
+            return
+        async with self._one:
+            try:
+                words = ["fetch", "--quiet", "--no-tags", "--end-of-options", self.project.url, commit]
+                await self._ask(words, BRING_WITHIN)
+            except _Refused as refused:
+                raise NoCommit(f"{self.project.url} has no commit {commit[:12]} any more") from refused
 
     async def _make(self) -> None:
         if not self._folder.exists():

@@ -16,7 +16,7 @@ import pytest
 
 from runner.folder import RunFolder
 from tests.runner.server.conftest import TEXT, Repository, Server, on_both, sqlite
-from tests.support.program import host, pipe
+from tests.support.program import PIPE, host, pipe
 from tests.support.wait import until
 
 pytestmark = [pytest.mark.network, pytest.mark.slow, pytest.mark.timeout(120)]
@@ -203,14 +203,76 @@ def test_runs_live_on_when_the_server_is_killed_and_are_found_again(server: Serv
     assert (run["outcome"], run["number"]) == ("cancelled", 1)
 
 
-def test_a_run_whose_engine_died_goes_on_by_itself(server: Server, repository: Repository) -> None:
-    server.push(repository.commit("two", src__a="two", pipeline_yaml=slow(server)))
+def kill_engine(server: Server) -> None:
+    """Of the run that is under way; it would end well from here."""
     until((server.folder / "began").exists)
     (run,) = server.runs()
     (server.folder / "go").touch()
     os.kill(int(Path(f"/proc/{run['pid']}/task/{run['pid']}/children").read_text().split()[0]), signal.SIGKILL)
+
+
+def lose_copy(server: Server) -> None:
+    for copy in (server.folder / ".pipe-server/projects/shop").glob("repository-*.git"):
+        copy.rename(server.folder / "lost.git")
+
+
+def test_a_run_whose_engine_died_goes_on_by_itself(server: Server, repository: Repository) -> None:
+    server.push(repository.commit("two", src__a="two", pipeline_yaml=slow(server)))
+    kill_engine(server)
     (run,) = server.settled(1)
     assert (run["outcome"], run["revived"]) == ("succeeded", 1)
+
+
+def start_with_a_secret(server: Server, repository: Repository) -> str:
+    """A run that has one, and goes on with it alone; its commit."""
+    words: list[str | Path] = [PIPE, "secrets", "set", "shop", "token"]
+    subprocess.run(words, input="hunter-token", cwd=server.folder, env=server.env, text=True, check=True)
+    text = slow(server).replace("stages:", "secrets: {token: text}\nstages:")
+    commit = repository.commit("two", src__a="two", pipeline_yaml=text.replace("run:", "secrets: {T: token}, run:"))
+    server.push(commit)
+    until((server.folder / "began").exists)
+    return commit
+
+
+def test_a_run_is_gone_on_with_though_the_copy_is_lost_and_no_ref_leads_to_its_commit(
+    server: Server, repository: Repository
+) -> None:
+    start_with_a_secret(server, repository)
+    lose_copy(server)
+    repository.git("reset", "-q", "--hard", "HEAD~1")
+    repository.commit("another two", src__a="other")
+    kill_engine(server)
+    run = server.settled(1)[0]
+    assert (run["outcome"], run["revived"], run["note"]) == ("succeeded", 1, "")
+
+
+def test_a_run_whose_repository_does_not_answer_waits_to_be_gone_on_with_and_says_so(
+    server: Server, repository: Repository
+) -> None:
+    start_with_a_secret(server, repository)
+    lose_copy(server)
+    away = repository.bare.rename(repository.bare.with_name("away"))
+    kill_engine(server)
+    until(lambda: "its engine died, and what it declares cannot be read: " in server.runs()[0]["note"])
+    assert server.runs()[0]["state"] == "running"
+    away.rename(repository.bare)
+    (run,) = server.settled(1)
+    assert (run["revived"], run["note"].startswith("its engine died")) == (1, False)
+
+
+def test_a_run_whose_commit_is_nowhere_any_more_says_how_to_go_on_with_it(
+    server: Server, repository: Repository
+) -> None:
+    commit = start_with_a_secret(server, repository)
+    lose_copy(server)
+    repository.git("reset", "-q", "--hard", "HEAD~1")
+    repository.commit("another two", src__a="other")
+    subprocess.run(["git", "-C", repository.bare, "gc", "-q", "--prune=now"], check=True)
+    kill_engine(server)
+    run = server.settled(1)[0]
+    assert run["outcome"] == "errored"
+    assert f"{server.url} has no commit {commit[:12]} any more" in run["note"]
+    assert f"`pipe resume {server.folder}/.pipe-server/projects/shop/runs/demo/1` goes on with it" in run["note"]
 
 
 def test_a_run_that_cannot_begin_says_why(server: Server, repository: Repository) -> None:
