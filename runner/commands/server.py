@@ -62,6 +62,8 @@ def add_project(place: Place, project: Project, url: str, *, check: bool) -> int
     for doubt in looked.doubts:
         lines = "\n".join(map(plain_text, doubt.splitlines()))
         click.echo(f"pipe: {made.name} was added, but {lines}", err=True)
+    if made.place != made.name:
+        click.echo(f"{made.name}: another project had this name before; of this one all is in projects/{made.place}")
     click.echo(
         f"{made.name}: tell the forge this hook, with content type application/json, for pushes, tags and pull requests"
     )

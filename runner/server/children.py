@@ -103,7 +103,7 @@ class Children:
         text = await repository.text(row.file_commit, project.file)
         if text is None:
             raise FileNotFoundError(f"there is no {project.file} at {row.file_commit}")
-        file = self._layout.file(project.name, row.file_commit, project.file)
+        file = self._layout.file(project.place, row.file_commit, project.file)
         given = [f"{row.pipeline}.{name}={value}" for name, value in json.loads(row.params).items()]
         params = [word for each in given for word in ("-p", each)]
         words = ["run", str(file), row.pipeline, *params, "-o", "plain"]
@@ -131,7 +131,7 @@ class Children:
         given = await self._given(row, project)
         account = None
         if users := self._users:
-            account = await self._registry.database.write(lambda c: users.account(c, project.name))
+            account = await self._registry.database.write(lambda c: users.account(c, project.place))
         token = ""
         if self._mirror:
             token = await self._registry.database.write(partial(grant, run=row.id))
@@ -158,7 +158,7 @@ class Children:
         )
         trigger = Trigger.model_validate_json(row.trigger)
         passed = {name: os.environ[name] for name in self._passed_on if name in os.environ}
-        places = await anyio.to_thread.run_sync(secrets.places, self._layout.store(project.name), passed)
+        places = await anyio.to_thread.run_sync(secrets.places, self._layout.store(project.place), passed)
         declared = sources.get(row.pipeline, {})
         read = partial(
             secrets.for_run, seal=self._registry.seal, project=project.name, trigger=trigger, declared=declared,
@@ -177,18 +177,18 @@ class Children:
     ) -> int:
         """Blocks."""
         if account:
-            settle(self._layout, project.name, account)
+            settle(self._layout, project.place, account)
         for path, text in files.items():
-            _write(path, text, self._layout.place(project.name), account)
+            _write(path, text, self._layout.place(project.place), account)
         if given.token:
-            self._layout.copy(project.name, row.id).mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._layout.copy(project.place, row.id).mkdir(mode=0o700, parents=True, exist_ok=True)
         held = self._held(row.id, account)
         descriptor = offer(given.secrets)
         try:
-            with self._layout.console(project.name, row.id).open("ab") as console:
+            with self._layout.console(project.place, row.id).open("ab") as console:
                 child = subprocess.Popen(
                     held.around([*_LAUNCH, *words, "--secrets-fd", str(descriptor)]),
-                    cwd=self._scratch(project.name, row.id, account),
+                    cwd=self._scratch(project.place, row.id, account),
                     env=self._environ(row, project, given, account),
                     stdin=subprocess.DEVNULL,
                     stdout=console,
@@ -215,12 +215,12 @@ class Children:
         processes = self._bounds.processes
         return Confinement(account.uid, account.gid, users.groups, folders, processes, self._bounds.nice)
 
-    def _scratch(self, project: str, run: str, account: Account | None) -> Path:
-        place = self._layout.scratch(project, run)
-        place.mkdir(mode=0o700, parents=True, exist_ok=True)
+    def _scratch(self, place: str, run: str, account: Account | None) -> Path:
+        made = self._layout.scratch(place, run)
+        made.mkdir(mode=0o700, parents=True, exist_ok=True)
         if account:
-            os.chown(place, account.uid, account.gid)
-        return place
+            os.chown(made, account.uid, account.gid)
+        return made
 
     def _environ(
         self, row: "Row[tuple[object, ...]]", project: Project, given: _Given, account: Account | None
@@ -230,15 +230,15 @@ class Children:
         passed = [name for name in self._passed_on if name not in hidden and not name.startswith("PIPE_SECRET_")]
         environ = {name: os.environ[name] for name in passed if name in os.environ}
         if account:
-            environ["HOME"] = str(self._layout.home(project.name))
-            environ["TMPDIR"] = str(self._layout.temporary(project.name))
+            environ["HOME"] = str(self._layout.home(project.place))
+            environ["TMPDIR"] = str(self._layout.temporary(project.place))
         trigger = Trigger.model_validate_json(row.trigger).model_copy(update={"repo": project.url})
         if not trigger.trusted:
             # what a stranger's run leaves in a cache is for other strangers alone
-            environ["PIPE_CACHE"] = str(self._layout.strangers_cache(project.name))
+            environ["PIPE_CACHE"] = str(self._layout.strangers_cache(project.place))
             environ |= {"PIPE_SERVER_FROM": row.fetched_from, "PIPE_SERVER_HEAD": row.ref}
         return environ | {
-            "PIPE_STORE": str(self._layout.store(project.name)),
+            "PIPE_STORE": str(self._layout.store(project.place)),
             "PIPE_SERVER_RUN": row.id,
             "PIPE_SERVER_NUMBER": str(row.number),
             "PIPE_KEEP_ARTIFACTS": "0",  # `pipe projects keep` says how many

@@ -45,6 +45,7 @@ __all__ = [
     "mirrors",
     "notifications",
     "people",
+    "places",
     "projects",
     "refs",
     "runs",
@@ -71,6 +72,7 @@ projects = Table(
     "projects",
     _metadata,
     Column("name", Text, primary_key=True),
+    Column("place", Text, nullable=False, server_default=""),
     Column("url", Text, nullable=False),
     Column("file", Text, nullable=False),
     Column("forge", Text, nullable=False),
@@ -85,6 +87,14 @@ projects = Table(
     Column("public_badge", Boolean, nullable=False, default=False),
 )
 """A repository whose deliveries start runs: hook secret, login for git, and token for the forge's API are sealed."""
+
+places = Table(
+    "places",
+    _metadata,
+    Column("place", Text, primary_key=True),
+    Column("project", Text, nullable=False),
+)
+"""Where a project is on the disks of servers, or was: no other one gets it, for its files are there."""
 
 secrets = Table(
     "secrets",
@@ -118,10 +128,10 @@ keeps = Table(
 uids = Table(
     "uids",
     _metadata,
-    Column("project", Text, primary_key=True),
+    Column("place", Text, primary_key=True),
     Column("uid", Integer, nullable=False, unique=True),
 )
-"""As which user of this machine the runs of a project are started; it stays with the name, for files are his."""
+"""As which user of this machine the runs of a project are started; it stays with the place, for files are his."""
 
 deliveries = Table(
     "deliveries",
@@ -154,7 +164,8 @@ runs = Table(
     "runs",
     _metadata,
     Column("id", Text, primary_key=True),
-    Column("project", Text, nullable=False),
+    Column("project", Text, nullable=False),  # of one that was removed, a name that no project can have
+    Column("place", Text, nullable=False, server_default=""),
     Column("pipeline", Text, nullable=False),
     Column("number", Integer, nullable=False),
     Column("event", Text, nullable=False),

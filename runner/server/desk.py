@@ -26,7 +26,7 @@ from runner.server.fleet import NotOurs
 from runner.server.intake import Found
 from runner.server.looks import until_next
 from runner.server.payloads import Change, named_ref, read
-from runner.server.projects import Project
+from runner.server.projects import Project, Removed
 from runner.server.registry import Registry
 from runner.server.repositories import RepositoryError
 from runner.sinks.view import plain_text
@@ -159,7 +159,7 @@ class Desk:
             state, due = ("new", time.time() + pause) if tries < MOST_TRIES else ("failed", 0.0)
             self._try_again(project, due)
             lines = [str(error) + (f"; tried again in {pause:.0f} s" if state == "new" else "; given up")]
-        except (Away, NotOurs):
+        except (Away, NotOurs, Removed):
             raise
         except Exception as error:  # noqa: BLE001 - what a stranger sends must not end the server
             state, lines = "failed", [f"BUG in pipe: {type(error).__name__}: {error}; please report it"]
@@ -181,7 +181,7 @@ class Desk:
             if waited < FOLLOW_WITHIN:
                 values = {"follow_at": self._try_again(project, time.time() + max(FIRST_PAUSE * 4, waited / 2))}
             self._say_once(project.name, "what follows its runs", str(error))
-        except (Away, NotOurs):
+        except (Away, NotOurs, Removed):
             raise
         except Exception as error:  # noqa: BLE001 - as above
             _say(f"{project.name}: after the end of {row.id}: {type(error).__name__}: {error}")

@@ -29,6 +29,7 @@ from runner.server.ends import Ended, finish, tell
 from runner.server.feedback import RUNNING
 from runner.server.fleet import members
 from runner.server.looks import until_next
+from runner.server.projects import Project
 from runner.server.registry import Registry
 from runner.server.repositories import NoCommit, RepositoryError
 from runner.server.users import as_run
@@ -154,10 +155,15 @@ class Dispatcher:
         return await self._database.read(lambda c: c.execute(select(runs).where(runs.c.id == row.id)).one())
 
     async def _begin(self, row: "Row[tuple[object, ...]]") -> int:
-        project = await self._registry.project(row.project)
+        project = await self._project(row)
         if project is None:
             raise LookupError(f"there is no project '{row.project}' any more")
         return await self._children.begin(row, project)
+
+    async def _project(self, row: "Row[tuple[object, ...]]") -> Project | None:
+        """The project of a run; not another one that has got its name."""
+        found = await self._registry.project(row.project)
+        return found if found and found.place == row.place else None
 
     # -- watching ----------------------------------------------------------------------------------
 
@@ -172,7 +178,7 @@ class Dispatcher:
         await self._let_go(row)
 
     async def _let_go(self, row: "Row[tuple[object, ...]]") -> None:
-        scratch = self._layout.scratch(row.project, row.id)
+        scratch = self._layout.scratch(row.place, row.id)
         await anyio.to_thread.run_sync(partial(shutil.rmtree, scratch, ignore_errors=True))
         await anyio.to_thread.run_sync(self._children.clear, row.id)
         self._watched.discard(row.id)
@@ -181,12 +187,12 @@ class Dispatcher:
         self.wake()
 
     def _folder(self, row: "Row[tuple[object, ...]]") -> RunFolder:
-        return RunFolder(self._layout.work(row.project, row.pipeline, row.number))
+        return RunFolder(self._layout.work(row.place, row.pipeline, row.number))
 
     async def _step(self, run: "_Watched") -> Ended | None:
         """Look at a run once; how it ended, if it has."""
         self._children.reap()
-        copy = RunFolder(self._layout.copy(run.row.project, run.row.id))
+        copy = RunFolder(self._layout.copy(run.row.place, run.row.id))
         found = await anyio.to_thread.run_sync(_look_at_both, copy, run.folder, run.row.id, run.pid)
         if isinstance(found, Ended):
             return found
@@ -214,7 +220,7 @@ class Dispatcher:
         again = f"`pipe resume {run.folder.path}` goes on with it"
         if run.revived == MOST_REVIVALS:
             return Ended("errored", f"its engine died {run.revived + 1} times; {again}")
-        project = await self._registry.project(run.row.project)
+        project = await self._project(run.row)
         if project is None:
             return Ended("errored", "its engine died, and its project is not known any more")
         try:
@@ -244,7 +250,7 @@ class Dispatcher:
 
     def _last_words(self, row: "Row[tuple[object, ...]]") -> Ended:
         """Why a run ended before it was one: a secret is missing, or a parameter."""
-        said = self._layout.console(row.project, row.id)
+        said = self._layout.console(row.place, row.id)
         lines = said.read_text(errors="replace").strip().splitlines() if said.exists() else []
         return Ended("errored", "\n".join(lines[-20:])[:2000] or "it ended before it began, and said nothing")
 

@@ -142,7 +142,8 @@ def _beyond_keep(connection: Connection, fleet: Fleet, now: float) -> list[dict[
     Other servers remove theirs themselves; what lies on a disk that nobody knows any more is forgotten by everybody.
     """
     others = {each.id for each in fleet.members(connection)} - {fleet.id}
-    columns = (runs.c.id, runs.c.project, runs.c.pipeline, runs.c.number, runs.c.outcome, runs.c.ended, runs.c.server)
+    named = (runs.c.id, runs.c.project, runs.c.place, runs.c.pipeline, runs.c.number)
+    columns = (*named, runs.c.outcome, runs.c.ended, runs.c.server)
     wanted = select(*columns).where(runs.c.state == "ended", runs.c.started > 0).order_by(runs.c.number.desc())
     of: dict[tuple[str, str], _Rows] = defaultdict(list)
     for row in connection.execute(wanted):
@@ -163,14 +164,14 @@ def _forget_rows(connection: Connection, ids: list[str]) -> None:
 
 def _remove(layout: Layout, row: "Row[*tuple[Any, ...]]", part: str) -> None:
     """Remove a run's files, or a part of them, here and where they were reported; not under somebody's hands."""
-    folder = RunFolder(layout.work(row.project, row.pipeline, row.number))
+    folder = RunFolder(layout.work(row.place, row.pipeline, row.number))
     # a link in place of a folder leads no further than its owner gets, and what cannot be read is nobody's
-    with as_owner(layout.store(row.project)), suppress(OSError):
+    with as_owner(layout.store(row.place)), suppress(OSError):
         owner = folder.ownership.owner()
         if owner and owner.alive():
             return
         shutil.rmtree(folder.path / part, ignore_errors=True)
-    shutil.rmtree(layout.copy(row.project, row.id) / part, ignore_errors=True)
+    shutil.rmtree(layout.copy(row.place, row.id) / part, ignore_errors=True)
 
 
 def _written(path: Path) -> float:

@@ -11,7 +11,7 @@ from ulid_transform import ulid_now
 
 from runner.server.database import Database, deliveries
 from runner.server.payloads import redacted
-from runner.server.projects import Project
+from runner.server.projects import Project, known
 from runner.server.signatures import UNSIGNED_BODY, Forge, Headers, forge_of, key_of, refusal
 
 __all__ = ["LARGEST", "Examined", "Receipt", "again", "examine", "receive"]
@@ -131,6 +131,8 @@ def again(connection: Connection, id_: str) -> str:
         return "it is not kept any more"
     if found.state == "refused":
         return f"it was refused ({found.note}), so nothing of it was kept: mend that, and have it sent again"
+    if found.project not in known(connection):
+        return "its project was removed"
     if found.forge == "poll":
         return "nobody sent it, looking at the repository found it: start a run of that ref instead"
     connection.execute(update(deliveries).where(deliveries.c.id == id_).values(state="new", due=0.0, tries=0))

@@ -25,7 +25,7 @@ from runner.server.database import Database, refs, runs, statuses
 from runner.server.ends import WAITS
 from runner.server.forks import Refused, find, needs_approval, withdraw
 from runner.server.payloads import Change, named_ref
-from runner.server.projects import Project
+from runner.server.projects import Project, must_stand
 from runner.server.repositories import Repository, Strangers
 from runner.server.users import as_owner
 from runner.store import Store
@@ -352,12 +352,14 @@ class Intake:
             return max(known + 1, Store({"PIPE_STORE": str(self._store)}, self._store).next_number(pipeline))
 
     def _queue(self, connection: Connection, wanted: "_Wanted", change: Change, found: Found, origin: _Origin) -> int:
+        must_stand(connection, self._project)
         trigger = change.event.trigger
         number = self._number(connection, wanted.pipeline)
         id_ = ulid_now()
         row = {
             "id": id_,
             "project": self._project.name,
+            "place": self._project.place,
             "pipeline": wanted.pipeline,
             "number": number,
             "event": wanted.event,

@@ -17,7 +17,10 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The server's folder: its database, and for each project a place with runs, files, consoles and a copy of git."""
+    """The server's folder: its database, and for each project a place with runs, files, consoles and a copy of git.
+
+    A project's place is called like it, unless another one of that name was there before: nothing is taken over.
+    """
 
     folder: Path
 
@@ -36,58 +39,58 @@ class Layout:
         """Who the server of this folder is, among those that share a database."""
         return self.folder / "server-id"
 
-    def place(self, project: str) -> Path:
+    def place(self, place: str) -> Path:
         """Everything of one project."""
-        return self.folder / "projects" / project
+        return self.folder / "projects" / place
 
-    def scratch(self, project: str, run: str) -> Path:
+    def scratch(self, place: str, run: str) -> Path:
         """Where a run works that checks nothing out; removed when it has ended."""
-        return self.place(project) / "scratch" / run
+        return self.place(place) / "scratch" / run
 
-    def home(self, project: str) -> Path:
+    def home(self, place: str) -> Path:
         """The home of the user that its runs are, where they are somebody else than the server."""
-        return self.place(project) / "home"
+        return self.place(place) / "home"
 
-    def temporary(self, project: str) -> Path:
+    def temporary(self, place: str) -> Path:
         """What is `/tmp` to its runs then: there, others could see what they leave."""
-        return self.place(project) / "tmp"
+        return self.place(place) / "tmp"
 
-    def store(self, project: str) -> Path:
+    def store(self, place: str) -> Path:
         """The runs of a project, each in its folder; `secrets.env` beside them is read by the server alone."""
-        return self.place(project) / "runs"
+        return self.place(place) / "runs"
 
-    def copy(self, project: str, run: str) -> Path:
+    def copy(self, place: str, run: str) -> Path:
         """The files of a run as it reports them itself; where there is this folder, they are read from nowhere else."""
-        return self.place(project) / "copies" / run
+        return self.place(place) / "copies" / run
 
-    def work(self, project: str, pipeline: str, number: int) -> Path:
+    def work(self, place: str, pipeline: str, number: int) -> Path:
         """The folder in which a run of this machine works."""
-        return self.store(project) / pipeline / str(number)
+        return self.store(place) / pipeline / str(number)
 
-    def shown(self, project: str, pipeline: str, number: int, run: str) -> Path:
+    def shown(self, place: str, pipeline: str, number: int, run: str) -> Path:
         """Where a run is read: what it has reported, else the folder in which it works."""
-        copy = self.copy(project, run)
-        return copy if copy.is_dir() else self.work(project, pipeline, number)
+        copy = self.copy(place, run)
+        return copy if copy.is_dir() else self.work(place, pipeline, number)
 
-    def file(self, project: str, commit: str, path: str) -> Path:
+    def file(self, place: str, commit: str, path: str) -> Path:
         """The pipeline file as it was at a commit."""
-        return self.place(project) / "files" / commit / path
+        return self.place(place) / "files" / commit / path
 
-    def console(self, project: str, run: str) -> Path:
+    def console(self, place: str, run: str) -> Path:
         """What a run's process said."""
-        return self.place(project) / f"{run}.console"
+        return self.place(place) / f"{run}.console"
 
-    def repository(self, project: str, url: str) -> Path:
-        """The bare copy of the repository at an address: a project of the same name may come back with another one."""
-        return self.place(project) / f"repository-{_digest(url)}.git"
+    def repository(self, place: str, url: str) -> Path:
+        """The bare copy of the repository at an address."""
+        return self.place(place) / f"repository-{_digest(url)}.git"
 
-    def strangers(self, project: str, url: str) -> Path:
+    def strangers(self, place: str, url: str) -> Path:
         """Beside it, what forks have in their pull requests."""
-        return self.place(project) / f"strangers-{_digest(url)}.git"
+        return self.place(place) / f"strangers-{_digest(url)}.git"
 
-    def strangers_cache(self, project: str) -> Path:
+    def strangers_cache(self, place: str) -> Path:
         """Where the kinds of stages keep what runs of forks left for later ones."""
-        return self.place(project) / "strangers-cache"
+        return self.place(place) / "strangers-cache"
 
 
 def _digest(url: str) -> str:

@@ -24,7 +24,7 @@ __all__ = ["Notifier"]
 
 AT_ONCE = 8
 """Messages under way at once, of all projects."""
-_OF_RUN = ("project", "pipeline", "number", "ref", "commit", "trigger", "outcome", "note", "started", "ended")
+_OF_RUN = ("project", "place", "pipeline", "number", "ref", "commit", "trigger", "outcome", "note", "started", "ended")
 
 
 class Notifier:
@@ -49,7 +49,7 @@ class Notifier:
         if url is None:
             return ""  # removed a moment ago, and the message with it
         shown = self._registry.layout.shown
-        folder = RunFolder(shown(entry.project, entry.pipeline, entry.number, entry.run))
+        folder = RunFolder(shown(entry.place, entry.pipeline, entry.number, entry.run))
         state = await anyio.to_thread.run_sync(_state, folder, entry.run)
         async with self._slots:
             return await send(url, message_on(entry, entry.told_of, state, run_link(self._url, entry.run)))

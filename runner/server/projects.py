@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
-from sqlalchemy import Connection, and_, delete, insert, select, update
+from sqlalchemy import Connection, and_, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from pipeline.errors import PipeError, hinted
@@ -18,6 +18,7 @@ from runner.server.database import (
     keeps,
     leases,
     notifications,
+    places,
     projects,
     refs,
     runs,
@@ -30,11 +31,27 @@ from runner.server.sealing import Seal
 from runner.server.signatures import FORGES, is_secret
 from stages.clients.git.address import parse_url
 
-__all__ = ["Project", "add", "change", "find", "known", "must_know", "remove", "show_badge", "strange"]
+__all__ = [
+    "Project",
+    "Removed",
+    "add",
+    "change",
+    "find",
+    "known",
+    "must_know",
+    "must_stand",
+    "remove",
+    "show_badge",
+    "strange",
+]
 
 REMOVED = "its project was removed"
 _WHO = re.compile(r"[^\s\x00-\x1f\x7f]{1,200}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+class Removed(PipeError):
+    """A project is not there any more; another one may have its name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +72,8 @@ class Project:
     """Projects that may start runs when one of this project has ended."""
     public_badge: bool = False
     """Everybody may see how its newest runs are, as a badge."""
+    place: str = ""
+    """Where its runs and files are on the disk of each server; `add` finds one that no other project had."""
 
     @property
     def login(self) -> Secret | None:
@@ -82,9 +101,11 @@ def add(connection: Connection, seal: Seal, project: Project) -> Project:
         problems.append("the secret of the hook begins with whsec_, and what follows is not base64")
     if problems:
         raise PipeError("\n".join(problems))
-    made = replace(project, secret=project.secret or secrets.token_urlsafe(32))
+    secret = project.secret or secrets.token_urlsafe(32)
+    made = replace(project, secret=secret, place=_nth(project.name, _former(connection, project.name) + 1))
     row = {
         "name": made.name,
+        "place": made.place,
         "url": made.url,
         "file": made.file,
         "forge": made.forge,
@@ -100,7 +121,28 @@ def add(connection: Connection, seal: Seal, project: Project) -> Project:
         connection.execute(insert(projects).values(row))
     except IntegrityError:
         raise PipeError(f"there is a project '{made.name}' already") from None
+    _set_apart(connection, made.name)  # what was done for the former one in the moment of its end
+    connection.execute(insert(places).values(place=made.place, project=made.name))
     return made
+
+
+def _former(connection: Connection, name: str) -> int:
+    """How many projects have had a name."""
+    return connection.execute(select(func.count()).where(places.c.project == name)).scalar_one()
+
+
+def _nth(name: str, count: int) -> str:
+    """Where the first, second, … project of a name is; none can be called like those after the first one."""
+    return name if count == 1 else f"{name}~{count}"
+
+
+def _set_apart(connection: Connection, name: str) -> None:
+    """Let the next project of a name begin anew: what this one leaves gets a name that no project can have."""
+    for table in (refs, times):
+        connection.execute(delete(table).where(table.c.project == name))
+    if count := _former(connection, name):
+        for table in (runs, deliveries):
+            connection.execute(update(table).where(table.c.project == name).values(project=f"{name}~{count}"))
 
 
 def _faults(url: str) -> Iterator[str]:
@@ -133,7 +175,19 @@ def find(connection: Connection, seal: Seal, name: str) -> Project | None:
         trusted=tuple(row.trusted.splitlines()),
         followers=tuple(row.followers.splitlines()),
         public_badge=row.public_badge,
+        place=row.place,
     )
+
+
+def must_stand(connection: Connection, project: Project) -> None:
+    """Go on only if a project is there still, inside of a transaction that writes something of it.
+
+    Raises:
+        Removed: it is not, or another one has its name.
+    """
+    place = connection.execute(select(projects.c.place).where(projects.c.name == project.name)).scalar_one_or_none()
+    if place != project.place:
+        raise Removed(f"{project.name}: {REMOVED}")
 
 
 def change(
@@ -157,8 +211,8 @@ def change(
 def remove(connection: Connection, name: str) -> bool:
     """Forget a project, its secrets, whom it told, what was noted of its refs and times, and the rights in it.
 
-    Who may do something in it may not therefore do so in another one that gets its name, and nothing that waited for
-    it is started for that one. False if there is none.
+    Who may do something in it may not therefore do so in another one that gets its name: its runs and deliveries stay
+    under a name that no project can have. What waits in it is not started. False if there is none.
     """
     gone = connection.execute(delete(projects).where(projects.c.name == name)).rowcount
     unworked = and_(deliveries.c.project == name, deliveries.c.state == "new")
@@ -166,7 +220,8 @@ def remove(connection: Connection, name: str) -> bool:
     unstarted = and_(runs.c.project == name, runs.c.state.in_(("waiting", "queued")))
     end = {"state": "ended", "outcome": "cancelled", "note": REMOVED, "ended": time.time(), "followed": True}
     connection.execute(update(runs).where(unstarted).values(end))
-    for table in (refs, times, targets, notifications, leases, keeps, kept_secrets):
+    _set_apart(connection, name)
+    for table in (targets, notifications, leases, keeps, kept_secrets):
         connection.execute(delete(table).where(table.c.project == name))
     for table in (grants, tokens):
         connection.execute(delete(table).where(table.c.scope == name))

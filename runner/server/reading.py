@@ -122,7 +122,7 @@ def folder_of(doors: Doors, run: Run) -> RunFolder:
         Elsewhere: on the disk of another server.
     """
     _here(doors, run)
-    return RunFolder(doors.layout.shown(run.project, run.pipeline, run.number, run.id))
+    return RunFolder(doors.layout.shown(run.place, run.pipeline, run.number, run.id))
 
 
 def working_folder(doors: Doors, run: Run) -> RunFolder:
@@ -132,7 +132,7 @@ def working_folder(doors: Doors, run: Run) -> RunFolder:
         Elsewhere: on the disk of another server.
     """
     _here(doors, run)
-    return RunFolder(doors.layout.work(run.project, run.pipeline, run.number))
+    return RunFolder(doors.layout.work(run.place, run.pipeline, run.number))
 
 
 def _here(doors: Doors, run: Run) -> None:

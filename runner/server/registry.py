@@ -3,6 +3,7 @@
 import time
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 
 from runner.server import projects
 from runner.server.database import Database
@@ -28,8 +29,8 @@ class Registry:
     seal: Seal
     layout: Layout
     fleet: Fleet
-    _repositories: dict[str, Repository] = field(default_factory=dict)
-    _foreign: dict[str, Strangers] = field(default_factory=dict)
+    _repositories: dict[Path, Repository] = field(default_factory=dict)
+    _foreign: dict[Path, Strangers] = field(default_factory=dict)
     _known: dict[str, tuple[float, Project]] = field(default_factory=dict)
     _missing: dict[str, float] = field(default_factory=dict)
 
@@ -64,22 +65,17 @@ class Registry:
         """What turns its events into runs."""
         copies = Copies(self.repository(project), self._strangers(project))
         hold = partial(self.fleet.hold, project=project.name)
-        return Intake(self.database, project, copies, self.layout.store(project.name), hold)
+        return Intake(self.database, project, copies, self.layout.store(project.place), hold)
 
     def repository(self, project: Project) -> Repository:
-        """Its copy of git; the same one for everybody, so that two never fetch at once, until its URL changes."""
-        known = self._repositories.get(project.name)
-        if known is None or known.project.url != project.url:
-            folder = self.layout.repository(project.name, project.url)
-            known = self._repositories[project.name] = Repository(project, folder)
+        """Its copy of git; the same one for everybody, so that two never fetch at once."""
+        folder = self.layout.repository(project.place, project.url)
+        known = self._repositories.setdefault(folder, Repository(project, folder))
         known.project = project  # its login may be another one by now
         return known
 
     def _strangers(self, project: Project) -> Strangers:
-        known = self._foreign.get(project.name)
-        if known is None or known.project.url != project.url:
-            places = (self.layout.strangers, self.layout.repository)
-            folders = (place(project.name, project.url) for place in places)
-            known = self._foreign[project.name] = Strangers(project, *folders)
+        folder, beside = (each(project.place, project.url) for each in (self.layout.strangers, self.layout.repository))
+        known = self._foreign.setdefault(folder, Strangers(project, folder, beside))
         known.project = project
         return known

@@ -35,12 +35,12 @@ async def report_file(
     token = given.credentials if given else ""
     if not await doors.database.read(partial(granted, run=id_, token=token)):
         raise HTTPException(401, "the run's own token is needed", {"WWW-Authenticate": "Bearer"})
-    whose = select(runs.c.project).where(runs.c.id == id_)
-    project = await doors.database.read(lambda connection: connection.execute(whose).scalar_one_or_none())
-    if project is None:
+    where = select(runs.c.place).where(runs.c.id == id_)
+    place = await doors.database.read(lambda connection: connection.execute(where).scalar_one_or_none())
+    if place is None:
         raise UNKNOWN
     try:
-        append = partial(doors.copies.append, doors.layout.copy(project, id_), name, offset, await request.body())
+        append = partial(doors.copies.append, doors.layout.copy(place, id_), name, offset, await request.body())
         return JSONResponse({"offset": await anyio.to_thread.run_sync(append)})
     except Misplaced as misplaced:
         return JSONResponse({"offset": misplaced.offset}, 409)

@@ -49,6 +49,9 @@ class Run(BaseModel):
 
     id: str
     project: str
+    """Its name; `shop~1` was the first `shop`, and is removed."""
+    place: str
+    """Of its project, below `projects/` in the folder of its server."""
     pipeline: str
     number: int
     found_by: str

@@ -63,7 +63,7 @@ class Tracer:
         return {"collector": entry} if entry else {}
 
     async def _send(self, entry: Entry) -> str:
-        folder = RunFolder(self.layout.shown(entry.project, entry.pipeline, entry.number, entry.id))
+        folder = RunFolder(self.layout.shown(entry.place, entry.pipeline, entry.number, entry.id))
         if not entry.started or not await anyio.to_thread.run_sync(folder.plan.exists):
             return ""  # it never began
         return await anyio.to_thread.run_sync(_exported, folder, run_link(self.url, entry.id))

@@ -53,21 +53,21 @@ class Users:
         """Whether projects are kept from each other, too."""
         return self.last > self.first
 
-    def account(self, connection: Connection, project: str) -> Account:
-        """The user of a project, taken at its first run and kept for ever: a former project's files stay somebody's.
+    def account(self, connection: Connection, place: str) -> Account:
+        """The user of the project at a place, taken at its first run and kept: the files of a former one stay his.
 
         Raises:
             PipeError: all of them are taken.
         """
         if not self.apart:
             return Account(self.first, self.first if self.gid is None else self.gid)
-        uid = connection.execute(select(uids.c.uid).where(uids.c.project == project)).scalar_one_or_none()
+        uid = connection.execute(select(uids.c.uid).where(uids.c.place == place)).scalar_one_or_none()
         if uid is None:
             taken = set(connection.execute(select(uids.c.uid)).scalars())
             uid = next((each for each in range(self.first, self.last + 1) if each not in taken), None)
             if uid is None:
                 raise PipeError(f"every user of --uids {self.first}-{self.last} has a project: give more of them")
-            connection.execute(insert(uids).values(project=project, uid=uid))
+            connection.execute(insert(uids).values(place=place, uid=uid))
         return Account(uid, uid)
 
 
@@ -137,17 +137,17 @@ def _lets_through(about: os.stat_result, who: Confinement) -> bool:
     return bool(about.st_mode & (stat.S_IXGRP if ours else stat.S_IXOTH))
 
 
-def settle(layout: Layout, project: str, account: Account) -> None:
+def settle(layout: Layout, place: str, account: Account) -> None:
     """Make the folders of a project, and give to its user what is his. Blocks.
 
     The place itself stays ours: who could rename our copy of the repository could make us run what he likes.
     """
-    place = layout.place(project)
-    for folder in (place, place / "scratch", place / "files"):
+    whole = layout.place(place)
+    for folder in (whole, whole / "scratch", whole / "files"):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         os.chown(folder, -1, account.gid)
         folder.chmod(0o710)
-    own = (layout.store(project), layout.home(project), layout.temporary(project), layout.strangers_cache(project))
+    own = (layout.store(place), layout.home(place), layout.temporary(place), layout.strangers_cache(place))
     for folder in own:
         folder.mkdir(mode=0o700, exist_ok=True)
         if folder.stat().st_uid != account.uid:

@@ -13,7 +13,7 @@ from sqlalchemy import insert, select, update
 from pipeline.plan import Trigger
 from runner.server import targets
 from runner.server.announcements import announce_end
-from runner.server.database import Database, notifications, projects, runs
+from runner.server.database import Database, notifications, places, projects, runs
 from runner.server.fleet import Fleet
 from runner.server.layout import Layout
 from runner.server.notifications import Notifier
@@ -42,8 +42,9 @@ class Office:
 
     def project(self, name: str, url: str = "u", forge: str = "generic", token: str = "") -> None:
         sealed = dict.fromkeys(("secret", "login"), self.seal.close("")) | {"token": self.seal.close(token)}
-        row = {"name": name, "url": url, "file": "f", "forge": forge, "created": 0.0}
+        row = {"name": name, "place": name, "url": url, "file": "f", "forge": forge, "created": 0.0}
         self.database.write_now(lambda c: c.execute(insert(projects).values(row | sealed)))
+        self.database.write_now(lambda c: c.execute(insert(places).values(place=name, project=name)))
 
     def target(self, name: str, url: str, *on: str) -> None:
         target = Standing(name, "Test", on)
@@ -60,7 +61,7 @@ class Office:
         id_ = f"run{self.number:03}"
         trigger = Trigger(kind="push", commit="c" * 40, author="Ann")
         row = {
-            "id": id_, "project": "shop", "pipeline": "backend", "number": number or self.number, "event": id_,
+            "id": id_, "project": "shop", "place": "shop", "pipeline": "backend", "number": number or self.number, "event": id_,
             "found_by": "hook", "ref": ref, "commit": "c" * 40, "file_commit": "c" * 40, "trigger": trigger.model_dump_json(), "params": "{}",
             "state": "running", "note": note, "created": 1.0, "started": 10.0,
         }  # fmt: skip

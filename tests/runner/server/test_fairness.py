@@ -12,7 +12,14 @@ from runner.server.dispatcher import MOST_WAITING, _claim
 
 def queued(connection: Connection, project: str, count: int, since: float, *, grouped: bool = False) -> None:
     for n in range(count):
-        row = {"id": f"{project}{n}", "project": project, "pipeline": "p", "number": n + 1, "event": str(n)}
+        row = {
+            "id": f"{project}{n}",
+            "project": project,
+            "place": project,
+            "pipeline": "p",
+            "number": n + 1,
+            "event": str(n),
+        }
         rest = {
             "found_by": "call",
             "ref": "",

@@ -51,6 +51,7 @@ class Watched:
                 "approved_by",
                 "note",
                 "server",
+                "place",
             ),
             "x",
         )

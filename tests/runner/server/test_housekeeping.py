@@ -62,7 +62,14 @@ def fill_runs(database: Database, *ended: tuple[str, float]) -> None:
 
     def fill(connection: Connection) -> None:
         for number, (outcome, age) in enumerate(ended, 1):
-            row = {"id": f"r{number}", "project": "shop", "pipeline": "demo", "number": number, "event": str(number)}
+            row = {
+                "id": f"r{number}",
+                "project": "shop",
+                "place": "shop",
+                "pipeline": "demo",
+                "number": number,
+                "event": str(number),
+            }
             rest = {
                 "found_by": "call",
                 "ref": "",

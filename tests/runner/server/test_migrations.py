@@ -125,6 +125,23 @@ def test_an_old_file_that_a_newer_program_has_begun_on_is_completed(tmp_path: Pa
     assert shape(engine_for(path)) == shape(as_declared(engine_for(tmp_path / "declared.db")))
 
 
+def test_projects_keep_their_places_and_runs_from_before_a_project_are_of_a_former_one(tmp_path: Path) -> None:
+    path = old(tmp_path / "server.db", NEWEST)
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.executescript("""
+INSERT INTO projects VALUES ('shop', 'u', 'f', 'generic', 5, x'', x'', x'', '', '', 0);
+INSERT INTO uids VALUES ('shop', 200000);
+INSERT INTO runs SELECT 'r2', project, pipeline, 2, 'push 2', found_by, delivery, ref, "commit", file_commit, fetched_from,
+  chain, "trigger", params, state, approved_by, outcome, note, pid, revived, follow_at, followed, traced, 9, 9, ended
+  FROM runs;""")
+    database = Database(path)
+    wanted = select(runs.c.id, runs.c.project, runs.c.place).order_by(runs.c.id)
+    assert database.read_now(lambda c: c.execute(wanted).all()) == [("r1", "shop~0", "shop"), ("r2", "shop", "shop")]
+    there = {"SELECT name, place FROM projects": ("shop", "shop"), "SELECT place, uid FROM uids": ("shop", 200000)}
+    for question, answer in {**there, "SELECT place, project FROM places": ("shop", "shop")}.items():
+        assert database.read_now(lambda c, question=question: c.exec_driver_sql(question).all()) == [answer]  # type: ignore[misc]
+
+
 def test_the_audit_log_of_a_file_without_a_version_stays_and_is_only_added_to(tmp_path: Path) -> None:
     database = Database(old(tmp_path / "server.db", NEWEST))
     with pytest.raises(DBAPIError, match="the audit log is only added to"):

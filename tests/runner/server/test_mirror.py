@@ -28,7 +28,15 @@ from tests.support.wait import until
 
 
 def made(connection: Connection, id_: str) -> str:
-    row = {"id": id_, "project": "shop", "pipeline": "p", "number": 1 + ord(id_), "event": id_, "found_by": "call"}
+    row = {
+        "id": id_,
+        "project": "shop",
+        "place": "shop",
+        "pipeline": "p",
+        "number": 1 + ord(id_),
+        "event": id_,
+        "found_by": "call",
+    }
     rest = {
         "ref": "",
         "commit": "",

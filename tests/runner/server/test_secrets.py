@@ -30,7 +30,7 @@ PUSH, FORK = Trigger(kind="push"), Trigger(kind="pull_request", fork=True)
 def kept(tmp_path: Path) -> tuple[Database, Seal]:
     database, seal = Database(tmp_path / "server.db"), Seal(tmp_path, {})
     for name in ("shop", "rival"):
-        row = {"name": name, "url": "", "file": "", "forge": "", "created": 0.0}
+        row = {"name": name, "place": name, "url": "", "file": "", "forge": "", "created": 0.0}
         sealed = {"secret": b"", "login": b"", "token": b""}
         database.write_now(lambda c, row={**row, **sealed}: c.execute(insert(projects).values(row)))  # type: ignore[misc]
     for project, name, secret in (

@@ -51,7 +51,7 @@ def furnished(connection: Connection, seal: Seal) -> None:
     secrets.put(connection, seal, THERE, "token", Handed(kind="text", value="hush"))
     targets.add(connection, seal, THERE, "json://127.0.0.1:1/x", Standing("ops", "JSON", ("failed",)))
     run = {
-        "id": RUN, "project": THERE, "pipeline": "demo", "number": 1, "event": "e", "found_by": "hook", "ref": "refs/heads/main",
+        "id": RUN, "project": THERE, "place": THERE, "pipeline": "demo", "number": 1, "event": "e", "found_by": "hook", "ref": "refs/heads/main",
         "commit": HASH, "file_commit": HASH, "trigger": Trigger(kind="push", commit=HASH).model_dump_json(), "params": "{}",
         "state": "ended", "outcome": "succeeded", "created": 1.0, "started": 2.0, "ended": 3.0,
     }  # fmt: skip
