@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Row, and_, delete, insert, select
 
 from pipeline.stage import Outcome
 from runner.folder import ARTIFACTS, RunFolder
-from runner.server.database import Database, deliveries, keeps, mirrors, notifications, runs, statuses
+from runner.server.database import Database, deliveries, keeps, mirrors, notifications, projects, runs, statuses
 from runner.server.fleet import Fleet
 from runner.server.forks import expire
 from runner.server.layout import Layout
@@ -27,6 +27,7 @@ __all__ = [
     "Keep",
     "What",
     "beyond",
+    "forget_copies",
     "forget_deliveries",
     "forget_files",
     "forget_runs",
@@ -63,6 +64,7 @@ async def keep_house(database: Database, layout: Layout, fleet: Fleet) -> None:
         await database.write(lambda connection: forget_deliveries(connection, time.time()))
         await database.write(lambda connection: expire(connection, time.time()))
         await anyio.to_thread.run_sync(forget_files, layout, time.time())
+        await forget_copies(database, layout)
         await forget_runs(database, layout, fleet, time.time())
         await anyio.sleep(EVERY)
 
@@ -87,6 +89,24 @@ def forget_files(layout: Layout, now: float) -> None:
             if _written(console) < now - CONSOLES_KEPT:
                 with suppress(OSError):
                     console.unlink()
+
+
+async def forget_copies(database: Database, layout: Layout) -> None:
+    """Remove the copies of repositories that no project reads any more, unless a run of that place is under way."""
+    there = await anyio.to_thread.run_sync(layout.copies)  # before the question: what is made later is not among them
+    for copy in there - await database.read(partial(_copies_in_use, layout=layout, there=there)):
+        await anyio.to_thread.run_sync(partial(shutil.rmtree, copy, ignore_errors=True))
+
+
+def _copies_in_use(connection: Connection, layout: Layout, there: frozenset[Path]) -> frozenset[Path]:
+    """Of these copies those that a project reads, or that lie where a run is under way."""
+    rows = connection.execute(select(projects.c.place, projects.c.url)).all()
+    read = {copy(row.place, row.url) for row in rows for copy in (layout.repository, layout.strangers)}
+    open_ = connection.execute(select(runs.c.place).where(runs.c.state != "ended").distinct()).scalars()
+    busy = {layout.place(place) for place in open_}
+    return frozenset(
+        path for path in there if path.parent in busy or path.with_name(path.name.removesuffix(".part")) in read
+    )
 
 
 # -- runs ------------------------------------------------------------------------------------------

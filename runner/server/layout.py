@@ -88,6 +88,11 @@ class Layout:
         """Beside it, what forks have in their pull requests."""
         return self.place(place) / f"strangers-{_digest(url)}.git"
 
+    def copies(self) -> frozenset[Path]:
+        """Both of all projects, and those that are just being made."""
+        kinds = ("repository", "strangers")
+        return frozenset(path for kind in kinds for path in (self.folder / "projects").glob(f"*/{kind}-*.git*"))
+
     def strangers_cache(self, place: str) -> Path:
         """Where the kinds of stages keep what runs of forks left for later ones."""
         return self.place(place) / "strangers-cache"

@@ -5,13 +5,24 @@ import time
 from pathlib import Path
 
 import anyio
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, insert, select, update
 
 from runner.ownership import Ownership
-from runner.server.database import Database, deliveries, runs
+from runner.server.database import Database, deliveries, projects, runs
 from runner.server.fleet import Fleet
-from runner.server.housekeeping import DAY, Keep, What, forget_deliveries, forget_files, forget_runs, keep
+from runner.server.housekeeping import (
+    DAY,
+    Keep,
+    What,
+    forget_copies,
+    forget_deliveries,
+    forget_files,
+    forget_runs,
+    keep,
+)
 from runner.server.layout import Layout
+from runner.server.projects import remove
+from tests.runner.server.office import Office
 from tests.support.program import pipe
 
 NOW = time.time()
@@ -163,3 +174,29 @@ def test_a_project_says_what_it_keeps(tmp_path: Path) -> None:
         "logs: of each pipeline 200, 7 days",
         "artifacts: of each pipeline 3, no limit of days",
     ]
+
+
+def copies(office: Office) -> list[str]:
+    """What is left of a copy of every kind, at the URLs `u` and `v`."""
+    layout = Layout(office.folder)
+    makes = {"own": layout.repository, "strangers": layout.strangers}
+    there = {f"{kind} {url}": make("shop", url) for url in "uv" for kind, make in makes.items()}
+    there["part u"] = there["own u"].with_name(f"{there['own u'].name}.part")
+    for path in there.values():
+        (path / "objects").mkdir(parents=True, exist_ok=True)
+    anyio.run(forget_copies, office.database, layout)
+    return sorted(name for name, path in there.items() if path.exists())
+
+
+def test_the_copy_of_a_repository_goes_when_its_project_reads_another_one(office: Office) -> None:
+    assert copies(office) == ["own u", "part u", "strangers u"]
+    office.database.write_now(lambda c: c.execute(update(projects).values(url="v")))
+    assert copies(office) == ["own v", "strangers v"]
+
+
+def test_the_copy_of_a_repository_goes_with_its_project_and_never_under_a_run(office: Office) -> None:
+    run = office.begun()
+    office.database.write_now(lambda c: remove(c, "shop"))
+    assert copies(office) == ["own u", "own v", "part u", "strangers u", "strangers v"]
+    office.end(run, "succeeded")
+    assert copies(office) == []
