@@ -566,12 +566,10 @@ def projects() -> None:
 @click.option("--file", default="pipeline.yaml", show_default=True, help="The pipeline file in the repository.")
 @click.option("--username", default="", help="For git; the password comes from PIPE_GIT_PASSWORD.")
 @click.option("--public-badge", is_flag=True, help="Let everybody see how its newest runs are, as a badge.")
-@click.option(
-    "--hook-url", default="http://127.0.0.1:8080", show_default=True, help="How the forge reaches the server."
-)
-@click.option("--no-check", is_flag=True, help="Do not look whether it can be read, and for the file.")
+@click.option("--hook-url", default="", help="How the forge reaches the server; by default where it listens.")
+@click.option("--no-check", is_flag=True, help="Add it without a look at it.")
 def add_project(*, state: Place, hook_url: str, no_check: bool, **words: Any) -> int:
-    """Add a repository and say what its forge has to be told.
+    """Add a repository that can be read, and say what its forge has to be told.
 
     PIPE_GIT_PASSWORD is its password or token for git, PIPE_FORGE_TOKEN the token for the forge's API.
     """

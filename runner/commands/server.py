@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 
 import click
-from sqlalchemy import select
+from sqlalchemy import Connection, select
 
 from pipeline.errors import PipeError, hinted
 from pipeline.plan import Trigger
@@ -19,10 +19,13 @@ from runner.server.children import Bounds
 from runner.server.database import Database, deliveries
 from runner.server.desk import note_refs
 from runner.server.first_look import FirstLook, first_look
+from runner.server.fleet import identity, member
 from runner.server.forks import named, waiting
 from runner.server.housekeeping import Keep
-from runner.server.layout import Place
+from runner.server.layout import Layout, Place
 from runner.server.projects import Project
+from runner.server.repositories import RepositoryError
+from runner.server.sealing import Seal
 from runner.server.serve import Options, open_folder, serve
 from runner.sinks.view import plain_text
 
@@ -44,6 +47,9 @@ __all__ = [
     "show_badge",
 ]
 
+USUAL_URL = "http://127.0.0.1:8080"
+"""Where a server listens that is told nothing else."""
+
 
 def serve_folder(options: Options) -> int:
     """Serve until a signal."""
@@ -51,25 +57,56 @@ def serve_folder(options: Options) -> int:
 
 
 def add_project(place: Place, project: Project, url: str, *, check: bool) -> int:
-    """Keep a project, and print what was found there and what its forge has to be told."""
-    _, database, seal = open_folder(place, os.environ)
-    made = database.write_now(lambda connection: administration.add_project(connection, machine(), seal, project))
-    looked = first_look(made) if check else FirstLook()
-    if looked.refs is not None:  # a push in the next moment is one already
-        database.write_now(partial(note_refs, project=made.name, now=looked.refs))
-    for line in looked.found:
+    """Keep a project, and print what was found there and what its forge has to be told.
+
+    Raises:
+        PipeError: what is wrong with it, or its repository cannot be read; then nothing is kept.
+    """
+    layout, database, seal = open_folder(place, os.environ)
+    database.read_now(partial(projects.check, project=project))
+    looked = _looked_at(project) if check else None
+    made = database.write_now(partial(_added, seal=seal, project=project, looked=looked))
+    for line in looked.found if looked else ():
         click.echo(f"{made.name}: {plain_text(line)}")
-    for doubt in looked.doubts:
+    for doubt in looked.doubts if looked else ():
         lines = "\n".join(map(plain_text, doubt.splitlines()))
         click.echo(f"pipe: {made.name} was added, but {lines}", err=True)
+    if looked and looked.doubts:
+        click.echo(f"pipe: to add it otherwise, `pipe projects remove {made.name}` first", err=True)
     if made.place != made.name:
         click.echo(f"{made.name}: another project had this name before; of this one all is in projects/{made.place}")
     click.echo(
         f"{made.name}: tell the forge this hook, with content type application/json, for pushes, tags and pull requests"
     )
-    click.echo(f"  URL     {url.rstrip('/')}/hooks/{made.name}")
+    url, why = (url, "") if url else database.read_now(partial(_listens, layout=layout))
+    click.echo(f"  URL     {url.rstrip('/')}/hooks/{made.name}{why}")
     click.echo(f"  secret  {made.secret}")
     return 0
+
+
+def _looked_at(project: Project) -> FirstLook:
+    try:
+        return first_look(project)
+    except RepositoryError as error:
+        raise PipeError(
+            f"{project.name} was not added, its repository cannot be read: {plain_text(str(error))}\n"
+            "  mend the URL, or the login (--username and PIPE_GIT_PASSWORD); --no-check adds it without a look"
+        ) from error
+
+
+def _added(connection: Connection, seal: Seal, project: Project, looked: FirstLook | None) -> Project:
+    made = administration.add_project(connection, machine(), seal, project)
+    if looked:  # a push in the next moment is one already
+        note_refs(connection, made.name, looked.refs)
+    return made
+
+
+def _listens(connection: Connection, layout: Layout) -> tuple[str, str]:
+    """Where the server of this folder is or was reached last, and in how far that is known."""
+    known = member(connection, identity(layout))
+    if known:
+        return known.url, "  (where this server listens; --hook-url says how the forge reaches it)"
+    return USUAL_URL, "  (assumed, for no server has run here yet: --hook-url says how the forge reaches it)"
 
 
 def remove_project(place: Place, name: str) -> int:

@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import anyio
@@ -23,26 +23,25 @@ class FirstLook:
 
     found: tuple[str, ...] = ()
     doubts: tuple[str, ...] = ()
-    refs: Mapping[str, str] | None = None
-    """Where they stand; None if it could not be asked."""
+    refs: Mapping[str, str] = field(default_factory=dict)
+    """Where they stand."""
 
 
 def first_look(project: Project) -> FirstLook:
-    """Ask the repository for its main branch and the pipeline file there. Takes 40 s at most, and changes nothing."""
+    """Ask the repository for its main branch and the pipeline file there. Takes 40 s at most, and changes nothing.
+
+    Raises:
+        RepositoryError: it does not answer, or refuses.
+    """
     with tempfile.TemporaryDirectory(prefix="pipe-look-") as folder:
         return anyio.run(_look, Repository(project, Path(folder) / "repository.git"))
 
 
 async def _look(repository: Repository) -> FirstLook:
-    try:
-        refs = await repository.refs()
-    except RepositoryError as error:
-        return FirstLook(doubts=(_unreadable(error),))
+    refs = await repository.refs()
+    if not refs:
+        return FirstLook(doubts=(f"{repository.project.url} is empty: the first push to it is the first that counts",))
     return replace(await _look_at_file(repository), refs=refs)
-
-
-def _unreadable(error: RepositoryError) -> str:
-    return f"{error}; if that is wrong, `pipe projects remove` it and add it anew"
 
 
 async def _look_at_file(repository: Repository) -> FirstLook:
@@ -52,7 +51,7 @@ async def _look_at_file(repository: Repository) -> FirstLook:
         text = await repository.text(commit, repository.project.file)
         names = await repository.names(commit)
     except RepositoryError as error:
-        return FirstLook(doubts=(_unreadable(error),))
+        return FirstLook(doubts=(str(error),))
     there = f"its main branch is {branch}, at {commit[:12]}"
     file = f"{repository.project.file} at {branch}"
     if text is None:

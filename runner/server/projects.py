@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
 from sqlalchemy import Connection, and_, delete, func, insert, select, update
-from sqlalchemy.exc import IntegrityError
 
 from pipeline.errors import PipeError, hinted
 from pipeline.stage import Login, Secret, SecretText
@@ -36,6 +35,7 @@ __all__ = [
     "Removed",
     "add",
     "change",
+    "check",
     "find",
     "known",
     "must_know",
@@ -83,8 +83,8 @@ class Project:
         return SecretText(self.password) if self.password else None
 
 
-def add(connection: Connection, seal: Seal, project: Project) -> Project:
-    """Keep a new project; one without a hook secret gets a random one.
+def check(connection: Connection, project: Project) -> None:
+    """Go on only if a project can be added.
 
     Raises:
         PipeError: what is wrong with it, all at once, or there is one of that name.
@@ -99,8 +99,19 @@ def add(connection: Connection, seal: Seal, project: Project) -> Project:
     problems += _faults(project.url)
     if project.secret and not is_secret(project.secret):
         problems.append("the secret of the hook begins with whsec_, and what follows is not base64")
+    if project.name in known(connection):
+        problems.append(f"there is a project '{project.name}' already")
     if problems:
         raise PipeError("\n".join(problems))
+
+
+def add(connection: Connection, seal: Seal, project: Project) -> Project:
+    """Keep a new project; one without a hook secret gets a random one.
+
+    Raises:
+        PipeError: as `check` does.
+    """
+    check(connection, project)
     secret = project.secret or secrets.token_urlsafe(32)
     made = replace(project, secret=secret, place=_nth(project.name, _former(connection, project.name) + 1))
     row = {
@@ -117,10 +128,7 @@ def add(connection: Connection, seal: Seal, project: Project) -> Project:
         "followers": "\n".join(made.followers),
         "public_badge": made.public_badge,
     }
-    try:
-        connection.execute(insert(projects).values(row))
-    except IntegrityError:
-        raise PipeError(f"there is a project '{made.name}' already") from None
+    connection.execute(insert(projects).values(row))
     _set_apart(connection, made.name)  # what was done for the former one in the moment of its end
     connection.execute(insert(places).values(place=made.place, project=made.name))
     return made

@@ -109,7 +109,8 @@ def test_a_follower_must_be_a_project(server: Server) -> None:
 
 def test_two_projects_that_fail_are_told_once_each(tmp_path: Path, server: Server) -> None:
     for name in ("one", "two"):
-        assert pipe(server.folder, "projects", "add", name, f"file://{tmp_path}/nowhere-{name}").returncode == 0
+        words = ("projects", "add", name, f"file://{tmp_path}/nowhere-{name}", "--no-check")
+        assert pipe(server.folder, *words).returncode == 0
     server.stop()
     server.start("--poll", "1")
     until(lambda: "nowhere-one" in told(server) and "nowhere-two" in told(server))
