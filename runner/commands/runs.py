@@ -7,23 +7,39 @@ from collections.abc import Iterator, Sequence
 import click
 from rich.cells import cell_len, set_cell_size
 
-from pipeline.errors import PipeError
+from pipeline.errors import PipeError, hinted
 from runner.commands.where import where
-from runner.runs import Summary
+from runner.runs import Runs, Summary
 from runner.sinks.tree import clock
 from runner.sinks.view import plain_text
 
 __all__ = ["list_runs"]
 
+LATELY = 50
+"""So many runs say which pipelines there are."""
+
 
 def list_runs(pipeline: str, most: int, server: str, *, as_json: bool) -> int:
-    """Print the newest runs, of one pipeline or of all."""
+    """Print the newest runs, of one pipeline or of all.
+
+    Raises:
+        PipeError: there are runs, and none of that pipeline.
+    """
     known = where(server)
     chosen = [run.summary() for run in known.newest(pipeline, most)]
     if not chosen:
-        raise PipeError(f"there are no runs {f'of {pipeline} ' if pipeline else ''}in {known.place}")
+        return _tell_none(known, pipeline)
     for line in _json_lines(chosen) if as_json else _table(chosen):
         click.echo(line)
+    return 0
+
+
+def _tell_none(known: Runs, pipeline: str) -> int:
+    """Nothing is wrong with that, unless the pipeline is one of which nobody has heard."""
+    if pipeline and (others := known.newest("", LATELY)):
+        names = dict.fromkeys(run.name.rpartition("#")[0] for run in others)
+        raise PipeError(hinted(f"there are no runs of {pipeline} in {known.place}", pipeline, names))
+    click.echo(f"there are no runs in {known.place} yet; `pipe run` starts one", err=True)
     return 0
 
 

@@ -47,7 +47,7 @@ def _shown(view: RunView, records: Iterable[Record], how: Status) -> Iterator[st
         note = f"  {said}" if said else ""
         yield f"{'  ' * row.depth}{row.mark} {row.name}  {row.time}{note}".rstrip()
     yield ""
-    if not view.state.outcome:
+    if how.note and not view.state.outcome:
         yield f"  {how.word}: {how.note}"
     yield from _facts(view, now)
     yield from _attempts(records)

@@ -58,9 +58,19 @@ def test_runs_are_listed_with_how_they_are_and_why(two: Path) -> None:
     assert len(pipe(two, "runs", "-n", "1").stdout.splitlines()) == 1
 
 
-def test_no_runs_are_told(tmp_path: Path) -> None:
-    done = pipe(tmp_path, "runs")
-    assert (done.returncode, "there are no runs in" in done.stderr) == (2, True)
+@pytest.mark.parametrize("words", [(), ("--json",), ("demo",)])
+def test_that_there_are_no_runs_yet_is_told_and_no_mistake(tmp_path: Path, words: tuple[str, ...]) -> None:
+    done = pipe(tmp_path, "runs", *words)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr == f"there are no runs in {tmp_path}/.pipe yet; `pipe run` starts one\n"
+
+
+def test_a_pipeline_that_never_ran_where_others_did_is_a_mistake(two: Path) -> None:
+    done = pipe(two, "runs", "dmo")
+    assert (done.returncode, f"there are no runs of dmo in {two}/.pipe; did you mean 'demo'?" in done.stderr) == (
+        2,
+        True,
+    )
 
 
 def test_a_run_whose_engine_died_is_shown_so_at_once(tmp_path: Path, running: "subprocess.Popen[bytes]") -> None:

@@ -121,6 +121,7 @@ def test_ctrl_c_leaves_a_run_on_a_server_alone_and_says_how_to_end_it(there: The
     assert follow.returncode == 130
     assert f"`pipe cancel --server {there.url} 'shop/demo#1'` ends it" in errors
     assert "shop/demo#1  running" in there.pipe("runs").stdout
+    assert "running:" not in there.pipe("show").stdout, "nothing is to be added"
     assert there.pipe("cancel").stdout == "shop/demo#1: asked to end\nshop/demo#1: cancelled\n"
     assert "is not running: cancelled" in there.pipe("cancel", "1", code=2).stderr
 
