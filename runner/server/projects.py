@@ -37,6 +37,7 @@ __all__ = [
     "change",
     "check",
     "find",
+    "is_name",
     "known",
     "must_know",
     "must_stand",
@@ -90,7 +91,7 @@ def check(connection: Connection, project: Project) -> None:
         PipeError: what is wrong with it, all at once, or there is one of that name.
     """
     problems = []
-    if not _NAME.fullmatch(project.name):
+    if not is_name(project.name):
         problems.append(
             f"'{project.name}' is no name: letters, digits, '.', '_' and '-', beginning with one of the first two"
         )
@@ -103,6 +104,11 @@ def check(connection: Connection, project: Project) -> None:
         problems.append(f"there is a project '{project.name}' already")
     if problems:
         raise PipeError("\n".join(problems))
+
+
+def is_name(text: str) -> bool:
+    """Whether a project can be called so: 64 letters, digits, dots, lines and underscores at most."""
+    return bool(_NAME.fullmatch(text))
 
 
 def add(connection: Connection, seal: Seal, project: Project) -> Project:

@@ -47,7 +47,12 @@ class Registry:
         return found
 
     async def for_stranger(self, name: str) -> Project | None:
-        """The same for who may not know whether it is there: that it is not is remembered as long as that it is."""
+        """The same for who may not know whether it is there: that it is not is remembered as long as that it is.
+
+        What no project can be called is not even remembered: a name of a stranger has any length.
+        """
+        if not projects.is_name(name):
+            return None
         if time.monotonic() < self._missing.get(name, 0.0):
             return None
         found = await self.project(name)

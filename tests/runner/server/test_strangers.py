@@ -234,3 +234,9 @@ def test_a_project_that_is_added_is_found_by_its_hook_soon(doors: Doors, monkeyp
     assert {one.status for _, one, _ in answers(doors, {}, found)} == {401}
     doors.database.write_now(partial(projects.add, seal=doors.registry.seal, project=project))
     assert {one.status for _, one, _ in answers(doors, {}, found)} == {202}
+
+
+def test_names_that_no_project_can_have_fill_no_memory(doors: Doors) -> None:
+    for name in ("x" * 65, "x" * 60_000, "a b", ""):
+        assert anyio.run(doors.registry.for_stranger, name) is None
+    assert not doors.registry._missing
