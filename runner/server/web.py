@@ -117,7 +117,8 @@ async def deliver(project: str, request: Request, response: Response, doors: Her
         receipt = await inbox.receive(doors.database, examined)
     if receipt.refused:
         told = examined.told or receipt.refused
-        raise HTTPException(401, f"{told}; or there is no such project (delivery {receipt.id})")
+        where = f"an administrator sees at /deliveries what holds of delivery {receipt.id}"
+        raise HTTPException(401, f"{told}; or there is no such project: {where}")
     if not receipt.fresh:
         response.status_code = 200
     doors.came_in()

@@ -212,7 +212,8 @@ def test_a_hook_tells_a_stranger_neither_whether_there_is_a_project_nor_its_forg
     for call, about_hidden, about_nothing in answers(doors, {}, found):
         assert about_hidden == about_nothing, call
         assert about_hidden.status == 401
-        assert "; or there is no such project (delivery …)" in about_hidden.body
+        way = "an administrator sees at /deliveries what holds of delivery …"
+        assert f"; or there is no such project: {way}" in about_hidden.body
     wanted = select(deliveries.c.project, deliveries.c.note).where(deliveries.c.state == "refused")
     kept = {tuple(row) for row in doors.database.read_now(lambda c: c.execute(wanted).all())}
     assert ("absent", "there is no project 'absent'") in kept, "who may see deliveries finds a hook that is misspelt"
