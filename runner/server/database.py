@@ -189,6 +189,8 @@ runs = Table(
     Column("follow_at", Float, nullable=False, default=0.0),
     Column("followed", Boolean, nullable=False, default=False),  # by what its end starts
     Column("traced", Boolean, nullable=False, default=False),  # its trace is at the collector, or given up
+    Column("trace_tries", Integer, nullable=False, default=0, server_default="0"),
+    Column("trace_due", Float, nullable=False, default=0.0, server_default="0"),
     Column("grouped", Boolean, nullable=False, default=False, server_default=false()),  # it takes turns with others
     Column("server", Text, nullable=False, default="", server_default=""),  # whose disk it is on; none while queued
     Column("created", Float, nullable=False),

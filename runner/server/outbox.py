@@ -48,7 +48,7 @@ class Outbox:
 
         Args:
             database: where the entries are.
-            due: for each receiver the oldest entry that may be tried now.
+            due: for each receiver the oldest entry that may be tried now; `tries` says how often it was.
             deliver: tries an entry once, in bounded time; what went wrong, empty if nothing did.
             told: keeps what came of it, so that the entry is not due any more.
         """
@@ -88,5 +88,5 @@ class Outbox:
         self._busy.discard(receiver)
         self.wake()
         if note:
-            await anyio.sleep(min(pause_after(getattr(entry, "tries", 0)), self._database.look_every))
+            await anyio.sleep(min(pause_after(entry.tries), self._database.look_every))
             self.wake()

@@ -4,7 +4,7 @@ import os
 import sys
 import time
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import anyio.to_thread
 from sqlalchemy import Connection, and_, select, update
@@ -27,12 +27,6 @@ NO_OLDER = 86400.0
 
 
 @dataclass
-class _Tries:
-    count: int = 0
-    due: float = 0.0
-
-
-@dataclass
 class Tracer:
     """Sends one trace after the other. A collector that does not answer holds up nothing else."""
 
@@ -40,7 +34,6 @@ class Tracer:
     layout: Layout
     fleet: Fleet
     url: str
-    _tries: dict[str, _Tries] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Open the box."""
@@ -55,10 +48,9 @@ class Tracer:
     def _due(self, connection: Connection) -> Mapping[Hashable, Entry]:
         """The oldest run whose trace is still to be sent; the collector is the only receiver."""
         now = time.time()
-        waits = [id_ for id_, tries in self._tries.items() if tries.due > now]
         open_ = and_(runs.c.state == "ended", runs.c.traced.is_(False), runs.c.ended > now - NO_OLDER)
-        ours = and_(self.fleet.tells(connection), runs.c.id.not_in(waits))
-        wanted = select(runs).where(open_, ours).order_by(runs.c.ended).limit(1)
+        ours = and_(self.fleet.tells(connection), runs.c.trace_due <= now)
+        wanted = select(runs, runs.c.trace_tries.label("tries")).where(open_, ours).order_by(runs.c.ended).limit(1)
         entry = connection.execute(wanted).one_or_none()
         return {"collector": entry} if entry else {}
 
@@ -69,15 +61,13 @@ class Tracer:
         return await anyio.to_thread.run_sync(_exported, folder, run_link(self.url, entry.id))
 
     def _told(self, connection: Connection, entry: Entry, note: str) -> None:
-        tries = self._tries.setdefault(entry.id, _Tries())
-        tries.due, tries.count = time.time() + pause_after(tries.count), tries.count + 1
-        if note and tries.count < MOST_TRIES:
-            return
-        if note:
+        tries = entry.tries + 1
+        if note and tries == MOST_TRIES:
             name = f"{entry.project} {entry.pipeline}#{entry.number}"
-            sys.stderr.write(f"pipe: the trace of {name} is given up after {tries.count} tries: {note}\n")
-        del self._tries[entry.id]
-        connection.execute(update(runs).where(runs.c.id == entry.id).values(traced=True))
+            sys.stderr.write(f"pipe: the trace of {name} is given up after {tries} tries: {note}\n")
+        due = time.time() + pause_after(entry.tries)
+        values = {"traced": not note or tries >= MOST_TRIES, "trace_tries": tries, "trace_due": due}
+        connection.execute(update(runs).where(runs.c.id == entry.id).values(values))
 
 
 def _exported(folder: RunFolder, url: str) -> str:
