@@ -23,7 +23,7 @@ class Excuses:
     needs: Sequence[Need]
     mirror: Mirror
     patience: Patience
-    follow: Callable[[Collection], None]
+    follow: Callable[[Collection], object]
     """Begins to keep a collection true."""
     _followed: set[Collection] = field(default_factory=set)
     _before: dict[tuple[str, str, str], int] = field(default_factory=dict)

@@ -1,7 +1,7 @@
 """Waiting until everything that was applied is done, or until it is known why it never will be."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
@@ -89,22 +89,24 @@ async def wait_until_done(
     pending = {identity(thing): thing for thing in applied if _is_open(thing)}
     if not pending:
         return
-    where, family = collections_for(list(pending.values())), Family(thing["metadata"]["uid"] for thing in applied)
-    mirror, patience = Mirror(cluster, family.includes), Patience()
+    family = Family(thing["metadata"]["uid"] for thing in applied)
     asked = registration if registration and registration.concerns(pending) else None
+    mirror = Mirror(cluster, family.includes)
+    async with _meanwhile() as tasks:
+        excuses = Excuses(needs, mirror, Patience(), lambda what: tasks.start_soon(mirror.follow, what))
+        vigil = _Vigil(ctx, cluster, mirror, pending, family, excuses, asked)
+        vigil.follow(tasks)
+        await vigil.keep(allowance)
+
+
+@asynccontextmanager
+async def _meanwhile() -> AsyncIterator[TaskGroup]:
+    """Tasks that end with the body; its verdict is raised as it is, where a task group would wrap it."""
     failure: Exception | None = None
     async with anyio.create_task_group() as tasks:
-
-        def follow(what: Collection) -> None:
-            tasks.start_soon(mirror.follow, what)
-
-        excuses = Excuses(needs, mirror, patience, follow)
-        vigil = _Vigil(ctx, cluster, mirror, Hearing(cluster), pending, where, family, patience, excuses, asked)
-        vigil.follow(tasks)
         try:
-            await vigil.keep(allowance)
+            yield tasks
         except (StageFailed, StageErrored) as error:
-            # Raised below: a task group would wrap it.
             failure = error
         tasks.cancel_scope.cancel()
     if failure is not None:
@@ -136,11 +138,8 @@ class _Vigil:
     ctx: StageContext
     cluster: Cluster
     mirror: Mirror
-    hearing: Hearing
     pending: dict[Ref, Object]
-    where: Mapping[Ref, Sequence[Collection]]
     family: Family
-    patience: Patience
     excuses: Excuses
     registration: Registration | None = None
     sightings: Sightings = field(default_factory=Sightings)
@@ -152,8 +151,12 @@ class _Vigil:
     began: float = field(default_factory=anyio.current_time)
     began_at: datetime = field(init=False)
     """The same by the cluster's clock."""
+    hearing: Hearing = field(init=False)
+    where: Mapping[Ref, Sequence[Collection]] = field(init=False)
 
     def __post_init__(self) -> None:
+        self.hearing = Hearing(self.cluster)
+        self.where = collections_for(list(self.pending.values()))
         self.began_at = self.cluster.now
 
     def follow(self, tasks: TaskGroup) -> None:
@@ -205,7 +208,7 @@ class _Vigil:
         return {what for what in pods - self.mirror.refused.keys() if self.mirror.heard(what) < before}
 
     def _spent(self, scene: Scene) -> Trouble | None:
-        return self.patience.exhausted(scene.troubles, anyio.current_time())
+        return self.excuses.patience.exhausted(scene.troubles, anyio.current_time())
 
     def _is_heard_of(self, scene: Scene) -> bool:
         return self.unheard.isdisjoint(self.where[scene.ref])
