@@ -4,7 +4,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -311,14 +311,20 @@ def _calling(*calls: Callable[[], None]) -> Callable[[], None]:
     return call
 
 
-async def _serve(
-    options: Options,
-    registry: Registry,
-    children: Children,
-    provider: openid.Provider | None,
-    beat: _Beat,
-    listener: socket.socket,
-) -> None:
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What works beside the web server, and what wakes it."""
+
+    works: tuple[Callable[[], Awaitable[None]], ...]
+    """Each until it is cancelled."""
+    came_in: Callable[[], None]
+    """A delivery waits for work."""
+    started: Callable[[], None]
+    """A run waits for its start."""
+
+
+def _parts(options: Options, registry: Registry, children: Children) -> _Parts:
+    """All of them, each woken by what the others, and other servers, have to tell."""
     layout, database, fleet = registry.layout, registry.database, registry.fleet
     dispatcher = Dispatcher(registry, children, options.slots, options.lost_after)
     started = _calling(dispatcher.wake, fleet.tell)
@@ -327,34 +333,50 @@ async def _serve(
     notifier = Notifier(registry, options.url)
     tracer = Tracer(database, layout, fleet, options.url)
     told = _calling(*(part.wake for part in (desk, dispatcher, feedback, notifier, tracer)))
-    came_in = _calling(desk.wake, fleet.tell)
     dispatcher.ended = _calling(told, fleet.tell)
-    doors = Doors(database, registry, layout, came_in, started, options.public, provider)
-    app = application(doors)
-    web = _Web(
-        uvicorn.Config(
-            app,
-            options.host,
-            options.port,
-            log_level="warning",
-            access_log=False,
-            server_header=False,
-            date_header=False,
-            lifespan="off",
-            timeout_graceful_shutdown=3,
-            limit_concurrency=500,
-        ),
-        doors.followers,
+    beside = (fleet.talk, partial(fleet.listen, told), partial(keep_house, database, layout, fleet))
+    works = (*beside, desk.work, dispatcher.work, feedback.work, notifier.work, tracer.work)
+    return _Parts(works, _calling(desk.wake, fleet.tell), started)
+
+
+def _web(options: Options, doors: Doors) -> _Web:
+    config = uvicorn.Config(
+        application(doors),
+        options.host,
+        options.port,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        lifespan="off",
+        timeout_graceful_shutdown=3,
+        limit_concurrency=500,
     )
+    return _Web(config, doors.followers)
+
+
+async def _serve(
+    options: Options,
+    registry: Registry,
+    children: Children,
+    provider: openid.Provider | None,
+    beat: _Beat,
+    listener: socket.socket,
+) -> None:
+    layout, database = registry.layout, registry.database
+    parts = _parts(options, registry, children)
+    web = _web(options, Doors(database, registry, layout, parts.came_in, parts.started, options.public, provider))
     async with anyio.create_task_group() as tasks:
-        house = partial(keep_house, database, layout, fleet)
-        both = (partial(fleet.beat, web.end), fleet.talk, partial(fleet.listen, told))
-        for work in (*both, house, desk.work, dispatcher.work, feedback.work, notifier.work, tracer.work):
+        tasks.start_soon(database.outlast, partial(registry.fleet.beat, web.end))
+        for work in parts.works:
             tasks.start_soon(database.outlast, work)
         for work in (database.mend, web.obey_signals, partial(beat.keep, web.end)):
             tasks.start_soon(work)
-        url = options.place.database
-        where = f"{layout.folder}{f' on {shown(url_of(url))}' if url else ''}"
-        sys.stderr.write(f"pipe: serving {where} at {options.public}\n")
+        sys.stderr.write(f"pipe: serving {_where(options, layout)} at {options.public}\n")
         await web.serve([listener])
         tasks.cancel_scope.cancel()
+
+
+def _where(options: Options, layout: Layout) -> str:
+    url = options.place.database
+    return f"{layout.folder} on {shown(url_of(url))}" if url else str(layout.folder)
