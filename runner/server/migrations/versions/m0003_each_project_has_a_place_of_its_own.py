@@ -1,4 +1,4 @@
-"""Each project has a place of its own."""
+"""Each project has a place of its own, and runs from before a project are of a former one of its name."""
 
 import sqlalchemy as sa
 from alembic import op

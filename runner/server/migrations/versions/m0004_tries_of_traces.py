@@ -1,4 +1,4 @@
-"""Tries of traces."""
+"""How often the trace of a run was tried, and when it is next."""
 
 import sqlalchemy as sa
 from alembic import op
