@@ -239,7 +239,17 @@ def remove(connection: Connection, name: str) -> bool:
         connection.execute(delete(table).where(table.c.project == name))
     for table in (grants, tokens):
         connection.execute(delete(table).where(table.c.scope == name))
+    _let_no_follower(connection, name)
     return bool(gone)
+
+
+def _let_no_follower(connection: Connection, name: str) -> None:
+    """Nobody's ends may start a project of that name any more."""
+    for row in connection.execute(select(projects.c.name, projects.c.followers)).all():
+        followers = row.followers.splitlines()
+        if name in followers:
+            left = "\n".join(each for each in followers if each != name)
+            connection.execute(update(projects).where(projects.c.name == row.name).values(followers=left))
 
 
 def show_badge(connection: Connection, name: str, *, public: bool) -> bool:

@@ -78,6 +78,15 @@ def test_a_delivery_of_a_former_project_is_not_worked_again(office: Office) -> N
     office.database.write_now(lambda c: c.execute(insert(deliveries).values(**{**row, "id": "e"}, **rest)))
 
 
+def test_what_a_former_project_might_follow_the_next_one_may_not(office: Office) -> None:
+    office.project("base")
+    office.database.write_now(partial(projects.change, name="base", followers=["other", "shop"]))
+    again(office)
+    base = office.database.read_now(partial(projects.find, seal=office.seal, name="base"))
+    assert base is not None
+    assert base.followers == ("other",)
+
+
 def asked(server: Server, path: str, token: str) -> tuple[int, Any]:
     return server.ask(path, authorization=f"Bearer {token}")
 
