@@ -3,6 +3,7 @@
 import time
 from collections.abc import Hashable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import anyio
@@ -60,7 +61,7 @@ def test_what_was_not_taken_is_tried_again_though_nobody_says_a_word(
     not_before = 0.0
 
     def due(_: Connection) -> Mapping[Hashable, Any]:
-        return {} if taken.is_set() or time.time() < not_before else {"forge": "red"}
+        return {} if taken.is_set() or time.time() < not_before else {"forge": SimpleNamespace(tries=0)}
 
     def told(_connection: Connection, _entry: Any, note: str) -> None:
         nonlocal not_before
@@ -82,4 +83,4 @@ def test_what_was_not_taken_is_tried_again_though_nobody_says_a_word(
 
     anyio.run(scene)
     database.close()
-    assert tries == ["red", "red"]
+    assert len(tries) == 2
