@@ -258,7 +258,7 @@ class Helm(Stage[HelmOutputs]):
                     await self._tested(ctx, release)
             except StageFailed as failure:
                 raise await self._ended_badly(release, before, failure) from failure
-        await release.judge(revision, "good")
+        await release.confirm(revision)
         ctx.log(f"revision {revision.number} of {release} runs")
         return self._outputs(revision, len(manifests))
 

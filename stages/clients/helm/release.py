@@ -9,7 +9,7 @@ from typing import Any
 import anyio
 from pydantic import JsonValue
 
-from pipeline.stage import Settled, StageContext, StageErrored, StageFailed
+from pipeline.stage import CauseKind, Settled, StageContext, StageErrored, StageFailed
 from stages.clients.helm.program import Called, Helm
 from stages.clients.helm.records import (
     History,
@@ -217,6 +217,18 @@ class Release:
     async def _after(self, revision: Revision) -> list[Revision]:
         """The revisions that are newer than one."""
         return [each for each in (await self.history()).revisions if each.number > revision.number]
+
+    async def confirm(self, revision: Revision) -> None:
+        """Note that what a revision describes runs.
+
+        Raises:
+            StageFailed: another revision has come after it, and it is that one's objects that were seen to run.
+        """
+        if newer := await self._after(revision):
+            theirs = f"revision {newer[-1].number} of {self}"
+            message = f"superseded by {theirs}, which somebody else has made since revision {revision.number} of ours"
+            raise StageFailed(message, kind=CauseKind.SUPERSEDED_BY, evidence=[theirs])
+        await self.judge(revision, "good")
 
     async def judge(self, revision: Revision, verdict: str) -> None:
         """Note whether what a revision describes runs, for whoever looks for a good one later."""

@@ -17,7 +17,7 @@ from typing import Any
 import anyio
 import pytest
 
-from pipeline.stage import Login, Severity, StageErrored, StageFailed
+from pipeline.stage import CauseKind, Login, Severity, StageErrored, StageFailed
 from sandbox.helm import HELM_3, HELM_4
 from stages.clients.helm.records import History, Revision, read_history, read_recorded, secret_ref
 from stages.clients.helm.release import Release
@@ -194,11 +194,25 @@ async def test_a_bad_image_ends_red_with_the_reason_and_the_release_goes_back(ch
 
 
 async def test_a_revision_that_somebody_else_has_made_meanwhile_is_neither_judged_nor_rolled_back(chart: Chart) -> None:
+    error = await failing_beside_an_upgrade(chart, test="sleep 20; exit 1", on_failure="rollback")
+    assert "Revision 3, which somebody else has made since revision 2 of ours, stays as it is" in str(error)
+    assert [each.verdict for each in (await chart.history()).revisions] == ["good", "bad", ""]
+
+
+async def test_a_revision_that_somebody_else_has_replaced_meanwhile_is_not_taken_for_what_runs(chart: Chart) -> None:
+    error = await failing_beside_an_upgrade(chart, test="sleep 20")
+    assert error.cause.kind is CauseKind.SUPERSEDED_BY
+    assert "superseded by revision 3 of " in str(error)
+    assert "good" not in [each.verdict for each in (await chart.history()).revisions][1:]
+
+
+async def failing_beside_an_upgrade(chart: Chart, test: str, **fields: Any) -> StageFailed:
+    """How revision 2 fails when somebody else makes revision 3 while its tests run."""
     await chart.up()
     ctx, errors = chart.context(), list[StageFailed]()
 
     async def upgrade() -> None:
-        errors.append(await chart.fails(ctx, on_failure="rollback", test=True, set={"test": "sleep 20; exit 1"}))
+        errors.append(await chart.fails(ctx, test=True, set={"test": test}, **fields))
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(upgrade)
@@ -208,12 +222,11 @@ async def test_a_revision_that_somebody_else_has_made_meanwhile_is_neither_judge
         command = ["upgrade", "web", str(ctx.workspace / "chart"), "-n", chart.namespace, "--set", values]
         kubeconfig = ["--kubeconfig", str(chart.world.kubeconfig)]
         await anyio.run_process([str(chart.program), *command, *kubeconfig])
-    assert "Revision 3, which somebody else has made since revision 2 of ours, stays as it is" in str(errors[0])
-    history = await chart.history()
-    assert [each.verdict for each in history.revisions] == ["good", "bad", ""]
-    assert history.newest is not None
-    assert history.newest.status == "deployed"
+    newest = (await chart.history()).newest
+    assert newest is not None
+    assert newest.status == "deployed"
     assert await chart.level() == "debug"
+    return errors[0]
 
 
 async def test_an_attempt_that_takes_over_the_revision_of_an_earlier_one_answers_for_it(
