@@ -1,7 +1,7 @@
 """Locks on what outlives runs: the one rule by which kinds and the engine share a folder of caches.
 
-Beside an item NAME lies `NAME.lock`. Who uses the item holds a lock on that file, shared or alone, and touches it; who
-has it alone may remove the item, and the file after it. A lock ends with the process that holds it.
+Beside an item NAME lies `NAME.lock`, which is empty. Who uses the item holds a lock on that file, shared or alone, and
+touches it; who has it alone may remove the item, and the file after it. A lock ends with the process that holds it.
 
 Source: flock(2). Over NFS it becomes a lock of fcntl(2): for a shared one the file has to be open for reading, for one
 alone for writing.
@@ -22,7 +22,7 @@ class NoLocksError(OSError):
     """The file system has no locks between processes, as NFS that was mounted without them."""
 
     def __init__(self, path: Path) -> None:
-        way_out = "this file system has no locks: let PIPE_CACHE name a folder on a disk that has them"
+        way_out = "this file system has no locks: let PIPE_CACHE name a folder of its own on a disk that has them"
         super().__init__(errno.ENOLCK, way_out, str(path))
 
     def __str__(self) -> str:

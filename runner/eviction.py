@@ -135,13 +135,28 @@ def remove(path: Path) -> bool:
 
 def _paths(folder: Path, depth: int) -> Iterator[Path]:
     """The items in a folder and in the folders below it that are no items themselves."""
-    with suppress(OSError), os.scandir(folder) as entries:
-        names = {entry.name: entry.is_dir(follow_symlinks=False) for entry in entries if not entry.is_symlink()}
-        for name, is_folder in names.items():
-            if f"{name}.lock" in names:
-                yield folder / name
-            elif is_folder and depth and not name.endswith(".part"):
-                yield from _paths(folder / name, depth - 1)
+    for entry, locked in _entries(folder):
+        if locked and not entry.is_symlink():
+            yield Path(entry.path)
+        elif depth and entry.is_dir(follow_symlinks=False) and not entry.name.endswith(".part"):
+            yield from _paths(Path(entry.path), depth - 1)
+
+
+def _entries(folder: Path) -> Iterator[tuple[os.DirEntry[str], bool]]:
+    """What lies in a folder, and whether a lock of ours lies beside it."""
+    with suppress(OSError), os.scandir(folder) as found:
+        entries = list(found)
+        locks = {entry.name for entry in entries if _is_lock(entry)}
+        for entry in entries:
+            yield entry, f"{entry.name}.lock" in locks
+
+
+def _is_lock(entry: os.DirEntry[str]) -> bool:
+    """Ours are empty; `Cargo.lock` is somebody's."""
+    with suppress(OSError):
+        about = entry.stat(follow_symlinks=False)
+        return entry.name.endswith(".lock") and stat.S_ISREG(about.st_mode) and not about.st_size
+    return False
 
 
 def _used(path: Path) -> float:
@@ -195,13 +210,13 @@ def _sweep_parts(cache: Path, now: float) -> None:
 
 
 def _parts(folder: Path, depth: int) -> Iterator[Path]:
-    with suppress(OSError), os.scandir(folder) as entries:
-        names = {entry.name: entry.is_dir(follow_symlinks=False) for entry in entries}
-        for name, is_folder in names.items():
-            if name.endswith(".part") or (name.endswith(".lock") and name.removesuffix(".lock") not in names):
-                yield folder / name
-            elif is_folder and depth and f"{name}.lock" not in names:
-                yield from _parts(folder / name, depth - 1)
+    found = list(_entries(folder))
+    names = {entry.name for entry, _ in found}
+    for entry, locked in found:
+        if entry.name.endswith(".part") or (_is_lock(entry) and entry.name.removesuffix(".lock") not in names):
+            yield Path(entry.path)
+        elif depth and not locked and entry.is_dir(follow_symlinks=False):
+            yield from _parts(Path(entry.path), depth - 1)
 
 
 def _delete_lock(path: Path) -> None:

@@ -92,7 +92,7 @@ def test_without_locks_what_is_shared_goes_on_and_what_has_to_be_alone_says_so(t
     done = subprocess.run(argv, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
     if done.returncode == 77:
         pytest.skip("this host lets us filter no system calls")
-    told = "a.lock: this file system has no locks: let PIPE_CACHE name a folder on a disk that has them"
+    told = "a.lock: this file system has no locks: let PIPE_CACHE name a folder of its own on a disk that has them"
     assert (done.stdout.splitlines(), done.stderr) == (["goes on", told, told], "")
     assert (tmp_path / "a").is_dir()
 

@@ -92,6 +92,19 @@ def test_what_died_on_its_way_goes_a_day_later(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "a").glob("*.part")] == ["k.1.part"]
 
 
+def test_a_lock_file_with_something_in_it_is_somebody_elses_and_stays(tmp_path: Path) -> None:
+    item(tmp_path, "a/old", days=99)
+    for name in ("Cargo.lock", "app/poetry.lock"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("[[package]]\n")
+        os.utime(path, (0, 0))
+    (tmp_path / "Cargo").write_text("theirs")
+    os.utime(tmp_path / "Cargo", (0, 0))
+    assert [path.name for path in evict(tmp_path, bounds({}))] == ["old"]
+    assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == ["Cargo", "Cargo.lock", "poetry.lock"]
+
+
 def test_nothing_is_left_of_what_went_and_no_lock_of_what_never_came(tmp_path: Path) -> None:
     item(tmp_path, "a/old", days=99)
     for name, days in (("a/never.lock", 2.0), ("a/perhaps.lock", 0.5), ("a/held.lock", 2.0)):

@@ -124,7 +124,7 @@ def test_a_file_system_without_locks_keeps_caches_and_refuses_what_has_to_be_alo
         given = env(workspace, PIPE_CACHE=str(workspace / "cache"))
         return subprocess.run(argv, cwd=workspace, env=given, capture_output=True, text=True, check=False)
 
-    told = "this file system has no locks: let PIPE_CACHE name a folder on a disk that has them"
+    told = "this file system has no locks: let PIPE_CACHE name a folder of its own on a disk that has them"
     for lines in ("1", "2"):
         done = without_locks("run", "p.yaml")
         if done.returncode == 77:
