@@ -239,12 +239,14 @@ def tail(path: Path, lines: int) -> list[str]:
     """The last lines of a log, read from its end; memory does not grow with the log."""
     if not path.exists():
         return []
-    found = b""
+    found: list[bytes] = []
+    breaks = 0
     for block in _blocks_from_end(path):
-        found = block + found
-        if found.count(b"\n") > lines or len(found) > 64 * BLOCK:
+        found.append(block)
+        breaks += block.count(b"\n")
+        if breaks > lines or len(found) > 64:
             break
-    return [line.decode("utf-8", "replace") for line in found.splitlines()[-lines:]]
+    return [line.decode("utf-8", "replace") for line in b"".join(reversed(found)).splitlines()[-lines:]]
 
 
 def _blocks_from_end(path: Path) -> Iterator[bytes]:

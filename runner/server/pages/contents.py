@@ -1,8 +1,9 @@
 """What the page of a run tells of its folder: the one cause first, with what proves it and the way out."""
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import ParamSpec
 
 from pipeline.errors import PipeError
 from runner.diagnosis import diagnose, useful, way_out
@@ -18,10 +19,14 @@ from runner.state import LeafState, RunState, fold
 
 __all__ = ["Blamed", "Contents", "look"]
 
+P = ParamSpec("P")
+
 FILES = 100
 """So many of the files that a run has left are on its page; the API lists them all."""
 EXPLAINED = 10
 """Of so many leaves that went wrong, or run, the page shows what their logs say; so many of the last lines are read."""
+LONGEST = 500
+"""Characters of a line that are shown."""
 AGAIN = "start it again"
 LOG = "the link leads to its whole log"
 
@@ -83,15 +88,24 @@ def _blamed(view: RunView) -> Iterator[Blamed]:
     red = [found.first, *found.others, *(leaf for leaf in found.followed if failed(leaf))]
     allowed = [leaf for leaf in view.state.leaves.values() if failed(leaf) and leaf.allowed]
     for number, leaf in enumerate([*filter(None, red), *allowed]):
-        lines = useful_lines(view, leaf) if number < EXPLAINED else ()
+        lines = _shown(useful_lines, view, leaf) if number < EXPLAINED else ()
         yield Blamed(leaf, lines, way_out(leaf, leaf.cause, again=AGAIN, log=LOG) if leaf.cause else "")
 
 
 def _saying(view: RunView) -> Iterator[tuple[str, str]]:
     running = [leaf.name for leaf in view.state.leaves.values() if leaf.running]
     for name in running[:EXPLAINED]:
-        if said := useful(view.last_lines(name, EXPLAINED), (), 1):
+        if said := useful(_shown(RunView.last_lines, view, name, EXPLAINED), (), 1):
             yield name, said[0]
+
+
+def _shown(read: Callable[P, Iterable[str]], *args: P.args, **kwargs: P.kwargs) -> list[str]:
+    """Lines of a log, which may go while it is read, as far as a page shows them."""
+    try:
+        lines = read(*args, **kwargs)
+    except OSError as error:
+        return [f"its log cannot be read: {error.strerror}"]
+    return [line if len(line) <= LONGEST else f"{line[:LONGEST]} …" for line in lines]
 
 
 def _warnings(state: RunState) -> list[str]:

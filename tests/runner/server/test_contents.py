@@ -56,6 +56,18 @@ def test_tests_and_files_are_told_by_what_people_call_them(contents: Contents) -
     assert contents.left.files[0][0] == "junit.xml"
 
 
+def test_a_page_shows_the_beginning_of_a_line_that_never_ends_and_lives_without_a_log(tmp_path: Path) -> None:
+    stages = "{long: {run: 'printf %0300000d 0; exit 1'}, gone: {run: 'echo a; exit 1'}}"
+    (tmp_path / "demo.yaml").write_text(f"name: demo\nstages: {stages}\n")
+    assert pipe(tmp_path, "run", "demo.yaml", limit=60).returncode == 1
+    run = RunFolder(tmp_path / ".pipe/demo/1")
+    (log,) = run.path.glob("logs/gone*.log")
+    log.unlink()
+    log.mkdir()
+    lines = {blamed.leaf.name: blamed.lines for blamed in look(run, run).blamed}
+    assert lines == {"long": [f"{'0' * 500} …"], "gone": ["its log cannot be read: Is a directory"]}
+
+
 def test_a_run_that_has_not_begun_has_no_contents(tmp_path: Path) -> None:
     assert look(RunFolder(tmp_path / "demo/1"), RunFolder(tmp_path / "demo/1")) == Contents()
 

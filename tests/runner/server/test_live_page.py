@@ -56,7 +56,7 @@ def looked_at(tmp_path: Path) -> Iterator[Any]:
             answers.append(self.path == "/")
             alive = script or sum(answers) <= Handler.looks
             text = SCRIPT.read_text() if script else PAGE.format(n=sum(answers))
-            self.send_response(200 if alive else 503)
+            self.send_response(200 if alive else Handler.then)
             self.send_header("Content-Type", "text/javascript" if script else "text/html")
             self.end_headers()
             self.wfile.write(text.encode() if alive else b"")
@@ -64,13 +64,13 @@ def looked_at(tmp_path: Path) -> Iterator[Any]:
         def log_message(self, *_: object) -> None:
             """Nobody reads it."""
 
-        looks = 0
+        looks, then = 0, 503
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
 
-    def look(looks: int) -> Any:
-        Handler.looks = looks
+    def look(looks: int, then: int = 503) -> Any:
+        Handler.looks, Handler.then = looks, then
         argv = ["chromium", "--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}/profile"]
         argv += ["--virtual-time-budget=4500", "--dump-dom", f"http://127.0.0.1:{server.server_port}/"]
         done = subprocess.run(argv, capture_output=True, text=True, timeout=90, check=True)
@@ -91,7 +91,11 @@ def test_a_page_that_renews_itself_keeps_the_focus_and_what_was_opened(looked_at
     assert re.search(r"(UTC|GMT|[A-Z]{3,})\S*$", seen["time"]), "a time has its zone"
 
 
-def test_a_page_that_gets_no_answer_says_since_when(looked_at: Any) -> None:
-    seen = looked_at(2)
+@pytest.mark.parametrize(
+    ("status", "told"),
+    [(503, "The server does not answer."), (404, "This is not there any more."), (429, "Too much was asked at once.")],
+)
+def test_a_page_that_is_not_renewed_says_why_and_since_when(looked_at: Any, status: int, told: str) -> None:
+    seen = looked_at(2, status)
     assert seen["title"] == "look 2"
-    assert seen["stale"].startswith("The server does not answer. This is how it was at ")
+    assert seen["stale"].startswith(f"{told} This is how it was at ")

@@ -48,12 +48,17 @@ function exchange(old, fresh) {
 
 let heard = new Date();
 
-function answered(yes) {
+// What stands in the way of the next version of the page; nothing when it has come.
+function stands(why) {
   const stale = document.getElementById("stale");
-  if (yes) heard = new Date();
-  else if (stale.hidden) stale.textContent = `The server does not answer. This is how it was at ${heard.toLocaleTimeString()}.`;
-  stale.hidden = yes;
+  const text = why && `${why} This is how it was at ${heard.toLocaleTimeString()}.`;
+  if (!why) heard = new Date();
+  if (stale.textContent !== text) stale.textContent = text; // an alert, read aloud whenever it is set
+  stale.hidden = !why;
 }
+
+const REFUSED = {403: "You may not see this any more.", 404: "This is not there any more.", 429: "Too much was asked at once."};
+const SILENT = "The server does not answer.";
 
 async function renew() {
   const region = document.getElementById("live");
@@ -68,9 +73,9 @@ async function renew() {
         document.title = page.title;
         exchange(region, fresh);
       }
-      answered(Boolean(fresh));
+      stands(fresh ? "" : REFUSED[answer.status] ?? SILENT);
     } catch {
-      answered(false); // asked again
+      stands(SILENT); // asked again
     }
   }
   wait();
