@@ -42,13 +42,26 @@ def _shell(value: str) -> Iterator[str]:
     yield shlex.quote(value).strip("'")
     yield value.replace("'", "'\\''")
     yield re.sub(r'["$`\\]', r"\\\g<0>", value)
-    yield re.sub(r"[ \t\"'\\|&;()<>!{}*\[?\]^$`,]", r"\\\g<0>", value)
+    yield re.sub(r"[ \t\"'\\|&;()<>!{}*\[?\]^$`,]|(?:^|(?<=[=:]))~|^#", r"\\\g<0>", value)
+
+
+_ANSI_C = {"\a": "\\a", "\b": "\\b", "\x1b": "\\E", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\v": "\\v"}
+_ANSI_C |= {"\\": "\\\\", "'": "\\'"}
 
 
 def _literal(value: str) -> Iterator[str]:
-    """As Python shows it in a traceback, and as `bash` writes what has a newline in it."""
+    """As Python shows it in a traceback, and as bash writes what no quotes can hold, in either kind of locale."""
     yield from (repr(value)[1:-1], ascii(value)[1:-1])
-    yield value.replace("\\", "\\\\").replace("'", "\\'").replace("\n", "\\n").replace("\t", "\\t")
+    for shown in (str.isprintable, _is_plain):
+        yield "".join(_ANSI_C.get(each) or (each if shown(each) else _octal(each)) for each in value)
+
+
+def _is_plain(text: str) -> bool:
+    return text.isascii() and text.isprintable()
+
+
+def _octal(text: str) -> str:
+    return "".join(f"\\{each:03o}" for each in _bytes(text))
 
 
 _BARE_IN_URLS = (

@@ -60,7 +60,22 @@ ENCODINGS: list[Callable[[str], str]] = [
 ]
 
 
-ODD = [*SECRETS, "a<b>&'c\"/d", "it's <quoted> & more", "A+b/C==d", "back`tick$x\\y", "pässwort&\U0001f511 *(x)!~"]
+ODD = [
+    *SECRETS,
+    "a<b>&'c\"/d",
+    "it's <quoted> & more",
+    "A+b/C==d",
+    "back`tick$x\\y",
+    "pässwort&\U0001f511 *(x)!~",
+    "#a=~b:~c~d",
+]
+
+CONTROLS = [
+    "first line\nsecond 'line' of it",
+    "pa\rss'w\x1b[1mord",
+    "tab\tbell\a\b\f\v\x01\x7f'end",
+    "p\xe4ss\x85wört'\n",
+]
 
 
 @pytest.mark.parametrize("secret", ODD)
@@ -100,7 +115,7 @@ def test_a_secret_is_masked_as_real_programs_print_it(name: str) -> None:
     argv = PROGRAMS[name]
     if not shutil.which(argv[0]):
         pytest.skip(f"needs {argv[0]}")
-    for secret in [*ODD, "first line\nsecond 'line' of it"]:
+    for secret in [*ODD, *CONTROLS]:
         env = {**os.environ, "T": secret, "LC_ALL": "C.UTF-8"}
         done = subprocess.run(argv, env=env, capture_output=True, check=True)
         shown = masker(secret).mask(done.stdout + done.stderr)
