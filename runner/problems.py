@@ -40,6 +40,7 @@ _TRACEBACK = "Traceback (most recent call last):"
 _PYTHON_FRAME = re.compile(r'\s+File "(?P<file>[^"]+)", line (?P<line>\d+).*')
 _FRAME = re.compile(
     r"\s+at (?!java\.|jdk\.|node:)(?:.*\()?(?:file://)?(?P<file>[^()\s:]+\.\w+):(?P<line>\d+)(?::(?P<column>\d+))?\)?"
+    r"(?: ~?\[.*\])?"  # as logback says which jar it is of
 )
 _THROWN = re.compile(r'(?:Exception in thread "[^"]*" |Uncaught )?(?P<message>[\w.$]*(?:Error|Exception)(?:: .*)?)')
 _ONE_LINE = (("javac", _MAVEN), ("tsc", _TSC), ("compiler", _GCC), ("go", _GO))
@@ -49,7 +50,8 @@ _ONE_LINE = (("javac", _MAVEN), ("tsc", _TSC), ("compiler", _GCC), ("go", _GO))
 class Problem:
     """One complaint. Its place counts from 1, `column` is 0 when unknown; `file` is below the workspace if in it.
 
-    Of an exception, whose `tool` is one of `EXCEPTIONS`, the place is the first in code that is not the language's own.
+    Of an exception, whose `tool` is one of `EXCEPTIONS`, the place is the innermost that is not in the language's own
+    code, and of Python the innermost in the workspace, if there is one.
     """
 
     tool: str
@@ -125,22 +127,30 @@ class _FirstException:
         self._root = root
         self._found = self._in_traceback = False
         self._place: re.Match[str] | None = None
+        self._ours = 0
         self._thrown = ""
 
     def feed(self, line: str) -> Problem | None:
         if self._found:
             return None
         if line.startswith(_TRACEBACK):
-            self._in_traceback, self._place = True, None
+            self._in_traceback, self._place, self._ours = True, None, 0
             return None
         return self._of_python(line) if self._in_traceback else self._of_others(line)
 
     def _of_python(self, line: str) -> Problem | None:
         if not line or line[0].isspace():
-            self._place = _PYTHON_FRAME.fullmatch(line) or self._place
+            frame = _PYTHON_FRAME.fullmatch(line)
+            if frame and (ours := self._how_far_ours(frame["file"])) >= self._ours:
+                self._place, self._ours = frame, ours
             return None
         self._in_traceback = False
         return self._told("python", self._place, line) if self._place else None
+
+    def _how_far_ours(self, file: str) -> int:
+        if self._root and file.startswith(self._root):
+            return 2
+        return 0 if "/lib/python" in file or file.startswith("<") else 1
 
     def _of_others(self, line: str) -> Problem | None:
         if line.lstrip().startswith("at "):

@@ -71,9 +71,18 @@ TypeError: no such thing
     at node:internal/x:1:2
     at f (/w/a.js:1:22)
     at Object.<anonymous> (/w/a.js:2:1)"""
+OUTSIDE = """Traceback (most recent call last):
+  File "/opt/tool/run.py", line 3, in <module>
+  File "/usr/lib/python3.11/json/decoder.py", line 355, in raw_decode
+  File "<frozen posixpath>", line 1, in join
+TypeError: x"""
+LOGBACK = """java.lang.IllegalStateException: no hospital
+\tat java.base/java.util.Optional.orElseThrow(Optional.java:403) ~[na:na]
+\tat com.x.Foo.bar(Foo.java:12) ~[classes!/:1.0]"""
 THROWN = {
-    PYTHON: "python /usr/lib/python3.11/json/decoder.py:355: error: json.decoder.JSONDecodeError: "
-    "Expecting value: line 1 column 1 (char 0)",
+    PYTHON: "python src/a.py:3: error: json.decoder.JSONDecodeError: Expecting value: line 1 column 1 (char 0)",
+    OUTSIDE: "python /opt/tool/run.py:3: error: TypeError: x",
+    LOGBACK: "java Foo.java:12: error: java.lang.IllegalStateException: no hospital",
     JAVA: "java Foo.java:12: error: java.lang.NullPointerException: no hospital",
     NODE: "node a.js:1:22: error: TypeError: no such thing",
     "Error: at the door\n  at (nowhere)": "",
@@ -82,7 +91,10 @@ THROWN = {
 }
 
 
-@pytest.mark.parametrize(("text", "expected"), THROWN.items(), ids=["python", "java", "node", "none", "apart", "bare"])
+WAYS = ["python", "outside", "logback", "java", "node", "none", "apart", "bare"]
+
+
+@pytest.mark.parametrize(("text", "expected"), THROWN.items(), ids=WAYS)
 def test_the_first_exception_is_found_with_its_place(text: str, expected: str) -> None:
     found = [f"{problem.tool} {problem}" for problem in find(text.splitlines(), "/w/")]
     assert found == ([expected] if expected else [])
