@@ -155,8 +155,11 @@ def _set_apart(connection: Connection, name: str) -> None:
     for table in (refs, times):
         connection.execute(delete(table).where(table.c.project == name))
     if count := _former(connection, name):
-        for table in (runs, deliveries):
-            connection.execute(update(table).where(table.c.project == name).values(project=f"{name}~{count}"))
+        former = f"{name}~{count}"
+        said = select(keeps.c.what).where(keeps.c.project == former).correlate(None)
+        connection.execute(delete(keeps).where(keeps.c.project == name, keeps.c.what.in_(said)))
+        for table in (runs, deliveries, keeps):
+            connection.execute(update(table).where(table.c.project == name).values(project=former))
 
 
 def _faults(url: str) -> Iterator[str]:
@@ -226,7 +229,8 @@ def remove(connection: Connection, name: str) -> bool:
     """Forget a project, its secrets, whom it told, what was noted of its refs and times, and the rights in it.
 
     Who may do something in it may not therefore do so in another one that gets its name: its runs and deliveries stay
-    under a name that no project can have. What waits in it is not started. False if there is none.
+    under a name that no project can have, with what is kept of them. What waits in it is not started. False if there is
+    none.
     """
     gone = connection.execute(delete(projects).where(projects.c.name == name)).rowcount
     unworked = and_(deliveries.c.project == name, deliveries.c.state == "new")
@@ -235,7 +239,7 @@ def remove(connection: Connection, name: str) -> bool:
     end = {"state": "ended", "outcome": "cancelled", "note": REMOVED, "ended": time.time(), "followed": True}
     connection.execute(update(runs).where(unstarted).values(end))
     _set_apart(connection, name)
-    for table in (targets, notifications, leases, keeps, kept_secrets):
+    for table in (targets, notifications, leases, kept_secrets):
         connection.execute(delete(table).where(table.c.project == name))
     for table in (grants, tokens):
         connection.execute(delete(table).where(table.c.scope == name))

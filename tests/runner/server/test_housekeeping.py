@@ -2,6 +2,7 @@
 
 import os
 import time
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -12,6 +13,7 @@ from runner.server.database import Database, deliveries, projects, runs
 from runner.server.fleet import Fleet
 from runner.server.housekeeping import (
     DAY,
+    USUAL,
     Keep,
     What,
     forget_copies,
@@ -20,8 +22,9 @@ from runner.server.housekeeping import (
     forget_runs,
     keep,
 )
+from runner.server.housekeeping import kept as kept_by
 from runner.server.layout import Layout
-from runner.server.projects import remove
+from runner.server.projects import Project, add, remove
 from tests.runner.server.office import Office
 from tests.support.program import pipe
 
@@ -162,6 +165,20 @@ def test_a_run_that_somebody_works_in_stays(tmp_path: Path) -> None:
     anyio.run(forget_runs, database, layout, Fleet(database, layout, ""), NOW)
     assert [layout.work("shop", "demo", n).exists() for n in (1, 2, 3)] == [True, False, True]
     database.close()
+
+
+def test_of_the_runs_of_a_removed_project_stays_what_it_kept(office: Office) -> None:
+    office.database.write_now(lambda c: keep(c, "shop", "runs", Keep(3, 0)))
+    for each in range(5):
+        (Layout(office.folder).work("shop", "backend", each + 1) / "logs").mkdir(parents=True)
+        office.ended("failed")
+    office.database.write_now(lambda c: remove(c, "shop"))
+    office.database.write_now(lambda c: keep(c, "shop", "runs", Keep(1, 0)))  # by who did not see that it was gone
+    office.database.write_now(partial(add, seal=office.seal, project=Project("shop", "https://git.example/shop.git")))
+    layout = Layout(office.folder)
+    anyio.run(forget_runs, office.database, layout, Fleet(office.database, layout, ""), NOW)
+    assert sorted(path.name for path in (layout.store("shop") / "backend").iterdir()) == ["3", "4", "5"]
+    assert office.database.read_now(lambda c: kept_by(c, "shop")) == USUAL
 
 
 def test_a_project_says_what_it_keeps(tmp_path: Path) -> None:

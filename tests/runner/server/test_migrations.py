@@ -131,12 +131,19 @@ def test_projects_keep_their_places_and_runs_from_before_a_project_are_of_a_form
         connection.executescript("""
 INSERT INTO projects VALUES ('shop', 'u', 'f', 'generic', 5, x'', x'', x'', '', '', 0);
 INSERT INTO uids VALUES ('shop', 200000);
+INSERT INTO keeps VALUES ('shop', 'runs', 0, 0), ('other', 'logs', 7, 7);
 INSERT INTO runs SELECT 'r2', project, pipeline, 2, 'push 2', found_by, delivery, ref, "commit", file_commit, fetched_from,
   chain, "trigger", params, state, approved_by, outcome, note, pid, revived, follow_at, followed, traced, 9, 9, ended
   FROM runs;""")
     database = Database(path)
     wanted = select(runs.c.id, runs.c.project, runs.c.place).order_by(runs.c.id)
     assert database.read_now(lambda c: c.execute(wanted).all()) == [("r1", "shop~0", "shop"), ("r2", "shop", "shop")]
+    kept = "SELECT * FROM keeps ORDER BY project"
+    assert database.read_now(lambda c: c.exec_driver_sql(kept).all()) == [
+        ("other", "logs", 7, 7),
+        ("shop", "runs", 0, 0),
+        ("shop~0", "runs", 0, 0),
+    ]
     there = {"SELECT name, place FROM projects": ("shop", "shop"), "SELECT place, uid FROM uids": ("shop", 200000)}
     for question, answer in {**there, "SELECT place, project FROM places": ("shop", "shop")}.items():
         assert database.read_now(lambda c, question=question: c.exec_driver_sql(question).all()) == [answer]  # type: ignore[misc]

@@ -28,3 +28,6 @@ def upgrade() -> None:
     for table, since in (("runs", "created"), ("deliveries", "received")):
         later = f"(SELECT 1 FROM projects WHERE projects.name = {table}.project AND projects.created > {table}.{since})"  # noqa: S608
         op.execute(f"UPDATE {table} SET project = project || '~0' WHERE EXISTS {later}")  # noqa: S608
+    there = "EXISTS (SELECT 1 FROM runs WHERE runs.project = keeps.project || '~0')"
+    kept = f"SELECT project || '~0', what, most, days FROM keeps WHERE {there}"  # noqa: S608
+    op.execute(f"INSERT INTO keeps (project, what, most, days) {kept}")
