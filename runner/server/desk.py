@@ -70,7 +70,7 @@ class Desk:
         """The projects that this server works; the others are some other server's."""
         self._workers: set[str] = set()
         self._standing: dict[str, tuple[str, _Standing]] = {}
-        """Project → commit of its main branch, and what the file there waits for by itself."""
+        """Place of a project → commit of its main branch, and what the file there waits for by itself."""
         self._said: dict[tuple[str, str], str] = {}
         self._again: dict[str, float] = {}
         """Project and what was looked at → what went wrong there last."""
@@ -198,7 +198,7 @@ class Desk:
             if other is None or name == project.name:
                 continue
             if not {name, "*"} & set(project.followers):
-                self._hint(project, name, row.pipeline)
+                self._hint(project, other, row.pipeline)
                 continue
             try:
                 await self._tell_of_end(project, other, row)
@@ -207,12 +207,12 @@ class Desk:
         if failed:
             raise RepositoryError("; ".join(failed))
 
-    def _hint(self, project: Project, other: str, pipeline: str) -> None:
+    def _hint(self, project: Project, other: Project, pipeline: str) -> None:
         """Say to whom waits in vain what would have to be done."""
-        _, standing = self._standing.get(other, ("", _Standing()))
+        _, standing = self._standing.get(other.place, ("", _Standing()))
         if standing.waits_for(project.url, pipeline):
-            way = f"they start nothing here until `pipe projects set {project.name} --followers {other}`"
-            self._say_once(other, f"the ends of {project.name}", way)
+            way = f"they start nothing here until `pipe projects set {project.name} --followers {other.name}`"
+            self._say_once(other.name, f"the ends of {project.name}", way)
 
     async def _tell_of_end(self, project: Project, other: Project, row: "Row[tuple[object, ...]]") -> None:
         """Let another project start what waits for this end, if its file says so."""
@@ -245,14 +245,14 @@ class Desk:
         if not any(refs.values()):
             return _Standing()  # nothing there yet; the poll sees when there is
         commit = refs.get(f"refs/heads/{await repository.main_branch()}", "")
-        known, standing = self._standing.get(project.name, ("", _Standing()))
+        known, standing = self._standing.get(project.place, ("", _Standing()))
         if commit == known:
             return standing
         if not await repository.has(commit):
             await repository.bring()
         standing = _standing(await self._registry.intake(project).file(commit))
         await self._database.write(partial(_forget_times, project=project.name, cron=standing.cron))
-        self._standing[project.name] = (commit, standing)
+        self._standing[project.place] = (commit, standing)
         return standing
 
     async def _note_first(self, project: Project) -> None:
