@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
+from typing import TypeVar
 
 import anyio
 import anyio.to_thread
@@ -26,12 +27,14 @@ from runner.server.fleet import NotOurs
 from runner.server.intake import Found
 from runner.server.looks import until_next
 from runner.server.payloads import Change, named_ref, read
-from runner.server.projects import Project, Removed
+from runner.server.projects import Project, Removed, while_standing
 from runner.server.registry import Registry
 from runner.server.repositories import RepositoryError
 from runner.sinks.view import plain_text
 
 __all__ = ["Desk", "note_refs"]
+
+T = TypeVar("T")
 
 PAUSE = 10.0
 """Seconds before a project is looked at again when a bug of ours ended a look."""
@@ -114,9 +117,9 @@ class Desk:
 
     async def _work_off(self, project: Project) -> None:
         """Everything that waits: deliveries, then what the ends of runs start."""
-        while row := await self._database.read(partial(_due, project=project.name, now=time.time())):
+        while row := await self._read(project, partial(_due, project=project.name, now=time.time())):
             await self._deliver(project, row)
-        while row := await self._database.read(partial(_unfollowed, project=project.name, now=time.time())):
+        while row := await self._read(project, partial(_unfollowed, project=project.name, now=time.time())):
             await self._follow(project, row)
 
     async def _unharmed(self, what: str, look: Callable[[Project], Awaitable[None]], project: Project) -> None:
@@ -125,6 +128,9 @@ class Desk:
             await look(project)
         except Away:
             raise
+        except Removed as removed:
+            self._registry.forget(removed.name)
+            self.wake()  # another one may have its name, and something to do
         except (RepositoryError, PipeError) as error:
             self._say_once(project.name, what, str(error))  # looked at again in a moment
         except Exception as error:  # noqa: BLE001 - a stranger's repository must not end the server
@@ -132,6 +138,18 @@ class Desk:
             await anyio.sleep(PAUSE)
         else:
             self._said.pop((project.name, what), None)
+
+    async def _read(self, project: Project, look: Callable[[Connection], T]) -> T:
+        """Look at what there is of a project.
+
+        Raises:
+            Removed: it is not there any more.
+        """
+        return await self._database.read(while_standing(project, look))
+
+    async def _write(self, project: Project, work: Callable[[Connection], T]) -> T:
+        """Note something of a project. Raises as `_read` does."""
+        return await self._database.write(while_standing(project, work))
 
     def _say_once(self, project: str, what: str, line: str) -> None:
         """Tell the operator what is wrong, once while it stays the same."""
@@ -165,9 +183,9 @@ class Desk:
             state, lines = "failed", [f"BUG in pipe: {type(error).__name__}: {error}; please report it"]
         note = "\n".join(lines)[:4000].encode("utf-8", "backslashreplace").decode()
         values = {"state": state, "tries": tries, "due": due, "note": note}
-        _say(f"{project.name}: {row.id}: {note}")
         done = update(deliveries).where(deliveries.c.id == row.id).values(values)
-        await self._database.write(lambda connection: connection.execute(done))
+        await self._write(project, lambda connection: connection.execute(done))
+        _say(f"{project.name}: {row.id}: {note}")
         self._started()
 
     async def _follow(self, project: Project, row: "Row[tuple[object, ...]]") -> None:
@@ -186,7 +204,7 @@ class Desk:
         except Exception as error:  # noqa: BLE001 - as above
             _say(f"{project.name}: after the end of {row.id}: {type(error).__name__}: {error}")
         done = update(runs).where(runs.c.id == row.id).values(values)
-        await self._database.write(lambda connection: connection.execute(done))
+        await self._write(project, lambda connection: connection.execute(done))
         self._started()
 
     async def _start_followers(self, project: Project, row: "Row[tuple[object, ...]]") -> None:
@@ -218,6 +236,8 @@ class Desk:
         """Let another project start what waits for this end, if its file says so."""
         try:
             standing = await self._waits_for(other)
+        except Removed:
+            raise
         except PipeError:
             return  # its file is wrong, and its own clock says so
         if standing.waits_for(project.url, row.pipeline):
@@ -228,7 +248,7 @@ class Desk:
         """Start what `cron:` triggers of the main branch say; of times that nobody was there for, the last one."""
         for at, zone in (await self._waits_for(project)).cron:
             now = datetime.now(UTC)
-            since = await self._database.read(partial(_looked, project=project.name, at=at, zone=zone))
+            since = await self._read(project, partial(_looked, project=project.name, at=at, zone=zone))
             moment = _last_time(at, zone, since or now, now)
             if moment is not None:
                 event = Event(Trigger(kind="cron"), cron=(at, zone))
@@ -236,12 +256,12 @@ class Desk:
                 await self._registry.intake(project).take(change, Found("clock"))
                 self._started()
             if moment is not None or since is None:
-                await self._database.write(partial(_note_look, project=project.name, at=at, zone=zone, now=now))
+                await self._write(project, partial(_note_look, project=project.name, at=at, zone=zone, now=now))
 
     async def _waits_for(self, project: Project) -> "_Standing":
         """What the file on the main branch waits for by itself; it is read again when the branch has moved."""
         repository = self._registry.repository(project)
-        refs = await self._database.read(partial(_refs, project=project.name))
+        refs = await self._read(project, partial(_refs, project=project.name))
         if not any(refs.values()):
             return _Standing()  # nothing there yet; the poll sees when there is
         commit = refs.get(f"refs/heads/{await repository.main_branch()}", "")
@@ -251,28 +271,28 @@ class Desk:
         if not await repository.has(commit):
             await repository.bring()
         standing = _standing(await self._registry.intake(project).file(commit))
-        await self._database.write(partial(_forget_times, project=project.name, cron=standing.cron))
+        await self._write(project, partial(_forget_times, project=project.name, cron=standing.cron))
         self._standing[project.place] = (commit, standing)
         return standing
 
     async def _note_first(self, project: Project) -> None:
         """What is there when a project is new starts nothing: note where its refs stand before anything else."""
-        if not await self._database.read(partial(_refs, project=project.name)):
+        if not await self._read(project, partial(_refs, project=project.name)):
             now = await self._registry.repository(project).refs()
-            await self._database.write(partial(note_refs, project=project.name, now=now))
+            await self._write(project, partial(note_refs, project=project.name, now=now))
 
     async def _poll(self, project: Project) -> None:
         """Compare where the refs stand with where they stood."""
         await self._note_first(project)
         now = await self._registry.repository(project).refs()
-        known = await self._database.read(partial(_refs, project=project.name))
+        known = await self._read(project, partial(_refs, project=project.name))
         gone = known.keys() - now.keys() - {NOTED}
-        await self._database.write(partial(_note_gone, project=project.name, gone=gone))
+        await self._write(project, partial(_note_gone, project=project.name, gone=gone))
         for ref, commit in sorted(now.items()):
             if known.get(ref) != commit:
                 lines = await self._registry.intake(project).take(_moved(project, ref, commit), Found("poll"))
                 _say(f"{project.name}: found {ref} at {commit[:12]}: {'; '.join(lines)}")
-                await self._database.write(partial(_note_found, project=project, ref=ref, commit=commit, lines=lines))
+                await self._write(project, partial(_note_found, project=project, ref=ref, commit=commit, lines=lines))
         self._started()
 
 

@@ -87,6 +87,7 @@ class Intake:
         """What became of one event: a line for each pipeline of the file.
 
         Raises:
+            Removed: the project was removed meanwhile.
             RepositoryError: the repository cannot be read now; nothing was kept, so it can be taken again.
         """
         await self._repository.bring()
@@ -182,7 +183,7 @@ class Intake:
         `told` is called with both in the transaction that keeps the run.
 
         Raises:
-            PipeError: there is no such pipeline, parameter or ref.
+            PipeError: there is no such pipeline, parameter or ref, or no such project any more.
             RepositoryError: the repository cannot be read now.
         """
         await self._repository.bring()
@@ -194,6 +195,7 @@ class Intake:
         origin = _Origin(self._repository, commit)
 
         def queue(connection: Connection) -> tuple[int, str]:
+            must_stand(connection, self._project)
             event = _named(change, Found("call"))
             number = self._started(connection, pipeline, event)
             wanted = _Wanted(pipeline, params, event, grouped=_takes_turns(file, pipeline))
@@ -303,6 +305,7 @@ class Intake:
 
         An event that is known already has its run, whatever its triggers would say by now.
         """
+        must_stand(connection, self._project)
         event = self._move(connection, change) or _named(change, found)
         self._withdraw(connection, change.event.trigger, event)
         lines = {}
@@ -352,7 +355,6 @@ class Intake:
             return max(known + 1, Store({"PIPE_STORE": str(self._store)}, self._store).next_number(pipeline))
 
     def _queue(self, connection: Connection, wanted: "_Wanted", change: Change, found: Found, origin: _Origin) -> int:
-        must_stand(connection, self._project)
         trigger = change.event.trigger
         number = self._number(connection, wanted.pipeline)
         id_ = ulid_now()

@@ -3,8 +3,9 @@
 import re
 import secrets
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 from sqlalchemy import Connection, and_, delete, func, insert, select, update
@@ -44,7 +45,10 @@ __all__ = [
     "remove",
     "show_badge",
     "strange",
+    "while_standing",
 ]
+
+T = TypeVar("T")
 
 REMOVED = "its project was removed"
 _WHO = re.compile(r"[^\s\x00-\x1f\x7f]{1,200}")
@@ -53,6 +57,10 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 class Removed(PipeError):
     """A project is not there any more; another one may have its name."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"{name}: {REMOVED}")
+        self.name = name
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +212,22 @@ def must_stand(connection: Connection, project: Project) -> None:
     """
     place = connection.execute(select(projects.c.place).where(projects.c.name == project.name)).scalar_one_or_none()
     if place != project.place:
-        raise Removed(f"{project.name}: {REMOVED}")
+        raise Removed(project.name)
+
+
+def while_standing(project: Project, work: Callable[[Connection], T]) -> Callable[[Connection], T]:
+    """Work for the database that finds a project by its name, such that it is never done of the next one of that name.
+
+    It raises as `must_stand` does, at its end: a place never comes back, so what was read before was of this project,
+    be it in no transaction.
+    """
+
+    def done(connection: Connection) -> T:
+        result = work(connection)
+        must_stand(connection, project)
+        return result
+
+    return done
 
 
 def change(

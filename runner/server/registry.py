@@ -46,6 +46,10 @@ class Registry:
             self._known.pop(name, None)
         return found
 
+    def forget(self, name: str) -> None:
+        """Look a project up anew next time: the one that was known has been removed."""
+        self._known.pop(name, None)
+
     async def for_stranger(self, name: str) -> Project | None:
         """The same for who may not know whether it is there: that it is not is remembered as long as that it is.
 

@@ -62,13 +62,6 @@ def test_what_is_kept_for_a_project_while_it_is_removed_is_not_for_the_next_one(
     assert office.database.read_now(lambda c: c.execute(select(refs)).all()) == []
 
 
-def test_no_run_is_made_for_a_project_that_was_removed_meanwhile(office: Office, tmp_path: Path) -> None:
-    stale = office.database.read_now(partial(projects.find, seal=office.seal, name="shop"))
-    again(office)
-    with pytest.raises(projects.Removed, match="shop: its project was removed"):
-        office.database.write_now(lambda c: projects.must_stand(c, stale))  # type: ignore[arg-type]
-
-
 def test_a_delivery_of_a_former_project_is_not_worked_again(office: Office) -> None:
     row = {"id": "d", "project": "shop", "forge": "gitea", "key": "k", "received": 1.0, "headers": "{}"}
     rest = {"body": b"{}", "size": 2, "state": "done"}
