@@ -21,7 +21,7 @@ from runner.server import secrets
 from runner.server.confinement import Confinement
 from runner.server.copies import grant
 from runner.server.layout import Layout
-from runner.server.projects import Project
+from runner.server.projects import Project, while_standing
 from runner.server.registry import Registry
 from runner.server.users import Account, Users, settle
 from runner.sinks.mirror import TOKEN
@@ -96,7 +96,7 @@ class Children:
         Raises:
             RepositoryError: the repository cannot be read now.
             NoCommit: it has lost the commit.
-            OSError, PipeError: it cannot be started, and why.
+            OSError, PipeError: it cannot be started, and why: among others that its project was removed meanwhile.
         """
         repository = self._registry.repository(project)
         await repository.bring_commit(row.file_commit)  # another server may have taken its event in
@@ -164,7 +164,7 @@ class Children:
             secrets.for_run, seal=self._registry.seal, project=project.name, trigger=trigger, declared=declared,
             places=places,
         )  # fmt: skip
-        return _Given(await self._registry.database.read(read), withheld)
+        return _Given(await self._registry.database.read(while_standing(project, read)), withheld)
 
     def _launch(
         self,

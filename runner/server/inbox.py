@@ -11,7 +11,7 @@ from ulid_transform import ulid_now
 
 from runner.server.database import Database, deliveries
 from runner.server.payloads import redacted
-from runner.server.projects import Project, known
+from runner.server.projects import REMOVED, Project, known, stands
 from runner.server.signatures import UNSIGNED_BODY, Forge, Headers, forge_of, key_of, refusal
 
 __all__ = ["LARGEST", "Examined", "Receipt", "again", "examine", "receive"]
@@ -41,6 +41,8 @@ class Examined:
     """A delivery with the verdict on it, as it will be kept, and why it is not taken if it is not."""
 
     row: Mapping[str, object]
+    project: Project | None
+    """Whose hook secret has proved it."""
     refused: str = ""
     """For those who may see the project."""
     told: str = ""
@@ -68,12 +70,15 @@ def examine(name: str, project: Project | None, headers: Headers, body: bytes) -
         "state": "refused" if why else "new",
         "note": why,
     }
-    return Examined(row, why, unproven or why)
+    return Examined(row, project, why, unproven or why)
 
 
 async def receive(database: Database, examined: Examined) -> Receipt:
-    """Take one delivery in with the verdict on it; when this returns it is on disk."""
-    return await database.write(lambda connection: _keep(connection, examined.row, examined.refused))
+    """Take one delivery in with the verdict on it; when this returns it is on disk.
+
+    What the secret of a project has proved that was removed meanwhile is refused: the next one of its name has another.
+    """
+    return await database.write(lambda connection: _keep(connection, examined))
 
 
 def _misled(forge: Forge, name: str, project: Project | None) -> str:
@@ -94,22 +99,31 @@ def _kept(headers: Headers) -> Mapping[str, str]:
     }
 
 
-def _keep(connection: Connection, row: Mapping[str, object], why: str) -> Receipt:
+def _keep(connection: Connection, examined: Examined) -> Receipt:
+    row, project, why = examined.row, examined.project, examined.refused
+    if not why and not (project and stands(connection, project)):
+        why = REMOVED
     if why:
-        connection.execute(insert(deliveries).values(row))
-        return Receipt(str(row["id"]), refused=why)
+        return _refuse(connection, row, why)
     same = and_(deliveries.c.project == row["project"], deliveries.c.key == row["key"], deliveries.c.state != "refused")
     there = connection.execute(select(deliveries.c.id, deliveries.c.state).where(same)).one_or_none()
     if there is None:
-        why = _replayed(connection, row)
-        refused = {"state": "refused", "note": why, "headers": "{}", "body": b""} if why else {}
-        connection.execute(insert(deliveries).values({**row, **refused}))
-        return Receipt(str(row["id"]), refused=why)
+        if why := _replayed(connection, row):
+            return _refuse(connection, row, why)
+        connection.execute(insert(deliveries).values(row))
+        return Receipt(str(row["id"]))
     # one whose work failed is worked again, so that a redelivery helps
     renewed = {"state": "new", "due": 0.0, "tries": 0} if there.state == "failed" else {}
     found = deliveries.c.id == there.id
     connection.execute(update(deliveries).where(found).values(copies=deliveries.c.copies + 1, **renewed))
     return Receipt(there.id, fresh=False)
+
+
+def _refuse(connection: Connection, row: Mapping[str, object], why: str) -> Receipt:
+    """Keep that it came, and nothing of what it said."""
+    refused = {"state": "refused", "note": why, "headers": "{}", "body": b""}
+    connection.execute(insert(deliveries).values({**row, **refused}))
+    return Receipt(str(row["id"]), refused=why)
 
 
 def _replayed(connection: Connection, row: Mapping[str, object]) -> str:
@@ -132,7 +146,7 @@ def again(connection: Connection, id_: str) -> str:
     if found.state == "refused":
         return f"it was refused ({found.note}), so nothing of it was kept: mend that, and have it sent again"
     if found.project not in known(connection):
-        return "its project was removed"
+        return REMOVED
     if found.forge == "poll":
         return "nobody sent it, looking at the repository found it: start a run of that ref instead"
     connection.execute(update(deliveries).where(deliveries.c.id == id_).values(state="new", due=0.0, tries=0))

@@ -32,6 +32,7 @@ from runner.server.signatures import FORGES, is_secret
 from stages.clients.git.address import parse_url
 
 __all__ = [
+    "REMOVED",
     "Project",
     "Removed",
     "add",
@@ -44,6 +45,7 @@ __all__ = [
     "must_stand",
     "remove",
     "show_badge",
+    "stands",
     "strange",
     "while_standing",
 ]
@@ -204,14 +206,19 @@ def find(connection: Connection, seal: Seal, name: str) -> Project | None:
     )
 
 
+def stands(connection: Connection, project: Project) -> bool:
+    """Whether a project is there still; not another one that has got its name."""
+    place = connection.execute(select(projects.c.place).where(projects.c.name == project.name)).scalar_one_or_none()
+    return place == project.place
+
+
 def must_stand(connection: Connection, project: Project) -> None:
     """Go on only if a project is there still, inside of a transaction that writes something of it.
 
     Raises:
         Removed: it is not, or another one has its name.
     """
-    place = connection.execute(select(projects.c.place).where(projects.c.name == project.name)).scalar_one_or_none()
-    if place != project.place:
+    if not stands(connection, project):
         raise Removed(project.name)
 
 

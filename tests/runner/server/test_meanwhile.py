@@ -1,5 +1,7 @@
 """What is done for a project while it is removed, and another one gets its name, does not reach that one."""
 
+import hashlib
+import hmac
 import json
 from dataclasses import dataclass, field
 from functools import partial
@@ -12,7 +14,8 @@ from sqlalchemy import insert, select
 
 from pipeline.plan import Trigger
 from pipeline.triggers import Event
-from runner.server import projects, repositories
+from runner.server import inbox, projects, repositories
+from runner.server.children import Children
 from runner.server.database import deliveries, refs, runs, times
 from runner.server.desk import Desk, note_refs
 from runner.server.fleet import Fleet
@@ -22,6 +25,7 @@ from runner.server.payloads import Change
 from runner.server.projects import Project, Removed
 from runner.server.registry import Registry
 from runner.server.repositories import RepositoryError
+from runner.server.secrets import put, secret_of
 from tests.runner.server.conftest import Repository
 from tests.runner.server.office import Office
 from tests.support.wait import until
@@ -182,3 +186,34 @@ async def test_who_finds_a_project_removed_looks_it_up_anew(meanwhile: Meanwhile
     await anyio.to_thread.run_sync(meanwhile.begin_anew)
     await meanwhile.desk._unharmed("what came in", meanwhile.desk._work_off, stale)
     assert await meanwhile.registry.project("shop") == meanwhile.swapped[0]
+
+
+async def test_a_run_of_the_former_project_is_given_no_secrets_of_the_next_one(meanwhile: Meanwhile) -> None:
+    text = "name: demo\nsecrets: {token: text}\nstages: {s: {run: 'true'}}\n"
+    commit = meanwhile.repository.commit("a secret", pipeline_yaml=text)
+    start = meanwhile.registry.intake(meanwhile.old).start
+    _, id_ = await start("demo", "main", {}, "ann", "", told=lambda *_: None)
+    row = await meanwhile.office.database.read(lambda c: c.execute(select(runs).where(runs.c.id == id_)).one())
+    assert row.file_commit == commit
+    children = Children(meanwhile.registry)
+    assert (await children._given(row, meanwhile.old)).secrets == {}
+
+    await anyio.to_thread.run_sync(meanwhile.begin_anew)
+    handed = secret_of("text", b"of the next one")
+    await meanwhile.office.database.write(lambda c: put(c, meanwhile.office.seal, "shop", "token", handed))
+    with pytest.raises(Removed):
+        await children.begin(row, meanwhile.old)
+
+
+def test_what_the_hook_secret_of_the_former_project_has_proved_is_refused(meanwhile: Meanwhile) -> None:
+    body = b'{"ref": "refs/heads/main"}'
+    signed = hmac.new(meanwhile.old.secret.encode(), body, hashlib.sha256).hexdigest()
+    headers = {"x-gitea-event": "push", "x-gitea-delivery": "k", "x-gitea-signature": signed}
+    examined = inbox.examine("shop", meanwhile.old, headers, body)
+    assert anyio.run(inbox.receive, meanwhile.office.database, examined).refused == ""
+
+    late = inbox.examine("shop", meanwhile.old, {**headers, "x-gitea-delivery": "l"}, body)
+    meanwhile.begin_anew()
+    receipt = anyio.run(inbox.receive, meanwhile.office.database, late)
+    assert receipt.refused == "its project was removed"
+    assert meanwhile.delivery(receipt.id) == ("shop", "refused", "its project was removed")
