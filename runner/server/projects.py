@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 from urllib.parse import urlsplit
 
-from sqlalchemy import Connection, and_, delete, func, insert, select, update
+from sqlalchemy import Column, ColumnElement, Connection, and_, delete, func, insert, select, update
 
 from pipeline.errors import PipeError, hinted
 from pipeline.stage import Login, Secret, SecretText
@@ -166,10 +166,19 @@ def _set_apart(connection: Connection, name: str) -> None:
         connection.execute(delete(table).where(table.c.project == name))
     if count := _former(connection, name):
         former = f"{name}~{count}"
-        said = select(keeps.c.what).where(keeps.c.project == former).correlate(None)
-        connection.execute(delete(keeps).where(keeps.c.project == name, keeps.c.what.in_(said)))
+        _forget_twins(connection, keeps.c.what, name, former)
+        _forget_twins(connection, deliveries.c.key, name, former, deliveries.c.state != "refused")
         for table in (runs, deliveries, keeps):
             connection.execute(update(table).where(table.c.project == name).values(project=former))
+
+
+def _forget_twins(
+    connection: Connection, key: Column[str], name: str, former: str, *unique: ColumnElement[bool]
+) -> None:
+    """Forget what came under a name after its project was removed, and is kept already of that one by the same key."""
+    project = key.table.c.project
+    there = select(key).where(project == former, *unique).correlate(None)
+    connection.execute(delete(key.table).where(project == name, key.in_(there), *unique))
 
 
 def _faults(url: str) -> Iterator[str]:

@@ -71,6 +71,18 @@ def test_a_delivery_of_a_former_project_is_not_worked_again(office: Office) -> N
     office.database.write_now(lambda c: c.execute(insert(deliveries).values(**{**row, "id": "e"}, **rest)))
 
 
+def test_a_delivery_that_was_sent_again_after_the_removal_is_no_hindrance(office: Office) -> None:
+    row = {"project": "shop", "forge": "gitea", "key": "k", "received": 1.0, "headers": "{}", "body": b"{}", "size": 2}
+    keep = partial(insert, deliveries)
+    office.database.write_now(lambda c: c.execute(keep().values(id="d", state="done", **row)))
+    office.database.write_now(partial(projects.remove, name="shop"))
+    for id_, state in (("e", "done"), ("f", "refused")):
+        office.database.write_now(lambda c, i=id_, s=state: c.execute(keep().values(id=i, state=s, **row)))  # type: ignore[misc]
+    office.database.write_now(partial(projects.add, seal=office.seal, project=SHOP))
+    left = select(deliveries.c.id, deliveries.c.project).order_by(deliveries.c.id)
+    assert office.database.read_now(lambda c: c.execute(left).all()) == [("d", "shop~1"), ("f", "shop~1")]
+
+
 def test_what_a_former_project_might_follow_the_next_one_may_not(office: Office) -> None:
     office.project("base")
     office.database.write_now(partial(projects.change, name="base", followers=["other", "shop"]))
