@@ -42,6 +42,7 @@ class _Refused(RepositoryError):
         lines = [line for line in said.splitlines() if line.startswith(("fatal:", "error:"))] or said.splitlines()
         super().__init__(f"{url}: {lines[0] if lines else f'git ended with {exit_code}'}")
         self.missing = exit_code == 1 or any(words in said for words in _MISSING)
+        self.no_commit = bool(_NO_COMMIT.search(said))
 
 
 _MISSING = (
@@ -51,6 +52,8 @@ _MISSING = (
     "could not get object info",
     "Not a valid commit",
 )
+_NO_COMMIT = re.compile(r"not our ref|request for unadvertised object|want [0-9a-f]{40,64} not valid")
+"""What a host says that has no such commit, or gives none that no ref leads to: git by either protocol, and JGit."""
 
 
 class Repository:
@@ -141,6 +144,8 @@ class Repository:
                 words = ["fetch", "--quiet", "--no-tags", "--end-of-options", self.project.url, commit]
                 await self._ask(words, BRING_WITHIN)
             except _Refused as refused:
+                if not refused.no_commit:
+                    raise
                 raise NoCommit(f"{self.project.url} has no commit {commit[:12]} any more") from refused
 
     async def _make(self) -> None:
