@@ -10,7 +10,7 @@ from fastapi.responses import RedirectResponse, Response
 
 from runner.server.api import redeliver
 from runner.server.callers import Caller, SignedIn
-from runner.server.doors import UNKNOWN, Here
+from runner.server.doors import UNKNOWN, Doors, Here
 from runner.server.pages.rendering import page
 from runner.server.reading import deliveries_of
 from runner.server.rights import Verb
@@ -31,7 +31,7 @@ async def show_deliveries(
     read = partial(deliveries_of, within=caller.projects(Verb.VIEW), project=project, before=before, limit=PAGE)
     found = await doors.database.read(read)
     older = f"/deliveries?project={quote(project)}&before={found[-1].id}" if found[PAGE - 1 :] else ""
-    return _page(request, caller, found, older=older, project=project, before=before)
+    return await _page(request, doors, caller, found, older=older, project=project, before=before)
 
 
 @pages.get("/deliveries/{id_}")
@@ -40,13 +40,14 @@ async def show_delivery(request: Request, id_: str, doors: Here, caller: SignedI
     found = await doors.database.read(partial(deliveries_of, within=caller.projects(Verb.VIEW), only=id_))
     if not found:
         raise UNKNOWN
-    return _page(request, caller, found, only=id_)
+    return await _page(request, doors, caller, found, only=id_)
 
 
-def _page(request: Request, caller: Caller, found: Sequence[Delivery], **names: str) -> Response:
-    may = {each.project for each in found if caller.may(Verb.REDELIVER, each.project)}
+async def _page(request: Request, doors: Doors, caller: Caller, found: Sequence[Delivery], **names: str) -> Response:
+    standing = {name for name in await doors.registry.names() if caller.may(Verb.VIEW, name)}
+    may = {each.project for each in found if each.project in standing and caller.may(Verb.REDELIVER, each.project)}
     words: dict[str, Any] = {"older": "", "project": "", "before": "", "only": "", **names}
-    return page(request, "deliveries.html", caller, deliveries=found, may_redeliver=may, **words)
+    return page(request, "deliveries.html", caller, deliveries=found, standing=standing, may_redeliver=may, **words)
 
 
 @pages.post("/deliveries/{id_}/redeliver")

@@ -82,15 +82,18 @@ async def show_run(request: Request, id_: str, doors: Here, caller: SignedIn) ->
     """One run: why it is there, how each of its stages is, and why."""
     run = await run_for(doors, id_, caller)
     shown = await anyio.to_thread.run_sync(look, folder_of(doors, run), working_folder(doors, run))
+    stands = run.project in await doors.registry.names()
+    may_start = stands and run.state == "ended" and run.trigger.trusted and caller.may(Verb.RUN, run.project)
     return page(
         request,
         "run.html",
         caller,
         run=run,
+        stands=stands,
         shown=shown,
         log=partial(_log_path, run),
         artifact=partial(_artifact_path, run),
-        again=_again(run) if run.state == "ended" and run.trigger.trusted and caller.may(Verb.RUN, run.project) else "",
+        again=_again(run) if may_start else "",
         approve_within=APPROVE_WITHIN,
         may_approve=run.state == "waiting" and caller.may(Verb.APPROVE, run.project),
         may_cancel=run.state != "ended" and caller.may(Verb.CANCEL, run.project),

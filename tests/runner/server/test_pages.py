@@ -58,6 +58,27 @@ def lacks_script(text: str) -> None:
     assert "<b>" not in text
 
 
+def test_what_is_left_of_a_removed_project_leads_to_no_page_of_it_and_offers_nothing(
+    server: Server, repository: Repository, ann: Browser
+) -> None:
+    answer = server.push(repository.commit("go", pipeline_yaml=FILE))[1]
+    (run,) = server.settled(1)
+    offers = {f"/runs/{run['id']}": "Start another", "/deliveries": "Work again"}
+    offers[f"/deliveries/{answer['delivery']}"] = "Work again"
+
+    def offered(name: str) -> list[tuple[bool, bool]]:
+        """Whether each page leads to the project, and offers what it does while there is one."""
+        shown = {path: ann.get(path).text for path in offers}
+        assert all(f">{name}<" in text or f"{name} /" in text for text in shown.values())
+        return [(f'href="/projects/{name}"' in text, offers[path] in text) for path, text in shown.items()]
+
+    assert offered("shop") == [(True, True)] * 3
+    assert pipe(server.folder, "projects", "remove", "shop", env=server.env).returncode == 0
+    assert offered("shop~1") == [(False, False)] * 3
+    assert 'href="/projects/shop' not in ann.get("/deliveries?project=shop~2").text
+    assert ann.get("/projects/shop~1/runs/demo/1").to == f"/runs/{run['id']}"
+
+
 def test_a_run_is_shown_with_its_stages_reasons_attempts_and_logs(
     server: Server, repository: Repository, ann: Browser
 ) -> None:
