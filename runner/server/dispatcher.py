@@ -29,7 +29,6 @@ from runner.server.ends import Ended, finish, tell
 from runner.server.feedback import RUNNING
 from runner.server.fleet import members
 from runner.server.looks import until_next
-from runner.server.projects import Project
 from runner.server.registry import Registry
 from runner.server.repositories import NoCommit, RepositoryError
 from runner.server.users import as_run
@@ -155,15 +154,10 @@ class Dispatcher:
         return await self._database.read(lambda c: c.execute(select(runs).where(runs.c.id == row.id)).one())
 
     async def _begin(self, row: "Row[tuple[object, ...]]") -> int:
-        project = await self._project(row)
+        project = await self._registry.at(row.project, row.place)
         if project is None:
             raise LookupError(f"there is no project '{row.project}' any more")
         return await self._children.begin(row, project)
-
-    async def _project(self, row: "Row[tuple[object, ...]]") -> Project | None:
-        """The project of a run; not another one that has got its name."""
-        found = await self._registry.project(row.project)
-        return found if found and found.place == row.place else None
 
     # -- watching ----------------------------------------------------------------------------------
 
@@ -220,7 +214,7 @@ class Dispatcher:
         again = f"`pipe resume {run.folder.path}` goes on with it"
         if run.revived == MOST_REVIVALS:
             return Ended("errored", f"its engine died {run.revived + 1} times; {again}")
-        project = await self._project(run.row)
+        project = await self._registry.at(run.row.project, run.row.place)
         if project is None:
             return Ended("errored", "its engine died, and its project is not known any more")
         try:

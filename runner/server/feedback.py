@@ -115,7 +115,7 @@ class Feedback:
 
     async def _tell(self, entry: Entry) -> str:
         """Tell one status; what went wrong, empty if nothing did."""
-        project = await self._registry.project(entry.project)
+        project = await self._registry.at(entry.project, entry.place)
         link = run_link(self._url, entry.run)
         status = Status(entry.pipeline, entry.number, entry.commit, entry.state, entry.description, link)
         call = call_for(project, status) if project else None
@@ -139,7 +139,7 @@ def _due(connection: Connection, fleet: Fleet) -> Mapping[Hashable, Entry]:
     open_ = and_(statuses.c.told.is_(False), statuses.c.due <= time.time(), statuses.c.tries < MOST_TRIES)
     oldest = select(func.min(statuses.c.run)).join(runs, runs.c.id == statuses.c.run)
     oldest = oldest.where(open_, fleet.tells(connection))
-    columns = (statuses, runs.c.project, runs.c.pipeline, runs.c.number, runs.c.commit)
+    columns = (statuses, runs.c.project, runs.c.place, runs.c.pipeline, runs.c.number, runs.c.commit)
     chosen = statuses.c.run.in_(oldest.group_by(runs.c.project))
     wanted = select(*columns).join(runs, runs.c.id == statuses.c.run).where(chosen)
     return {entry.project: entry for entry in connection.execute(wanted)}

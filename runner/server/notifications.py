@@ -16,6 +16,7 @@ from runner.server.feedback import run_link
 from runner.server.fleet import Fleet
 from runner.server.messages import message_on
 from runner.server.outbox import MOST_TRIES, Entry, Outbox, after
+from runner.server.projects import while_standing
 from runner.server.reading import state_of
 from runner.server.registry import Registry
 from runner.state import RunState
@@ -44,10 +45,13 @@ class Notifier:
 
     async def _send(self, entry: Entry) -> str:
         """Send one message; what went wrong, empty if it was taken."""
-        find = partial(known.url_of, seal=self._registry.seal, project=entry.project, name=entry.target)
-        url = await self._registry.database.read(find)
-        if url is None:
+        project = await self._registry.at(entry.project, entry.place)
+        if project is None:
             return ""  # removed a moment ago, and the message with it
+        find = partial(known.url_of, seal=self._registry.seal, project=project.name, name=entry.target)
+        url = await self._registry.database.read(while_standing(project, find))
+        if url is None:
+            return ""  # so was the target
         shown = self._registry.layout.shown
         folder = RunFolder(shown(entry.place, entry.pipeline, entry.number, entry.run))
         state = await anyio.to_thread.run_sync(_state, folder, entry.run)

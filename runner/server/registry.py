@@ -46,6 +46,11 @@ class Registry:
             self._known.pop(name, None)
         return found
 
+    async def at(self, name: str, place: str) -> Project | None:
+        """The project of that name, if its place is that one; not another one that has got its name."""
+        found = await self.project(name)
+        return found if found and found.place == place else None
+
     def forget(self, name: str) -> None:
         """Look a project up anew next time: the one that was known has been removed."""
         self._known.pop(name, None)

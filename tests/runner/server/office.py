@@ -86,13 +86,15 @@ class Office:
         """Let pauses be over."""
         self.database.write_now(lambda c: c.execute(update(notifications).values(due=0.0)))
 
+    def registry(self) -> Registry:
+        layout = Layout(self.folder)
+        return Registry(self.database, self.seal, layout, Fleet(self.database, layout, ""))
+
     @contextmanager
     def working(self, make: Callable[[Registry], Part]) -> Iterator[Callable[[], object]]:
         """A part of the server, in a thread of its own; what is yielded wakes it."""
-        layout = Layout(self.folder)
-        registry = Registry(self.database, self.seal, layout, Fleet(self.database, layout, ""))
         with start_blocking_portal() as portal:
-            part = make(registry)
+            part = make(self.registry())
             work = portal.start_task_soon(part.work)
             try:
                 yield lambda: portal.call(part.wake)

@@ -87,7 +87,9 @@ def tell(office: Office, project: str, forge: Heard) -> None:
     office.project(project, f"http://127.0.0.1:{forge.port}/team/{project}.git", "gitea", "t0ken")
     id_ = office.begun()
     told = {"run": id_, "state": "pending", "description": RUNNING}
-    office.database.write_now(lambda c: c.execute(runs.update().where(runs.c.id == id_).values(project=project)))
+    office.database.write_now(
+        lambda c: c.execute(runs.update().where(runs.c.id == id_).values(project=project, place=project))
+    )
     office.database.write_now(lambda c: c.execute(insert(statuses).values(told)))
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 import json
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -14,20 +15,18 @@ from sqlalchemy import insert, select
 
 from pipeline.plan import Trigger
 from pipeline.triggers import Event
-from runner.server import inbox, projects, repositories
+from runner.server import feedback, inbox, notifications, projects, repositories
 from runner.server.children import Children
-from runner.server.database import deliveries, refs, runs, times
+from runner.server.database import deliveries, refs, runs, statuses, times
 from runner.server.desk import Desk, note_refs
-from runner.server.fleet import Fleet
 from runner.server.intake import Found
-from runner.server.layout import Layout
 from runner.server.payloads import Change
 from runner.server.projects import Project, Removed
-from runner.server.registry import Registry
 from runner.server.repositories import RepositoryError
 from runner.server.secrets import put, secret_of
 from tests.runner.server.conftest import Repository
 from tests.runner.server.office import Office
+from tests.support.receivers import Heard
 from tests.support.wait import until
 
 CRON = "name: demo\ntriggers: {cron: [{at: '0 4 * * *', zone: ZONE}]}\nstages: {s: {run: 'true'}}\n"
@@ -49,9 +48,7 @@ class Meanwhile:
     swapped: list[Project] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        layout = Layout(self.office.folder)
-        fleet = Fleet(self.office.database, layout, "")
-        self.registry = Registry(self.office.database, self.office.seal, layout, fleet)
+        self.registry = self.office.registry()
         self.desk = Desk(self.office.database, self.registry, lambda: None, 0.0)
         self.commit = self.repository.git("rev-parse", "main")
         self.old = self.replaced({"refs/heads/main": self.commit})
@@ -217,3 +214,33 @@ def test_what_the_hook_secret_of_the_former_project_has_proved_is_refused(meanwh
     receipt = anyio.run(inbox.receive, meanwhile.office.database, late)
     assert receipt.refused == "its project was removed"
     assert meanwhile.delivery(receipt.id) == ("shop", "refused", "its project was removed")
+
+
+def told_to_the_forge(office: Office) -> Callable[[], Awaitable[str]]:
+    """What tells it of a run, once it has been looked up."""
+    row = {"run": "run001", "state": "failure", "description": "failed"}
+    office.database.write_now(lambda c: c.execute(insert(statuses).values(row)))
+    registry = office.registry()
+    entry = office.database.read_now(partial(feedback._due, fleet=registry.fleet))["shop"]
+    return partial(feedback.Feedback(office.database, registry)._tell, entry)
+
+
+def told_to_a_target(office: Office) -> Callable[[], Awaitable[str]]:
+    registry = office.registry()
+    entry = office.database.read_now(partial(notifications._due, fleet=registry.fleet))["shop", "chat"]
+    return partial(notifications.Notifier(registry, "")._send, entry)
+
+
+@pytest.mark.parametrize("tell", [told_to_the_forge, told_to_a_target])
+def test_nobody_is_told_of_a_run_of_the_former_project_by_what_the_next_one_has(
+    office: Office, hook: Heard, tell: Callable[[Office], Callable[[], Awaitable[str]]]
+) -> None:
+    url = f"http://127.0.0.1:{hook.port}/team/shop.git"
+    office.target("chat", url, "failed")
+    office.ended("failed")
+    found = tell(office)
+    project = Project("shop", url, forge="gitea", token="t0ken")
+    office.database.write_now(partial(projects.remove, name="shop"))
+    office.database.write_now(partial(projects.add, seal=office.seal, project=project))
+    office.target("chat", url, "failed")
+    assert (anyio.run(found), hook.paths) == ("", [])
