@@ -24,6 +24,7 @@ from runner.server.doors import UNKNOWN, Doors, Here
 from runner.server.ends import cancel_unstarted
 from runner.server.intake import Intake
 from runner.server.problems import PROBLEMS
+from runner.server.projects import Removed
 from runner.server.reading import deliveries_of, find_here, folder_of, run_for, runs_of, state_of, working_folder
 from runner.server.repositories import RepositoryError
 from runner.server.rights import Verb
@@ -300,6 +301,10 @@ async def _intake(doors: Doors, project: str) -> AsyncIterator[Intake]:
         raise UNKNOWN
     try:
         yield doors.registry.intake(found)
+    except Removed as removed:
+        doors.registry.forget(project)
+        why = f"{removed}; if another one has its name now, ask again"
+        raise HTTPException(503, why, {"Retry-After": "1"}) from removed
     except PipeError as error:
         raise HTTPException(422, str(error)) from error
     except RepositoryError as error:

@@ -6,19 +6,22 @@ import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import anyio
 import anyio.to_thread
 import pytest
 from sqlalchemy import insert, select
+from starlette.exceptions import HTTPException
 
 from pipeline.plan import Trigger
 from pipeline.triggers import Event
-from runner.server import feedback, inbox, notifications, projects, repositories
+from runner.server import api, feedback, inbox, notifications, projects, repositories
 from runner.server.children import Children
 from runner.server.database import deliveries, refs, runs, statuses, times
 from runner.server.desk import Desk, note_refs
+from runner.server.doors import Doors
 from runner.server.intake import Found
 from runner.server.payloads import Change
 from runner.server.projects import Project, Removed
@@ -244,3 +247,15 @@ def test_nobody_is_told_of_a_run_of_the_former_project_by_what_the_next_one_has(
     office.database.write_now(partial(projects.add, seal=office.seal, project=project))
     office.target("chat", url, "failed")
     assert (anyio.run(found), hook.paths) == ("", [])
+
+
+async def test_who_asks_again_after_the_removal_is_answered_for_the_next_project(meanwhile: Meanwhile) -> None:
+    doors = cast("Doors", SimpleNamespace(registry=meanwhile.registry))
+    assert await meanwhile.registry.project("shop") == meanwhile.old
+    await anyio.to_thread.run_sync(meanwhile.begin_anew)
+    with pytest.raises(HTTPException, match="its project was removed; if another one has its name now") as refused:
+        async with api._intake(doors, "shop") as intake:
+            await intake.start("demo", "main", {}, "ann", "", told=lambda *_: None)
+    assert refused.value.status_code == 503
+    async with api._intake(doors, "shop") as intake:
+        assert intake._project == meanwhile.swapped[0]
