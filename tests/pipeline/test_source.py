@@ -160,13 +160,13 @@ def honest() -> float:
 
 
 @pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
-def test_hostile_files_cost_no_more_than_an_honest_one_with_some_thousand_stages(
+def test_hostile_files_cost_no_more_than_honest_ones_with_some_ten_thousand_stages(
     text: str | bytes, honest: float
 ) -> None:
     start = time.process_time()
     with pytest.raises(InvalidPipeline) as error:
         read(load(text, "f.yaml"), KINDS)
-    assert time.process_time() - start < 4 * honest
+    assert time.process_time() - start < 10 * honest
     assert all(problem.place for problem in error.value.problems[:-1])
     assert len(str(error.value)) < 100_000
 

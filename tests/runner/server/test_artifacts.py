@@ -146,7 +146,7 @@ def test_what_a_run_left_is_on_its_page_and_comes_whole_and_inert(server: Server
     assert "onerror=alert(1)&gt;.html" in page
     assert "<img" not in page
     assert f'href="/api/v1/runs/{run["id"]}/artifacts/{quote(plain)}"' in page
-    assert f"{files['junit.xml']} B</span>" in page
+    assert f"{files['junit.xml']} B, every stage" in page
 
 
 def shown(server: Server, path: str) -> str:
