@@ -11,7 +11,7 @@ _NO_HOST = (
     re.compile(r"lookup (?P<host>\S+?)(?: on \S+)?: no such host"),
     re.compile(r'could not translate host name "(?P<host>[^"]+)"'),
     re.compile(r'host not found in upstream "(?P<host>[^":]+)'),
-    re.compile(r"bad address '(?P<host>[^']+)'"),
+    re.compile(r"bad address '(?P<host>[^':]+)"),
 )
 _REFUSED = re.compile(r"connection refused|ECONNREFUSED|java\.net\.ConnectException", re.IGNORECASE)
 # Each form begins only where a word does, and is bounded: a log may be one line of a megabyte.

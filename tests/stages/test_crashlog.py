@@ -77,6 +77,19 @@ def test_of_an_unknown_program_the_last_words_are_taken_those_that_tell_of_a_fau
     assert complaint(["", " --- "]) is None
 
 
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("wget: bad address 'mysql:3306'", "there is no host 'mysql': wget: bad address 'mysql:3306'"),
+        ("wget: bad address ':3306'", "wget: bad address ':3306'"),
+    ],
+)
+def test_a_host_is_named_without_its_port_and_only_if_it_has_a_name(said: str, told: str) -> None:
+    found = complaint([said])
+    assert found is not None
+    assert found.message == told
+
+
 def test_an_excerpt_holds_the_reason_wherever_it_stands_and_how_the_log_ends() -> None:
     after = [f"closing connection {number} of the pool" for number in range(200)]
     shown = excerpt(lines("spring-port") + after, 30)

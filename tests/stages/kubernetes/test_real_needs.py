@@ -36,7 +36,10 @@ NEEDS: dict[str, dict[str, Any]] = {
 def needy(name: str) -> str:
     """A service that ends when what it needs does not answer."""
     host = f"${name.upper()}_SERVICE_HOST"
-    asked = f"wget -q -O /dev/null http://{host}:3306/ || {{ echo connection refused to {name}:3306; exit 1; }}"
+    # what it says itself would stand before or after our line, as the two streams are not in order
+    asked = (
+        f"wget -q -O /dev/null http://{host}:3306/ 2>/dev/null || {{ echo connection refused to {name}:3306; exit 1; }}"
+    )
     return app(f"needs-{name}", f"{asked}; sleep 3600")
 
 
