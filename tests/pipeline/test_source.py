@@ -149,26 +149,38 @@ HOSTILE = [
 ]
 
 
+HONEST = "name: a\nstages:\n" + "".join(f"  s{n}: {{run: x}}\n" for n in range(3000))
+
+
 @pytest.fixture(scope="module")
 def honest() -> float:
-    """Seconds of this machine, now, for a sound file of 3,000 stages: half a second on a quiet one."""
-    read(load("name: a\nstages: {s: {run: x}}", "f.yaml"), KINDS)  # imports do not count
-    text = "name: a\nstages:\n" + "".join(f"  s{n}: {{run: x}}\n" for n in range(3000))
+    """Seconds of this machine, now, for a sound file of 3,000 stages: a third of one on a quiet one."""
+    seconds("name: a\nstages: {s: {run: x}}")  # imports do not count
+    return seconds(HONEST)
+
+
+def seconds(text: str | bytes) -> float:
+    """Of processor time for reading a file, sound or not."""
     start = time.process_time()
-    read(load(text, "f.yaml"), KINDS)
+    with suppress(InvalidPipeline):
+        read(load(text, "f.yaml"), KINDS)
     return time.process_time() - start
 
 
+def costs_at_most(times: float, text: str | bytes, honest: float) -> bool:
+    """Beside an honest file. A busy machine slows down either of them: then both are measured anew, in turn."""
+    return seconds(text) < times * honest or any(seconds(text) < times * seconds(HONEST) for _ in range(3))
+
+
 @pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
-def test_hostile_files_cost_no_more_than_honest_ones_with_some_ten_thousand_stages(
+def test_hostile_files_cost_no_more_than_an_honest_one_with_some_thousand_stages(
     text: str | bytes, honest: float
 ) -> None:
-    start = time.process_time()
     with pytest.raises(InvalidPipeline) as error:
         read(load(text, "f.yaml"), KINDS)
-    assert time.process_time() - start < 10 * honest
     assert all(problem.place for problem in error.value.problems[:-1])
     assert len(str(error.value)) < 100_000
+    assert costs_at_most(4, text, honest)
 
 
 def test_a_file_of_two_thousand_lines_costs_less_than_one_with_three_thousand_plain_stages(honest: float) -> None:
@@ -176,10 +188,8 @@ def test_a_file_of_two_thousand_lines_costs_less_than_one_with_three_thousand_pl
         f"  s{n}:\n    needs: s{n - 1}\n    run: echo {n}\n    env: {{A: '${{params.p}}-{n}'}}" for n in range(1, 500)
     ]
     text = "name: a\nparams: {p: {default: x}}\nstages:\n  s0: {run: x}\n" + "\n".join(lines)
-    read(load(text, "f.yaml"), KINDS)
-    start = time.process_time()
-    read(load(text, "f.yaml"), KINDS)
-    assert time.process_time() - start < honest
+    read(load(text, "f.yaml"), KINDS)  # it is sound
+    assert costs_at_most(1, text, honest)
 
 
 def test_a_missing_file_is_the_callers_mistake(tmp_path: Path) -> None:

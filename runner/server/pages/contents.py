@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ParamSpec
+from functools import partial
 
 from pipeline.errors import PipeError
 from runner.diagnosis import diagnose, useful, way_out
@@ -18,8 +18,6 @@ from runner.sinks.view import KeptLogs, RunView
 from runner.state import LeafState, RunState, fold
 
 __all__ = ["Blamed", "Contents", "look"]
-
-P = ParamSpec("P")
 
 FILES = 100
 """So many of the files that a run has left are on its page; the API lists them all."""
@@ -88,21 +86,21 @@ def _blamed(view: RunView) -> Iterator[Blamed]:
     red = [found.first, *found.others, *(leaf for leaf in found.followed if failed(leaf))]
     allowed = [leaf for leaf in view.state.leaves.values() if failed(leaf) and leaf.allowed]
     for number, leaf in enumerate([*filter(None, red), *allowed]):
-        lines = _shown(useful_lines, view, leaf) if number < EXPLAINED else ()
+        lines = _shown(partial(useful_lines, view, leaf)) if number < EXPLAINED else ()
         yield Blamed(leaf, lines, way_out(leaf, leaf.cause, again=AGAIN, log=LOG) if leaf.cause else "")
 
 
 def _saying(view: RunView) -> Iterator[tuple[str, str]]:
     running = [leaf.name for leaf in view.state.leaves.values() if leaf.running]
     for name in running[:EXPLAINED]:
-        if said := useful(_shown(RunView.last_lines, view, name, EXPLAINED), (), 1):
+        if said := useful(_shown(partial(view.last_lines, name, EXPLAINED)), (), 1):
             yield name, said[0]
 
 
-def _shown(read: Callable[P, Iterable[str]], *args: P.args, **kwargs: P.kwargs) -> list[str]:
+def _shown(read: Callable[[], Iterable[str]]) -> list[str]:
     """Lines of a log, which may go while it is read, as far as a page shows them."""
     try:
-        lines = read(*args, **kwargs)
+        lines = read()
     except OSError as error:
         return [f"its log cannot be read: {error.strerror}"]
     return [line if len(line) <= LONGEST else f"{line[:LONGEST]} …" for line in lines]
