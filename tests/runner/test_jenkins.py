@@ -108,7 +108,9 @@ def test_a_sweep_that_ends_the_stage_before_it_comes_to_us_has_cancelled_it(tmp_
     """As when pids wrap around, or a whole control group gets the signal at once."""
     running = step(tmp_path / "ws", one("echo $$ > pid; mv pid started; sleep 300 || exit 4"))
     until((tmp_path / "ws/started").exists)
-    subprocess.run(["pkill", "-TERM", "-P", (tmp_path / "ws/started").read_text().strip()], check=True)
+    sweep_its_children = ["pkill", "-TERM", "-P", (tmp_path / "ws/started").read_text().strip()]
+    # Its shell may not have started the sleep yet.
+    until(lambda: subprocess.run(sweep_its_children, check=False).returncode == 0)
     assert (running.abort().code, state(tmp_path / "ws").leaves["one"].outcome) == (143, "cancelled")
 
 
