@@ -22,7 +22,8 @@ def main() -> None:
         one = told[fault.name]
         right = one.result.error is not None and one.said in one.result.message
         met = "met" if one.late < GOAL else "missed"
-        print(f"| {fault.what} | {one.late:.1f} s | {met} | {'right' if right else 'WRONG'} |")
+        verdict = "right" if right else f"WRONG: {one.result.message}"
+        print(f"| {fault.what} | {one.late:.1f} s | {met} | {verdict} |")
     print(f"median {median(told[fault.name].late for fault in lasting):.1f} s of {len(lasting)}")
 
 

@@ -26,6 +26,8 @@ CRASHES = 3
 _DENIALS = 2
 _A_PULL = timedelta(seconds=8)
 """What a pull that is denied takes at most; the next one is begun ten seconds after it."""
+_SIGKILLED = 137
+"""Also the kernel's end of who has no memory left: that it was this gets lost now and then (containerd#8893)."""
 _UNHEARD_OF = "FailedToRetrieveImagePullSecret"
 
 _IMAGE = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"}
@@ -326,10 +328,12 @@ def _crash(
 
 
 def _how(ended: Mapping[str, Any], spec: Mapping[str, Any]) -> str:
+    code, limit = ended.get("exitCode"), dig(spec, "resources", "limits", "memory")
+    too_much = "for using more memory than its limit" + (f" of {limit}" if limit else "")
     if ended.get("reason") == "OOMKilled":
-        limit = dig(spec, "resources", "limits", "memory")
-        return "was killed for using more memory than its limit" + (f" of {limit}" if limit else "")
-    code = ended.get("exitCode")
+        return f"was killed {too_much}"
+    if code == _SIGKILLED and limit:
+        return f"was killed (exit code {code}), most likely {too_much}"
     said = ended.get("message") or ""
     if code == 0:
         return "ended by itself with exit code 0, but it must keep running"

@@ -89,11 +89,18 @@ class Hearing:
             if not heard.listeners:
                 _HEARD.pop(key, None)
 
-    async def recall(self, kind: str, namespace: str, reasons: Container[str]) -> None:
-        """Ask once for the last event of each object of a kind, and keep those of some reasons.
+    async def recall(self, kind: str, namespace: str, reasons: Container[str], young: Container[str] = ()) -> None:
+        """Ask once for the last event of each object of a kind; keep those of some reasons, and all of young objects.
 
         Of an object that has been in one state for long a controller tells every five minutes only (the spam filter of
-        k8s.io/client-go/tools/record). Without the right to list events nothing is recalled.
+        k8s.io/client-go/tools/record), so an old trouble may be over in silence. What is told of a new object may be
+        told before we listen, and its trouble is not over. Without the right to list events nothing is recalled.
+
+        Args:
+            kind: of the objects.
+            namespace: where they are.
+            reasons: those that never grow old.
+            young: the uids of objects that were made a moment ago.
         """
         what = Collection("v1", "Event", namespace, fields=f"involvedObject.kind={kind}")
         while True:
@@ -106,7 +113,9 @@ class Hearing:
             else:
                 break
         last = {str(dig(event, "involvedObject", "uid")): event for event in sorted(found, key=told_at)}
-        self._recalled |= {uid: [event] for uid, event in last.items() if event.get("reason") in reasons}
+        self._recalled |= {
+            uid: [event] for uid, event in last.items() if uid in young or event.get("reason") in reasons
+        }
 
 
 def told_at(event: Object) -> str:

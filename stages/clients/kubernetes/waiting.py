@@ -37,6 +37,7 @@ _LATELY = 2.0
 """Seconds in which what was told is as good as new, and in which a cluster that is well answers."""
 _LEAST = 1.0
 """Seconds for a look at what may be done already, also when all the time is spent."""
+_YOUNG = timedelta(minutes=1)
 _OTHERS = 8
 """Objects that were not done either and are named."""
 _CLAIM = "PersistentVolumeClaim"
@@ -166,9 +167,15 @@ class _Vigil:
         for namespace in {ref.namespace for ref in self.pending} - {""}:
             tasks.start_soon(self.hearing.listen, namespace)
         for namespace in {ref.namespace for ref in self.pending if ref.kind == _CLAIM}:
-            tasks.start_soon(self.hearing.recall, _CLAIM, namespace, LATER)
+            tasks.start_soon(self.hearing.recall, _CLAIM, namespace, LATER, self._young())
         if self.registration:
             tasks.start_soon(self.registration.follow)
+
+    def _young(self) -> set[str]:
+        """The uids of what was made so lately that every word of it is news."""
+        since = self.began_at - _YOUNG
+        made = (thing["metadata"] for thing in self.pending.values())
+        return {each["uid"] for each in made if datetime.fromisoformat(each["creationTimestamp"]) > since}
 
     async def keep(self, allowance: Allowance) -> None:
         """Look, tell and decide until nothing is pending; at the limit say what is."""

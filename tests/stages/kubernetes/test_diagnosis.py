@@ -106,7 +106,20 @@ NO_HOST = "failed to do request: dial tcp: lookup r: no such host"
         (ended(3, 1), [], "crash", "it crashed with exit code 3, 2 times so far", None),
         (ended(3, 2), [], "crash", "it crashed with exit code 3, 3 times so far", 30),
         (ended(0, 2), [], "crash", "ended by itself with exit code 0", 30),
-        (ended(137, 3, reason="OOMKilled"), [], "crash", "more memory than its limit of 64Mi", 30),
+        (
+            ended(137, 3, reason="OOMKilled"),
+            [],
+            "crash",
+            "it was killed for using more memory than its limit of 64Mi, 4 times so far",
+            30,
+        ),
+        (
+            ended(137, 3),
+            [],
+            "crash",
+            "it was killed (exit code 137), most likely for using more memory than its limit of 64Mi, 4 times so far",
+            30,
+        ),
         (ended(1, 2, message="exec format error"), [], "crash", "(exec format error)", 30),
         ({**ended(3, 5), "state": {"running": {}}}, [], "crash", "5 times so far", None),
         (RUNNING, [], "probe", "its readiness probe (GET :8080/health) does not pass yet", None),
@@ -138,6 +151,12 @@ def test_a_container_in_trouble_says_what_and_how_long_it_may_last(
     assert (first.sort, first.grace) == (sort, grace)
     assert said in first.message
     assert first.pod == "web-1"
+
+
+def test_who_has_no_limit_of_memory_is_not_said_to_have_used_more() -> None:
+    killed = pod(ended(137, 3))
+    killed["spec"]["containers"] = [{key: value for key, value in SPEC.items() if key != "resources"}]
+    assert "it crashed with exit code 137, 4 times so far" in pod_troubles(killed, [])[0].message
 
 
 def test_a_ready_or_finished_pod_is_in_no_trouble() -> None:

@@ -8,7 +8,8 @@ from typing import Any, cast
 import anyio
 import pytest
 
-from stages.clients.kubernetes import following, hearing
+from pipeline.stage import StageFailed
+from stages.clients.kubernetes import diagnosis, following, hearing, waiting
 from stages.clients.kubernetes.api import Cluster, Collection
 from stages.clients.kubernetes.hearing import Hearing
 from stages.clients.kubernetes.rollout import LATER
@@ -182,17 +183,55 @@ async def test_who_may_not_list_events_recalls_nothing() -> None:
     assert not made.events
 
 
-async def test_a_claim_that_has_waited_for_its_first_pod_for_long_is_done(ctx: FakeContext) -> None:
-    metadata = {"name": "data", "namespace": "his", "uid": "claim", "resourceVersion": "5"}
-    claim = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": metadata, "status": {"phase": "Pending"}}
+async def test_of_a_young_object_every_last_event_is_recalled() -> None:
+    events = [said("new", "ProvisioningFailed", "2024-05-01T12:05:00Z"), said("old", "ProvisioningFailed", "2024")]
+    made = Hearing(cast("Cluster", FakeStore([events])))
+    await made.recall("PersistentVolumeClaim", "his", LATER, {"new"})
+    assert list(made.events) == ["new"]
 
-    class Quiet(FakeCluster):
-        now = datetime.now(UTC)
 
-        async def items(self, what: Collection) -> tuple[list[Any], str]:
-            old = said("claim", "WaitForFirstConsumer", "2024-05-01T12:05:00Z")
-            return [old if what.kind == "Event" else claim], "7"
+class Pending(FakeCluster):
+    """Has a claim that waits, made at a time; the last word on it, told before anybody listened, has this reason."""
 
+    now = datetime(2024, 5, 1, 12, 5, 30, tzinfo=UTC)
+
+    def __init__(self, made: str, reason: str) -> None:
+        super().__init__([])
+        metadata = {"name": "data", "namespace": "his", "uid": "claim", "resourceVersion": "5"}
+        self.claim = {
+            "apiVersion": "v1",
+            "kind": "PersistentVolumeClaim",
+            "metadata": {**metadata, "creationTimestamp": made},
+            "status": {"phase": "Pending"},
+        }
+        self.last = {**said("claim", reason, "2024-05-01T12:05:00Z"), "message": 'storageclass "gold" not found'}
+
+    async def items(self, what: Collection) -> tuple[list[Any], str]:
+        return [self.last if what.kind == "Event" else self.claim], "7"
+
+
+async def wait_for(ctx: FakeContext, cluster: Pending, seconds: float) -> None:
     with anyio.fail_after(5):
-        await wait_until_done(ctx, cast("Cluster", Quiet([])), [claim], Allowance(60))
+        await wait_until_done(ctx, cast("Cluster", cluster), [cluster.claim], Allowance(seconds))
+
+
+async def test_a_claim_that_has_waited_for_its_first_pod_for_long_is_done(ctx: FakeContext) -> None:
+    await wait_for(ctx, Pending("2023-01-01T00:00:00Z", "WaitForFirstConsumer"), 60)
     assert "it is bound when a pod uses it" in ctx.text
+
+
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [
+        ("2024-05-01T12:05:00Z", '/data: it cannot be bound: storageclass "gold" not found'),
+        ("2023-01-01T00:00:00Z", "not done after 1 s"),
+    ],
+)
+async def test_what_was_told_of_a_claim_before_we_listened_counts_if_the_claim_is_new(
+    ctx: FakeContext, monkeypatch: pytest.MonkeyPatch, made: str, said: str
+) -> None:
+    monkeypatch.setattr(diagnosis, "CONFIG", 0.1)
+    monkeypatch.setattr(waiting, "_TICK", 0.02)
+    with pytest.raises(StageFailed) as failed:
+        await wait_for(ctx, Pending(made, "ProvisioningFailed"), 1)
+    assert said in str(failed.value)
