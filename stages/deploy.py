@@ -239,7 +239,7 @@ class Deploy(Stage[DeployOutputs]):
         if part:
             applier.guard = part.guard(checked.seen)
             stayed = pruning.surplus.stayed if pruning else ()
-            await part.begin(checked.manifests, applier.guard, self.on_conflict, stayed)
+            await part.begin(checked.manifests, applier.guard, self.on_conflict, self.waits_for, stayed)
         if pruning:
             await pruning.begin(checked.manifests)
         registration = await begin(ctx, cluster, self._nacos, checked.manifests) if self._nacos else None

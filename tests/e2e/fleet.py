@@ -34,6 +34,7 @@ stages:
       secret: kubeconfig
       pull_secret: registry
       wait: 2m
+      {terms}
 """
 
 SERVICE = """
@@ -99,6 +100,8 @@ class Fleet:
     release: str = "{on_failure: rollback}"
     before: str = ""
     needs: str = ""
+    terms: str = ""
+    """Another line of what the deploys are told."""
     env: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -111,6 +114,7 @@ class Fleet:
             release=self.release,
             before=self.before,
             needs=self.needs,
+            terms=self.terms,
             services=", ".join(self.services),
             image=self.image,
             namespace=self.namespace,

@@ -74,6 +74,51 @@ def test_a_release_that_is_to_be_kept_says_how_to_go_back_and_the_command_does(f
     assert fleet.pipe("rollback", "fleet@4", "--service", "sa", "-o", "plain").returncode == 0
 
 
+LATE = """
+---
+apiVersion: v1
+kind: Service
+metadata: {name: late}
+spec: {selector: {app: late}, ports: [{port: 3306}]}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: late}
+spec:
+  replicas: 1
+  strategy: {type: Recreate}
+  selector: {matchLabels: {app: late}}
+  template:
+    metadata: {labels: {app: late}, annotations: {for: GREETING}}
+    spec:
+      terminationGracePeriodSeconds: 0
+      imagePullSecrets: [{name: login}]
+      containers:
+        - name: app
+          image: busybox
+          command: [sh, -c, "sleep 75; mkdir /w; echo ok > /w/index.html; httpd -f -p 3306 -h /w"]
+          readinessProbe: {tcpSocket: {port: 3306}, periodSeconds: 1}
+"""
+NEEDY = (
+    "{name: needy, image: busybox, command: [sh, -c,"
+    " 'wget -q -O /dev/null http://$LATE_SERVICE_HOST:3306/ || exit 1; sleep 3600']}"
+)
+"""A container that ends when what it needs does not answer."""
+
+
+@pytest.mark.long
+def test_a_rollback_waits_for_what_its_pods_need_as_the_deploy_did(fleet: Fleet) -> None:
+    fleet.services, fleet.terms = ("sa", "sb"), "waits_for: [late]\n      substitute: false"
+    fleet.write("one", bad={"sb": NEEDY}, extra=LATE.replace("GREETING", "one")).green()
+    fleet.write("two", bad={"sa": fleet.broken, "sb": NEEDY}, extra=LATE.replace("GREETING", "two"))
+    done = fleet.run()
+    assert done.returncode == 1
+    assert "rolled back to fleet@1 as fleet@3: 2 deploys put back" in done.stdout
+    log = (fleet.folder / ".pipe/fleet/2/logs/release.1.log").read_text()
+    assert "waiting for late (" in log
+    assert fleet.outcomes()["fleet@3"] == "complete", done.stdout
+
+
 def test_one_service_alone_goes_back_and_the_others_stay(fleet: Fleet) -> None:
     fleet.write("one").green()
     fleet.write("two").green()

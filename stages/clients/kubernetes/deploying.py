@@ -45,7 +45,12 @@ class Deploying:
         await self.held.ensure(self.ledger.cluster)
 
     async def begin(
-        self, manifests: Iterable[Manifest], guard: Guard, on_conflict: OnConflict, stayed: tuple[Ref, ...] = ()
+        self,
+        manifests: Iterable[Manifest],
+        guard: Guard,
+        on_conflict: OnConflict,
+        waits_for: tuple[str, ...] = (),
+        stayed: tuple[Ref, ...] = (),
     ) -> None:
         """Keep what is about to be applied and how, what was not there before, and what stays without being applied."""
         objects = tuple(manifest.object for manifest in manifests)
@@ -53,7 +58,8 @@ class Deploying:
         created = tuple((ref.api_version, ref.kind, ref.namespace, ref.name) for ref in refs if guard.is_new(ref))
         before = self.part.created
         known = tuple(dict.fromkeys(before + created))
-        noted = {"objects": objects, "created": known, "on_conflict": on_conflict, "stayed": stayed}
+        terms = {"on_conflict": on_conflict, "waits_for": waits_for}
+        noted = {"objects": objects, "created": known, "stayed": stayed, **terms}
         self.part = self.part.model_copy(update=noted)
         secrets = write_part(self.part, self.head, self.ledger.namespace)
         self.part = self.part.model_copy(update={"pieces": len(secrets)})

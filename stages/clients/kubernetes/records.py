@@ -109,6 +109,8 @@ class Part(_Record):
     message: str = ""
     on_conflict: Literal["fail", "force", "ignore"] = "fail"
     """Its terms where a field has another owner; a rollback writes on the same."""
+    waits_for: tuple[str, ...] = ()
+    """What its pods need while they start; a rollback to it is as patient."""
     stayed: tuple[Ref, ...] = ()
     """Objects of earlier deploys that it does not describe, and that stay as nobody has said that they may go."""
     pieces: int = 1

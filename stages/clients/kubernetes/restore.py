@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import anyio
+
 from pipeline.stage import StageContext, StageErrored, StageFailed
 from stages.clients.kubernetes.api import Cluster
 from stages.clients.kubernetes.applier import Applier, OnConflict
@@ -10,6 +12,7 @@ from stages.clients.kubernetes.apply import check, intent, proof, write
 from stages.clients.kubernetes.guard import Guard
 from stages.clients.kubernetes.inventory import Entry
 from stages.clients.kubernetes.manifests import Manifest
+from stages.clients.kubernetes.needs import parse_need
 from stages.clients.kubernetes.objects import RUN, Object, Ref, dig
 from stages.clients.kubernetes.order import batches, waves
 from stages.clients.kubernetes.records import Head, Part, overlaid
@@ -40,6 +43,8 @@ class Service:
     manifests: tuple[Manifest, ...]
     on_conflict: OnConflict = "fail"
     """As its newest deploy had it: whoever rewrites a field now is met on the terms of now."""
+    waits_for: tuple[str, ...] = ()
+    """As the deploy had it whose pods start again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +82,11 @@ def plan_restore(
     good = overlaid(held)
     owner = {ref: part.name for part in held for ref in part.refs}
     terms = {part.name: part.on_conflict for part in sorted(parts, key=lambda part: part.order)}
+    waits_for = {part.name: part.waits_for for part in held}
 
     def service(name: str) -> Service:
         refs = [ref for ref in good if owner[ref] == name and _goes_back(ref)]
-        return Service(name, tuple(_manifest(good[ref], to, run) for ref in refs), terms[name])
+        return Service(name, tuple(_manifest(good[ref], to, run) for ref in refs), terms[name], waits_for.get(name, ()))
 
     services = [service(name) for name in touched]
     created = dict.fromkeys(Ref(*names) for part in later for names in part.created)
@@ -154,18 +160,24 @@ async def restore(ctx: StageContext, cluster: Cluster, plan: Plan, guard: Guard,
         seconds: how long the rollout may take, for all together.
     """
     done = Restored(words=list(plan.words))
-    applied: list[Object] = []
+    applied: dict[tuple[str, ...], list[Object]] = {}
     for service in plan.services:
         ctx.progress(f"putting {service.name} back")
         objects = await _put_back(ctx, cluster, service, guard, done)
-        applied += objects
+        applied.setdefault(service.waits_for, []).extend(objects)
         if objects:
             done.services.append(service.name)
-    done.objects = len(applied)
-    try:
-        await wait_until_done(ctx, cluster, applied, Allowance(seconds))
-    except (StageFailed, StageErrored) as error:
-        done.failure = done.failure or str(error)
+    done.objects = sum(map(len, applied.values()))
+
+    async def wait(needs: tuple[str, ...], objects: Sequence[Object]) -> None:
+        try:
+            await wait_until_done(ctx, cluster, objects, Allowance(seconds), needs=[parse_need(text) for text in needs])
+        except (StageFailed, StageErrored) as error:
+            done.failure = done.failure or str(error)
+
+    async with anyio.create_task_group() as tasks:
+        for needs, objects in applied.items():
+            tasks.start_soon(wait, needs, objects)
     await _remove(ctx, cluster, plan, guard, done)
     return done
 
