@@ -172,6 +172,7 @@ def costs_at_most(times: float, text: str | bytes, honest: float) -> bool:
     return seconds(text) < times * honest or any(seconds(text) < times * seconds(HONEST) for _ in range(3))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
 def test_hostile_files_cost_no_more_than_an_honest_one_with_some_thousand_stages(
     text: str | bytes, honest: float

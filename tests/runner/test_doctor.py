@@ -9,6 +9,8 @@ import pytest
 
 from tests.support.program import pipe
 
+pytestmark = pytest.mark.slow
+
 TEXT = """name: demo
 params: {fail: {type: bool, default: true}}
 stages:

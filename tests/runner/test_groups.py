@@ -19,6 +19,8 @@ from runner.sinks.view import KeptLogs, RunView
 from tests.runner.test_sinks import plan
 from tests.support.program import PIPE, host, pipe
 
+pytestmark = pytest.mark.slow
+
 ORDERS = r"""name: demo
 stages:
   one:

@@ -16,6 +16,8 @@ from tests.support.jenkins import SOFT_KILL, Step, sweep
 from tests.support.program import PIPE
 from tests.support.wait import until
 
+pytestmark = pytest.mark.slow
+
 WITHIN = 12.0
 """Seconds that an abort may take; Jenkins gives up after 20."""
 
@@ -130,7 +132,6 @@ def test_finally_runs_after_an_abort(tmp_path: Path) -> None:
 EFFECT = "name: demo\nstages:\n  one: {uses: probe, with: {effects: 1, effect_sleep: 6s, effect_file: made}}\n"
 
 
-@pytest.mark.slow
 def test_an_abort_waits_for_a_change_to_the_outside_that_has_begun(tmp_path: Path) -> None:
     running = step(tmp_path / "ws", EFFECT)
     until(lambda: b"effect.intended" in journal(tmp_path / "ws"))
@@ -206,7 +207,6 @@ def abort_at_random(folder: Path, seed: int) -> None:
     gone(folder)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(5))
 def test_an_abort_at_any_moment_ends_cancelled_and_leaves_nobody(tmp_path: Path, seed: int) -> None:
     abort_at_random(tmp_path / "a job@2", seed)

@@ -17,6 +17,8 @@ from tests.support.program import PIPE, pipe
 from tests.support.program import host as environment
 from tests.support.wait import until
 
+pytestmark = pytest.mark.slow
+
 DEADLINE = 20.0
 
 ESCAPING = "setsid sleep 300 & (setsid sh -c 'sleep 300 & sleep 300' &) ; touch started; sleep 300"
@@ -148,7 +150,6 @@ stages:
 # -- numbers ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 def test_each_run_gets_the_next_number_and_the_host_may_give_its_own(tmp_path: Path) -> None:
     write(tmp_path, script("echo number $BUILD_NUMBER"))
     assert "number 1" in pipe(tmp_path, "run", "pipeline.yaml").stdout
@@ -157,7 +158,6 @@ def test_each_run_gets_the_next_number_and_the_host_may_give_its_own(tmp_path: P
     assert "number 77" in pipe(tmp_path, "run", "pipeline.yaml", env=jenkins).stdout
 
 
-@pytest.mark.slow
 def test_ten_runs_at_once_get_ten_numbers(tmp_path: Path) -> None:
     write(tmp_path, script("true"))
     runs = [
@@ -214,7 +214,6 @@ def test_kill_9_of_the_engine_leaves_no_process(tmp_path: Path) -> None:
     assert of_run(tmp_path) == []
 
 
-@pytest.mark.slow
 def test_kill_9_of_the_guardian_stops_the_run_so_that_it_can_be_resumed(tmp_path: Path) -> None:
     run = start(tmp_path)
     run.kill()
@@ -224,7 +223,6 @@ def test_kill_9_of_the_guardian_stops_the_run_so_that_it_can_be_resumed(tmp_path
     assert b"run.finished" not in (tmp_path / ".pipe/demo/1/events.1.jsonl").read_bytes()
 
 
-@pytest.mark.slow
 def test_what_engine_and_guardian_left_when_both_were_killed_the_next_command_ends(tmp_path: Path) -> None:
     run = start(tmp_path)
     engine = int(Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()[0])
@@ -239,7 +237,6 @@ def test_what_engine_and_guardian_left_when_both_were_killed_the_next_command_en
     assert of_run(tmp_path) == []
 
 
-@pytest.mark.slow
 def test_a_stage_that_ignores_every_cancel_is_left_behind_and_that_is_written_down(tmp_path: Path) -> None:
     write(tmp_path, "name: demo\nstages:\n  one: {uses: probe, with: {log: up, sleep: 5m, ignore_cancel: 5m}}\n")
     run = subprocess.Popen([PIPE, "run", "pipeline.yaml", "-o", "plain"], cwd=tmp_path, env=environment(), stdout=-3)
@@ -311,7 +308,6 @@ STUCK = """pipelines:
 """
 
 
-@pytest.mark.slow
 def test_a_stuck_pipeline_that_an_order_cancelled_holds_up_no_other_one(tmp_path: Path) -> None:
     write(tmp_path, STUCK)
     run = subprocess.Popen([PIPE, "run", "pipeline.yaml"], cwd=tmp_path, env=environment(), stdout=-3, stderr=-3)
@@ -366,7 +362,6 @@ def test_a_failed_stage_shows_its_last_lines_again_at_the_end(tmp_path: Path) ->
     assert shown.index("---- one failed: the script ended with exit code 3") < shown.rindex("the reason")
 
 
-@pytest.mark.slow
 def test_a_reader_that_goes_away_does_not_hold_up_the_run(tmp_path: Path) -> None:
     write(tmp_path, script("seq 200000; touch done"))
     run = subprocess.Popen([PIPE, "run", "pipeline.yaml"], cwd=tmp_path, env=environment(), stdout=subprocess.PIPE)
@@ -377,7 +372,6 @@ def test_a_reader_that_goes_away_does_not_hold_up_the_run(tmp_path: Path) -> Non
     assert (tmp_path / "done").exists()
 
 
-@pytest.mark.slow
 def test_only_the_newest_five_workspaces_are_kept_and_never_a_running_one_is_removed(tmp_path: Path) -> None:
     write(tmp_path, script("true"))
     for number in range(1, 8):

@@ -12,7 +12,7 @@ from runner.cgroups import Group, NoGroup
 from runner.control import Control
 from tests.support.runs import leaf, probe, run, shell
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 
 # -- silence ---------------------------------------------------------------------------------------

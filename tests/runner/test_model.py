@@ -6,6 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import anyio
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -16,6 +17,8 @@ from runner.folder import RunFolder
 from runner.state import RunState, fold
 from tests.support.model import Graph, ends, graphs, leaves
 from tests.support.runs import Run, resumed, run, started
+
+pytestmark = pytest.mark.slow
 
 RANDOM = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 

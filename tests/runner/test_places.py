@@ -14,6 +14,8 @@ from tests.support import lockless
 from tests.support.jenkins import Step
 from tests.support.program import PIPE, host, pipe
 
+pytestmark = pytest.mark.slow
+
 ROOT = os.getuid() == 0
 
 FILE = """name: demo
@@ -110,7 +112,6 @@ stages:
 """
 
 
-@pytest.mark.slow
 def test_a_file_system_without_locks_keeps_caches_and_refuses_what_has_to_be_alone_with_the_way_out(
     workspace: Path,
 ) -> None:

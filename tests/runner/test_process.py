@@ -9,7 +9,7 @@ import pytest
 
 from runner.process import MARK, NoProgramError, execute
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 
 class Output:

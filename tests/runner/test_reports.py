@@ -15,6 +15,8 @@ import pytest
 from tests.support.program import PIPE, events_of, host, pipe
 from tests.support.wait import until
 
+pytestmark = pytest.mark.slow
+
 FILE = """
 name: shop
 params: {tag: {default: "<b>1</b>"}}

@@ -21,6 +21,8 @@ from tests.support.program import PIPE, host, pipe
 from tests.support.strike import strike
 from tests.support.wait import until
 
+pytestmark = pytest.mark.slow
+
 LEDGER = """name: demo
 stages:
   a: {run: echo a >> ledger}
@@ -107,7 +109,6 @@ def test_a_second_engine_is_refused_with_the_holders_pid_and_host(tmp_path: Path
     assert run.wait(20) == 143
 
 
-@pytest.mark.slow
 def test_an_engine_that_lost_its_epoch_writes_and_does_nothing_more(tmp_path: Path) -> None:
     text = (
         "name: demo\nstages:\n  a: {run: touch a.started; test -e go || sleep 2}\n  b: {needs: a, run: touch b.ran}\n"
@@ -189,7 +190,6 @@ def test_an_owner_of_an_earlier_boot_is_dead_only_by_its_silence() -> None:
     assert not Owner(1, os.getpid(), "0", "h", "another boot", heard=time.time() - 60).alive()
 
 
-@pytest.mark.slow
 def test_a_secret_of_a_run_that_goes_on_is_no_variable_of_a_new_one(tmp_path: Path) -> None:
     text = (
         "pipelines:\n  one:\n    secrets: {tok: {kind: text, env: MYTOK}}\n"
@@ -207,7 +207,6 @@ def test_a_secret_of_a_run_that_goes_on_is_no_variable_of_a_new_one(tmp_path: Pa
     assert (tmp_path / ".pipe/two/1/logs/b.1.log").read_text() == "begun\n"
 
 
-@pytest.mark.slow
 def test_fail_fast_is_not_forgotten_by_a_resume(tmp_path: Path) -> None:
     text = (
         "name: demo\nstages:\n  bad: {run: 'sleep 0.5; exit 1'}\n"
@@ -264,7 +263,6 @@ def test_a_rerun_of_what_failed_runs_that_and_what_needs_it(tmp_path: Path) -> N
     assert not (tmp_path / ".pipe/demo/2").exists()
 
 
-@pytest.mark.slow
 def test_a_rerun_from_a_stage_leaves_the_others_alone(tmp_path: Path) -> None:
     red(tmp_path)
     assert pipe(tmp_path, "rerun", "1", "--from", "d").returncode == 1
@@ -359,7 +357,6 @@ stages:
 """
 
 
-@pytest.mark.slow
 def test_what_engine_and_guardian_left_on_disk_the_next_command_removes(tmp_path: Path) -> None:
     (tmp_path / "pipeline.yaml").write_text(
         SECRET.replace("touch started", f"touch {tmp_path}/started").replace("-e go", f"-e {tmp_path}/go")
@@ -378,7 +375,6 @@ def test_what_engine_and_guardian_left_on_disk_the_next_command_removes(tmp_path
     assert not list((tmp_path / ".pipe/demo/1/copies").glob("*"))
 
 
-@pytest.mark.slow
 def test_a_dead_run_is_ended_without_the_secrets_of_stages_that_will_not_run(tmp_path: Path) -> None:
     text = SECRET.replace("touch started", f"touch {tmp_path}/started").replace("-e go", f"-e {tmp_path}/go")
     (tmp_path / "pipeline.yaml").write_text(text + "finally: {z: {run: 'echo z > z'}}\n")
@@ -392,7 +388,6 @@ def test_a_dead_run_is_ended_without_the_secrets_of_stages_that_will_not_run(tmp
     assert (done.returncode, (tmp_path / "z").exists()) == (0, True), done.stderr
 
 
-@pytest.mark.slow
 def test_when_the_workspace_is_gone_what_worked_in_it_runs_again(tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()
@@ -414,7 +409,6 @@ stages:
     assert attempts == {"co": 2, "gen": 2, "other": 1, "use": 2}
 
 
-@pytest.mark.slow
 def test_run_with_resume_keeps_what_the_run_began_with(tmp_path: Path) -> None:
     killed(tmp_path, LEDGER, (tmp_path / "b.started").exists, "--durability", "strict", "--fail-fast", "-j", "3")
     (tmp_path / "go").touch()
@@ -423,7 +417,6 @@ def test_run_with_resume_keeps_what_the_run_began_with(tmp_path: Path) -> None:
     assert (begun.strict, begun.fail_fast, begun.jobs) == (True, True, 3)
 
 
-@pytest.mark.slow
 def test_the_control_group_of_an_attempt_that_died_with_its_engine_is_removed(tmp_path: Path) -> None:
     text = "name: demo\nstages: {a: {run: touch started; test -e go || sleep 60, resources: {memory: 64Mi}}}\n"
     killed(tmp_path, text, (tmp_path / "started").exists)

@@ -16,6 +16,8 @@ from tests.support.program import PIPE, host, pipe
 from tests.support.strike import strike
 from tests.support.wait import until
 
+pytestmark = pytest.mark.slow
+
 TEXT = """name: demo
 params: {word: {default: hello}}
 stages:

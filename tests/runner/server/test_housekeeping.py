@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 import anyio
+import pytest
 from sqlalchemy import Connection, insert, select, update
 
 from runner.ownership import Ownership
@@ -27,6 +28,8 @@ from runner.server.layout import Layout
 from runner.server.projects import Project, add, remove
 from tests.runner.server.office import Office
 from tests.support.program import pipe
+
+pytestmark = pytest.mark.slow
 
 NOW = time.time()
 

@@ -35,7 +35,7 @@ from runner.server.telling import badges
 from runner.server.throttle import Bucket
 from runner.server.web import application
 
-pytestmark = pytest.mark.network
+pytestmark = [pytest.mark.network, pytest.mark.slow]
 
 THERE, NOWHERE = "hidden", "absent"
 RUN, DELIVERY = "01KAHIDDENRUN0000000000000", "01KAHIDDENDE0000000000000A"

@@ -16,6 +16,8 @@ from stages.clients.kubernetes.clock import Clock
 from stages.clients.kubernetes.waiting import Allowance, wait_until_done
 from tests.support.context import FakeContext
 
+pytestmark = pytest.mark.slow
+
 THEN = datetime(2024, 5, 1, 12, 0, 0, tzinfo=UTC)
 
 
