@@ -129,13 +129,14 @@ class Releasing:
             "target": self._target,
             **common,
             "parts": [leaf.name for leaf in parts],
+            "irreversible": [leaf.name for leaf in self._irreversible(leaves)],
             "why": _why(self.trigger),
             "by": self.trigger.author,
         }
         return self._leaf(TICKET, fields, needs=tuple(_needs(awaited, NeedWord.OPTIONAL)))
 
     def _last(self, leaves: Sequence[Leaf], parts: Sequence[Leaf], common: Mapping[str, JsonValue]) -> Leaf:
-        marked = [leaf for leaf in leaves if self.drafts[leaf.stage].spec.irreversible and not leaf.skipped]
+        marked = self._irreversible(leaves)
         allowed: list[JsonValue] = [leaf.name for leaf in parts if leaf.allow_failure]
         fields: dict[str, JsonValue] = {
             "target": self._target,
@@ -158,6 +159,9 @@ class Releasing:
             when_references={f"stages.{stage}.outcome": (stage, "outcome") for stage in stages},
             closes=True,
         )
+
+    def _irreversible(self, leaves: Sequence[Leaf]) -> list[Leaf]:
+        return [leaf for leaf in leaves if self.drafts[leaf.stage].spec.irreversible and not leaf.skipped]
 
     def _longest_wait(self, parts: Sequence[Leaf]) -> str:
         """How long going back may take: as long as the slowest deploy, where that is known."""

@@ -21,7 +21,7 @@ from pipeline.stage import (
 from stages.clients.kubernetes.access import connect
 from stages.clients.kubernetes.api import Cluster
 from stages.clients.kubernetes.fence import Superseded, Tenure, tenure
-from stages.clients.kubernetes.ledger import Ledger, last_good, state_after, way_back
+from stages.clients.kubernetes.ledger import Ledger, last_good, passed_irreversible, state_after, way_back
 from stages.clients.kubernetes.records import Head, now
 from stages.clients.kubernetes.refusals import answered_no
 from stages.clients.kubernetes.transport import ApiError
@@ -113,7 +113,7 @@ class Release(Stage[ReleaseOutputs]):
         except Superseded as newer:
             if not ended.missing:  # the newer one came when this was whole
                 return await ended.complete()
-            await ledger.close(self.number, "partial", str(newer))
+            await ended.superseded(newer)
             raise
 
 
@@ -150,18 +150,24 @@ class _Ended:
             raise await self._partial("Nothing was written, so nothing had to be put back")
         if good is None:
             raise await self._partial("It stays as it is: there is no good release before it to go back to")
-        if self.passed:
-            stage = ", ".join(self.passed)
+        here = self.head.model_copy(update={"irreversible": self.passed})
+        if passed := passed_irreversible({**self.heads, here.number: here}, good):
             raise await self._partial(
-                f"It is not rolled back: {stage} cannot be undone and has run."
+                f"It is not rolled back: between here and {good.name} lies what cannot be undone: {', '.join(passed)}."
                 f" `pipe rollback {good.name} --past-irreversible` goes back all the same"
             )
         raise await self._go_back(held, good)
 
-    async def _partial(self, what: str) -> StageFailed:
+    async def superseded(self, newer: Superseded) -> None:
+        """A newer run went there before all was deployed."""
+        await self._close_partial(str(newer))
+
+    async def _close_partial(self, message: str) -> None:
         state = state_after(self.heads, self.head, self.done)
-        message = f"{self._reason}; missing: {', '.join(self.missing)}"
         await self.ledger.close(self.head.number, "partial", message, state=state, irreversible=self.passed)
+
+    async def _partial(self, what: str) -> StageFailed:
+        await self._close_partial(f"{self._reason}; missing: {', '.join(self.missing)}")
         return StageFailed(f"{self._reason}. {self.head.name} is partial. {what}", evidence=self._evidence())
 
     async def _go_back(self, held: Tenure, good: Head) -> StageFailed | StageErrored:

@@ -20,7 +20,7 @@ from pipeline.stage import (
 from stages.clients.kubernetes.access import connect
 from stages.clients.kubernetes.api import Cluster
 from stages.clients.kubernetes.fence import tenure
-from stages.clients.kubernetes.ledger import Ledger, last_good
+from stages.clients.kubernetes.ledger import Ledger, last_good, passed_irreversible
 from stages.clients.kubernetes.records import Head
 from stages.clients.kubernetes.refusals import answered_no
 from stages.clients.kubernetes.transport import ApiError
@@ -83,6 +83,7 @@ class Rollback(Stage[RollbackOutputs]):
         async with tenure(ctx, cluster, part, closing=True) as held:
             try:
                 heads = {known: each for known, each in (await ledger.heads()).items() if known != number}
+                self._refuse_past_irreversible(heads, to)  # the holder that was waited for may have passed one
                 head = self._head(ctx, to, number, held.turn)
                 undoing = Undoing(ctx, ledger, held, heads)
                 seconds = self.wait.total_seconds()
@@ -112,6 +113,8 @@ class Rollback(Stage[RollbackOutputs]):
 
     async def _mark(self, ledger: Ledger, heads: Mapping[int, Head], to: Head, number: int) -> None:
         """Say of the releases after it that they are undone, and close those that never were complete."""
+        if to.undone_by and not self.service:
+            await ledger.change(to.number, undone_by=0)
         for head in heads.values():
             if head.order > to.order and not self.service and not head.undone_by:
                 outcome = "complete" if head.outcome == "complete" else "rolled back"
@@ -141,14 +144,18 @@ class Rollback(Stage[RollbackOutputs]):
         return to
 
     def _refuse_past_irreversible(self, heads: Mapping[int, Head], to: Head) -> None:
-        marked = [head for head in heads.values() if head.order > to.order and head.irreversible]
-        if marked and not self.past_irreversible:
-            stages = ", ".join(f"{stage} in {head.name}" for head in marked for stage in head.irreversible)
-            message = f"between here and {to.name} lies what cannot be undone: {stages}"
+        passed = passed_irreversible(heads, to)
+        if passed and not self.past_irreversible:
+            message = f"between here and {to.name} lies what cannot be undone: {', '.join(passed)}"
             raise StageFailed(f"{message}. If that is known, add --past-irreversible", kind=CauseKind.CONFIG)
 
 
 def _before_the_newest(heads: Mapping[int, Head]) -> Head | None:
-    """The newest complete release before the newest one that deployed something."""
+    """The newest complete release before the newest one that deployed something.
+
+    Where that is a way back which did not come to its end, it is gone once more.
+    """
     newest = max((head for head in heads.values() if head.turn), key=lambda head: head.order, default=None)
+    if newest and newest.restores and newest.outcome != "complete":
+        return heads.get(newest.restores)
     return last_good(heads, newest) if newest else None

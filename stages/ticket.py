@@ -40,6 +40,8 @@ class Ticket(Stage[TicketOutputs]):
     """The kubeconfig's context."""
     parts: tuple[str, ...] = ()
     """The leaves that are going to deploy."""
+    irreversible: tuple[str, ...] = ()
+    """The leaves that cannot be undone."""
     why: str = ""
     """What started the run."""
     by: str = ""
@@ -84,4 +86,5 @@ class Ticket(Stage[TicketOutputs]):
             by=self.by or caller(),
             why=self.why,
             parts=self.parts,
+            irreversible=self.irreversible,
         )

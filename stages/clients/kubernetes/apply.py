@@ -6,6 +6,7 @@ Server-side apply, field manager `pipe`: what belongs to somebody else is a refu
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import anyio
 from pydantic import JsonValue
@@ -101,12 +102,22 @@ async def write(ctx: StageContext, applier: Applier, name: str, manifests: Seque
     """
     cluster, refs = applier.cluster, [manifest.ref for manifest in manifests]
     await _until_known(cluster, refs)
+    made: list[Object] = []
+
+    async def one(manifest: Manifest) -> Tried:
+        tried = await applier.write(manifest)
+        if isinstance(tried.answer, Applied) and applier.guard and applier.guard.is_new(manifest.ref):
+            made.append(tried.answer.object)
+        return tried
+
     async with ctx.effect(f"apply {name}", intent(cluster, refs)) as effect:
-        tried = await together(applier.write, manifests)
+        try:
+            tried = await together(one, manifests)
+        finally:
+            if applier.guard:
+                await _confirm(cluster, applier.guard, made)
         applied = [each.answer for each in tried if isinstance(each.answer, Applied)]
         effect.proof(proof([each.object for each in applied]))
-    if applier.guard:
-        await _confirm(cluster, applier.guard, applied)
     for warning in dict.fromkeys(warning for each in applied for warning in each.warnings):
         ctx.log(f"the cluster warns: {warning}")
     for line in (word for each in tried for word in (*each.words_left, *each.words_taken)):
@@ -139,17 +150,37 @@ def _version(thing: Object) -> list[JsonValue]:
     return [metadata.get("uid"), metadata.get("generation"), metadata.get("resourceVersion")]
 
 
-async def _confirm(cluster: Cluster, guard: Guard, applied: Sequence[Applied]) -> None:
+async def _confirm(cluster: Cluster, guard: Guard, made: Sequence[Object]) -> None:
     """See that nobody took over while the batch was written; what only we have is taken back then.
 
-    No version holds back an object that nobody else makes, so that is the one write that has to be undone.
+    No version holds back an object that nobody else makes, so that is the one write that has to be undone; what
+    somebody else has written since is theirs.
     """
     try:
         await guard.ensure()
     except StageFailed:
-        made = [each.object for each in applied if guard.is_new(identity(each.object))]
-        await together(lambda thing: cluster.delete(identity(thing), thing["metadata"]["uid"]), made)
+        await together(partial(_take_back, cluster), made)
         raise
+
+
+async def _take_back(cluster: Cluster, made: Object) -> None:
+    """Delete what we made, as long as it bears our mark; a controller that writes its status does not make it his."""
+    for _ in range(_LOOKS):
+        thing = await cluster.get(identity(made))
+        if thing is None or _whose(thing) != _whose(made):
+            return
+        try:
+            await cluster.delete(identity(made), thing["metadata"]["uid"], thing["metadata"]["resourceVersion"])
+        except ApiError as error:
+            if error.status != 409:
+                raise
+        else:
+            return
+        await anyio.sleep(_PAUSE)
+
+
+def _whose(thing: Object) -> tuple[str, object]:
+    return thing["metadata"]["uid"], dig(thing, "metadata", "annotations", RUN)
 
 
 def _raise_refused(tried: Sequence[Tried]) -> None:

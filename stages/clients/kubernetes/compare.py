@@ -1,6 +1,7 @@
 """What differs between two releases of a target: images, configuration and objects; of Secrets only that they do."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from typing import Any
 
 from stages.clients.kubernetes.config import CONFIG
@@ -28,22 +29,24 @@ def _object(ref: Ref, old: Object | None, new: Object | None) -> Iterator[str]:
         yield from _keys(ref, old, new)
         return
     for path, (was, now) in _leaves(_plain(old), _plain(new), ""):
-        if not path.endswith(".image"):
-            yield f"{ref}: {path.lstrip('.')}: {was} → {now}"
+        yield f"{ref}: {path.lstrip('.')}: {was} → {now}"
 
 
 def _images(ref: Ref, old: Object, new: Object) -> Iterator[str]:
-    was, now = _containers(old), _containers(new)
+    was, now = _image_names(old), _image_names(new)
     for name in dict.fromkeys((*was, *now)):
         if was.get(name) != now.get(name):
             yield f"{ref}: image of {name}: {was.get(name, '(none)')} → {now.get(name, '(none)')}"
 
 
-def _containers(thing: Object) -> dict[str, str]:
-    containers = [
+def _containers(thing: Object) -> list[Object]:
+    return [
         each for spec in pod_specs(thing) for key in ("initContainers", "containers") for each in spec.get(key) or ()
     ]
-    return {each["name"]: each.get("image", "") for each in containers}
+
+
+def _image_names(thing: Object) -> dict[str, str]:
+    return {each["name"]: each.get("image", "") for each in _containers(thing)}
 
 
 def _keys(ref: Ref, old: Object, new: Object) -> Iterator[str]:
@@ -57,12 +60,15 @@ def _keys(ref: Ref, old: Object, new: Object) -> Iterator[str]:
 
 
 def _plain(thing: Object) -> Object:
-    """An object without what every run writes anew."""
-    copy = {**thing, "metadata": _quiet(thing["metadata"])}
-    template = dig(thing, "spec", "template")
+    """An object without what every run writes anew, and without its containers' images."""
+    plain = deepcopy(thing)
+    plain["metadata"] = _quiet(plain["metadata"])
+    template = dig(plain, "spec", "template")
     if isinstance(template, dict) and isinstance(template.get("metadata"), dict):
-        copy["spec"] = {**thing["spec"], "template": {**template, "metadata": _quiet(template["metadata"])}}
-    return copy
+        template["metadata"] = _quiet(template["metadata"])
+    for container in _containers(plain):
+        container.pop("image", None)
+    return plain
 
 
 def _quiet(metadata: Mapping[str, Any]) -> Object:

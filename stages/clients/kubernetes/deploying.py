@@ -42,7 +42,7 @@ class Deploying:
         return guard
 
     async def _ensure(self) -> None:
-        await self.held.ensure(self.ledger.cluster)
+        await self.held.confirm(self.ledger.cluster)
 
     async def begin(
         self,
@@ -89,7 +89,7 @@ async def deploying(ctx: StageContext, cluster: Cluster, release: ReleasePart) -
         held.deploys += 1
         try:
             yield doing
-            await held.ensure(cluster)
+            await held.confirm(cluster)
         except (StageFailed, StageErrored, ApiError) as error:
             held.deploys -= 1
             with suppress(StageErrored, ApiError):

@@ -6,7 +6,7 @@ machine is read: a holder is dead when its Lease has not changed for as long as 
 """
 
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -17,7 +17,7 @@ import anyio
 from pipeline.stage import CauseKind, ReleasePart, RunInfo, StageContext, StageErrored, StageFailed
 from stages.clients.kubernetes.api import Cluster, Collection
 from stages.clients.kubernetes.objects import MANAGED_BY, Object, Ref
-from stages.clients.kubernetes.records import KIND, NUMBER, TARGET, TURN
+from stages.clients.kubernetes.records import KIND, TARGET, Head, read_head
 from stages.clients.kubernetes.transport import ApiError
 
 __all__ = ["Superseded", "Tenure", "draw", "lease_ref", "tenure"]
@@ -29,7 +29,7 @@ _SECONDS = 15
 """How long a holder that says nothing is believed to live."""
 _RENEWED_EVERY = 4.0
 _TRUSTED = 9.0
-"""Seconds after a renewal in which nobody else can have the Lease, whatever happens to this process."""
+"""Seconds after a renewal in which nobody else can have the Lease, if this machine does not sleep."""
 _WAIT = 30 * 60.0
 _LEAVES_WITHIN = 2.0
 
@@ -57,9 +57,9 @@ async def draw(cluster: Cluster, namespace: str, target: str) -> int:
         lease = await cluster.get(lease_ref(namespace, target))
         try:
             if lease is None:
-                last, turn = await _recorded(cluster, namespace, target)
-                number = last + 1
-                await cluster.create(_new(namespace, target, number, turn))
+                heads = await _recorded(cluster, namespace, target)
+                number = 1 + max((head.number for head in heads), default=0)
+                await cluster.create(_new(namespace, target, number, heads))
             else:
                 number = 1 + _number(lease, _DRAWN)
                 lease["metadata"]["annotations"] = {**_annotations(lease), _DRAWN: str(number)}
@@ -72,18 +72,23 @@ async def draw(cluster: Cluster, namespace: str, target: str) -> int:
     raise StageErrored(f"no number could be drawn for {target}: others change its Lease all the time")
 
 
-async def _recorded(cluster: Cluster, namespace: str, target: str) -> tuple[int, int]:
-    """The highest number and turn that a record has: somebody may have deleted the Lease."""
+async def _recorded(cluster: Cluster, namespace: str, target: str) -> list[Head]:
+    """What was released, by the records: somebody may have deleted the Lease."""
     heads, _ = await cluster.items(Collection("v1", "Secret", namespace, f"{TARGET}={target},{KIND}=head"))
-    labels = [head["metadata"]["labels"] for head in heads]
-    highest = [max((int(each.get(name) or 0) for each in labels), default=0) for name in (NUMBER, TURN)]
-    return highest[0], highest[1]
+    return [read_head(head) for head in heads]
 
 
-def _new(namespace: str, target: str, number: int, turn: int) -> Object:
+def _new(namespace: str, target: str, number: int, heads: Sequence[Head]) -> Object:
+    """A Lease that knows what the one before it did."""
     ref = lease_ref(namespace, target)
+    marks = {_DRAWN: str(number)}
+    if applied := max((head for head in heads if head.turn), key=lambda head: head.number, default=None):
+        marks |= {_APPLIED: str(applied.number), _BY: applied.run}
+    if undone := max((head.number for head in heads if head.outcome == "rolled back"), default=0):
+        marks[_UNDONE] = str(undone)
     labels = {**MANAGED_BY, TARGET: target}
-    metadata = {"name": ref.name, "namespace": namespace, "labels": labels, "annotations": {_DRAWN: str(number)}}
+    metadata = {"name": ref.name, "namespace": namespace, "labels": labels, "annotations": marks}
+    turn = max((head.turn for head in heads), default=0)
     return {"apiVersion": ref.api_version, "kind": ref.kind, "metadata": metadata, "spec": {"leaseTransitions": turn}}
 
 
@@ -147,6 +152,21 @@ class Tenure:
                 if anyio.current_time() > deadline:
                     raise StageErrored(f"{holder} was still deploying to {self.target} after {_WAIT / 60:.0f} minutes")
                 await anyio.sleep(_PAUSE)
+
+    async def confirm(self, cluster: Cluster, *, closing: bool = False) -> None:
+        """Return when we hold the Lease by the cluster's own word: no clock of ours goes on while a machine sleeps.
+
+        Raises:
+            As `ensure`, which it falls back on.
+        """
+        async with self._lock:
+            lease = await cluster.get(lease_ref(self.namespace, self.target))
+            if lease is not None:
+                self._refuse(lease, closing=closing)
+                if f"({self.run.id})" in ((lease.get("spec") or {}).get("holderIdentity") or ""):
+                    return
+            self._renewed = float("-inf")
+        await self.ensure(cluster, closing=closing)
 
     async def _take(self, cluster: Cluster, *, closing: bool) -> str:
         """Take or renew the Lease; the name of another holder that seems to live."""

@@ -26,7 +26,7 @@ from stages.clients.kubernetes.records import (
 from stages.clients.kubernetes.together import together
 from stages.clients.kubernetes.transport import ApiError
 
-__all__ = ["KEPT", "Ledger", "last_good", "state_after", "state_now", "way_back"]
+__all__ = ["KEPT", "Ledger", "last_good", "passed_irreversible", "state_after", "state_now", "unsettled", "way_back"]
 
 KEPT = 20
 """How many releases of a target are kept; of older ones the parts that are still deployed."""
@@ -130,8 +130,9 @@ class Ledger:
 
 
 def last_good(heads: Mapping[int, Head], before: Head) -> Head | None:
-    """The newest complete release that came before another."""
-    good = [head for head in heads.values() if head.outcome == "complete" and head.order < before.order]
+    """The newest complete release that came before another, of those that nobody has gone back from."""
+    earlier = [head for head in heads.values() if head.order < before.order]
+    good = [head for head in earlier if head.outcome == "complete" and not head.undone_by]
     return max(good, key=lambda head: head.order, default=None)
 
 
@@ -143,9 +144,34 @@ def state_after(heads: Mapping[int, Head], release: Head, done: Iterable[str]) -
 
 def state_now(heads: Mapping[int, Head]) -> Mapping[str, int]:
     """What the target holds after the last of these releases that has ended: each part, and who deployed it last."""
-    ended = [head for head in heads.values() if head.outcome in ("complete", "partial")]
+    ended = [head for head in heads.values() if head.outcome in ("complete", "partial") and head.state]
     last = max(ended, key=lambda head: head.order, default=None)
     return last.state if last else {}
+
+
+def unsettled(heads: Mapping[int, Head]) -> list[int]:
+    """Releases of which something may be in the cluster that no state names.
+
+    What was begun and not done, as nobody has gone back from it, or not all the way.
+    """
+    return [number for number, head in heads.items() if _is_unsettled(heads, head)]
+
+
+def _is_unsettled(heads: Mapping[int, Head], head: Head) -> bool:
+    if head.undone_by:
+        back = heads.get(head.undone_by)
+        return back is None or back.outcome != "complete"
+    return head.outcome in ("", "partial")
+
+
+def passed_irreversible(heads: Mapping[int, Head], to: Head) -> list[str]:
+    """What cannot be undone between now and a release: `migrate in his@12`.
+
+    Of a release that nobody has closed it is not known whether its stages have run: they count.
+    """
+    # One that deployed nothing has no turn, and may have migrated all the same.
+    after = [head for head in heads.values() if (head.order > to.order if head.turn else head.number > to.number)]
+    return [f"{stage} in {head.name}" for head in after for stage in head.irreversible]
 
 
 def way_back(heads: Mapping[int, Head], release: Head) -> str:

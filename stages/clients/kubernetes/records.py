@@ -78,7 +78,7 @@ class Head(_Record):
     undone_by: int = 0
     """The release that went back from this one."""
     irreversible: tuple[str, ...] = ()
-    """Stages of the run that cannot be undone, of those that did something."""
+    """Stages of the run that cannot be undone: until it is closed all that it may run, then those that it did."""
 
     @property
     def name(self) -> str:

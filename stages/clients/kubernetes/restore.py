@@ -59,6 +59,8 @@ class Plan:
     """The runs of those releases: what bears the mark of another is left alone."""
     words: tuple[str, ...]
     """What cannot be undone."""
+    lost: tuple[str, ...] = ()
+    """Deploys whose record is gone, so that nobody knows what they were."""
 
 
 def plan_restore(
@@ -75,10 +77,12 @@ def plan_restore(
         run: the id of the run that does it, which marks the objects.
     """
     held = [part for part in parts if to.state.get(part.name) == part.number]
-    later = [part for part in parts if part.order > to.order and part not in held and _meant(part, only)]
+    orders = {part.name: part.order for part in held}
+    later = [part for part in parts if part.order > orders.get(part.name, to.order) and _meant(part.name, only)]
+    lost = tuple(name for name in to.state if name not in orders and _meant(name, only))
     touched = list(dict.fromkeys(part.name for part in reversed(later)))
     if everything:
-        touched += [part.name for part in reversed(held) if part.name not in touched and _meant(part, only)]
+        touched += [part.name for part in reversed(held) if part.name not in touched and _meant(part.name, only)]
     good = overlaid(held)
     owner = {ref: part.name for part in held for ref in part.refs}
     terms = {part.name: part.on_conflict for part in sorted(parts, key=lambda part: part.order)}
@@ -89,14 +93,14 @@ def plan_restore(
         return Service(name, tuple(_manifest(good[ref], to, run) for ref in refs), terms[name], waits_for.get(name, ()))
 
     services = [service(name) for name in touched]
-    created = dict.fromkeys(Ref(*names) for part in later for names in part.created)
+    created = dict.fromkeys(Ref(*names) for part in later for names in part.created if part.name not in lost)
     remove = tuple(ref for ref in created if ref not in good and _goes_back(ref))
     written = tuple(service for service in services if service.manifests)
-    return Plan(written, remove, frozenset(runs), tuple(_words(later, good)))
+    return Plan(written, remove, frozenset(runs), tuple(_words(later, good)), lost)
 
 
-def _meant(part: Part, only: str) -> bool:
-    return not only or only in (part.name, part.name.partition("[")[2].removesuffix("]"))
+def _meant(name: str, only: str) -> bool:
+    return not only or only in (name, name.partition("[")[2].removesuffix("]"))
 
 
 def _goes_back(ref: Ref) -> bool:
@@ -150,7 +154,8 @@ class Restored:
 async def restore(ctx: StageContext, cluster: Cluster, plan: Plan, guard: Guard, seconds: float) -> Restored:
     """Put everything back, wait until it is done, then remove what is too much. Doing it twice is harmless.
 
-    What the cluster refuses is said, and does not keep the rest from going back.
+    What the cluster refuses is said, and does not keep the rest from going back; but then nothing is removed, as what
+    did not go back may need it.
 
     Args:
         ctx: whose effects the writes are.
@@ -160,6 +165,8 @@ async def restore(ctx: StageContext, cluster: Cluster, plan: Plan, guard: Guard,
         seconds: how long the rollout may take, for all together.
     """
     done = Restored(words=list(plan.words))
+    for name in plan.lost:
+        _note(done, f"{name} stays as it is: its record is gone, so nobody knows what it was")
     applied: dict[tuple[str, ...], list[Object]] = {}
     for service in plan.services:
         ctx.progress(f"putting {service.name} back")
@@ -192,18 +199,36 @@ async def _put_back(
     ordered = [(wave, *batch) for wave, members in waves(allowed) for batch in batches(members)]
     for wave, name, batch in ordered:
         of_wave = f" {wave}" if wave != ordered[0][0] else ""
-        try:
-            applied += await write(ctx, applier, f"{name}{of_wave} of {service.name} again", batch)
-        except StageFailed as error:
-            await guard.ensure()
-            _note(done, str(error))
+        applied += await _written(ctx, applier, f"{name}{of_wave} of {service.name} again", batch, guard, done)
     return applied
+
+
+async def _written(
+    ctx: StageContext, applier: Applier, name: str, batch: Sequence[Manifest], guard: Guard, done: Restored
+) -> list[Object]:
+    """What of a batch could be written; where one is refused, each is tried by itself."""
+    try:
+        return await write(ctx, applier, name, batch)
+    except StageFailed as error:
+        await guard.ensure()
+        if len(batch) == 1:
+            _note(done, str(error))
+            return []
+    return [
+        thing
+        for manifest in batch
+        for thing in await _written(ctx, applier, f"{name}: {manifest.ref}", [manifest], guard, done)
+    ]
 
 
 async def _allowed(applier: Applier, manifests: Sequence[Manifest], guard: Guard, done: Restored) -> list[Manifest]:
     """The objects that the cluster takes, by a dry run of each."""
 
     async def one(manifest: Manifest) -> Manifest | None:
+        ref = manifest.ref
+        if await applier.cluster.resource(ref.api_version, ref.kind) is None:
+            _note(done, f"{ref} does not go back: the cluster serves no {ref.kind} of {ref.api_version} any more")
+            return None
         try:
             checked = await check(applier, [manifest])
         except StageFailed as error:
@@ -223,6 +248,9 @@ def _note(done: Restored, message: str) -> None:
 
 async def _remove(ctx: StageContext, cluster: Cluster, plan: Plan, guard: Guard, done: Restored) -> None:
     """Remove what later releases made, where it still is as one of them left it."""
+    if done.failure:
+        done.words += [f"{ref} stays, as not everything went back; the next rollback removes it" for ref in plan.remove]
+        return
     entries = [Entry(ref, plan.runs) for ref in plan.remove]
     found = [(entry, thing) for entry in entries if (thing := await find(cluster, entry))]
     if not found:

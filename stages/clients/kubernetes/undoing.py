@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pipeline.stage import StageContext
 from stages.clients.kubernetes.fence import Tenure, draw
 from stages.clients.kubernetes.guard import Guard
-from stages.clients.kubernetes.ledger import Ledger, state_after
+from stages.clients.kubernetes.ledger import Ledger, state_after, unsettled
 from stages.clients.kubernetes.records import Head, Part
 from stages.clients.kubernetes.restore import Restored, plan_restore, restore
 
@@ -64,11 +64,15 @@ class Undoing:
         return done
 
     async def _ensure(self) -> None:
-        await self.held.ensure(self.ledger.cluster, closing=True)
+        await self.held.confirm(self.ledger.cluster, closing=True)
 
     async def _parts(self, to: Head) -> list[Part]:
-        later = [number for number, head in self.heads.items() if head.order > to.order]
-        return await self.ledger.parts([*to.state.values(), *later])
+        return await self.ledger.parts([*to.state.values(), *self._since(to)])
 
     def _runs(self, to: Head) -> list[str]:
-        return [head.run_id for head in self.heads.values() if head.order > to.order]
+        return [self.heads[number].run_id for number in self._since(to)]
+
+    def _since(self, to: Head) -> list[int]:
+        """The releases whose work may be there and is not that of `to`."""
+        later = [number for number, head in self.heads.items() if head.order > to.order]
+        return [*later, *(number for number in unsettled(self.heads) if number not in later)]

@@ -16,7 +16,7 @@ from stages.clients.kubernetes.fence import Superseded, Tenure, draw, lease_ref,
 from stages.clients.kubernetes.guard import Guard
 from stages.clients.kubernetes.ledger import Ledger
 from stages.clients.kubernetes.manifests import Manifest
-from stages.clients.kubernetes.objects import Object, Ref
+from stages.clients.kubernetes.objects import RUN, Object, Ref
 from stages.clients.kubernetes.records import Head
 from tests.stages.kubernetes.support import World
 
@@ -46,6 +46,14 @@ async def lease(cluster: Cluster, namespace: str) -> Object:
     return found
 
 
+async def take_over(cluster: Cluster, namespace: str) -> None:
+    """What a newer run does to the Lease."""
+    thing = await lease(cluster, namespace)
+    thing["metadata"]["annotations"] |= {"pipe-ci/applied": "9", "pipe-ci/applied-by": "other#1"}
+    thing["spec"]["holderIdentity"] = "other#1 (x)"
+    await cluster.replace(thing)
+
+
 # -- tickets ---------------------------------------------------------------------------------------
 
 
@@ -66,6 +74,24 @@ async def test_numbers_go_on_when_somebody_has_deleted_the_lease(cluster: Cluste
     await Ledger(cluster, namespace, "t").open(Head(target="t", number=7, run="p#1", run_id="r"))
     await cluster.delete(lease_ref(namespace, "t"))
     assert await draw(cluster, namespace, "t") == 8
+
+
+async def test_a_new_lease_knows_what_was_applied_and_what_was_gone_back_from(
+    world: World, cluster: Cluster, namespace: str
+) -> None:
+    ledger = Ledger(cluster, namespace, "t")
+    for number, outcome in ((6, "complete"), (7, "rolled back")):
+        await ledger.open(Head(target="t", number=number, run=f"p#{number}", run_id="r", outcome=outcome))
+        await ledger.note_turn(number, number - 4)
+    assert await draw(cluster, namespace, "t") == 8
+    thing = await lease(cluster, namespace)
+    assert thing["spec"]["leaseTransitions"] == 3
+    with pytest.raises(Superseded, match=r"superseded by p#7: t@7 went there"):
+        async with held(world, cluster, namespace, 5):
+            pytest.fail("it got the target")
+    with pytest.raises(StageFailed, match="t@7 was rolled back"):
+        async with held(world, cluster, namespace, 7):
+            pytest.fail("it got the target")
 
 
 async def test_targets_of_one_namespace_count_by_themselves(cluster: Cluster, namespace: str) -> None:
@@ -169,11 +195,26 @@ async def test_who_lost_the_hold_is_stopped_in_the_middle(
 
     async def work() -> None:
         async with held(world, cluster, namespace, number):
-            thing = await lease(cluster, namespace)
-            thing["metadata"]["annotations"] |= {"pipe-ci/applied": "9", "pipe-ci/applied-by": "other#1"}
-            thing["spec"]["holderIdentity"] = "other#1 (x)"
-            await cluster.replace(thing)
+            await take_over(cluster, namespace)
             await anyio.sleep(20)
+            pytest.fail("it went on")
+
+    with pytest.raises(Superseded):
+        await work()
+
+
+async def test_a_machine_that_slept_learns_from_the_cluster_that_it_has_lost_its_hold(
+    world: World, cluster: Cluster, namespace: str
+) -> None:
+    """Its clock stood still meanwhile, so that by it the hold has just been renewed."""
+    number = await draw(cluster, namespace, "t")
+
+    async def work() -> None:
+        async with held(world, cluster, namespace, number) as tenant:
+            await tenant.confirm(cluster)
+            await take_over(cluster, namespace)
+            await tenant.ensure(cluster)
+            await tenant.confirm(cluster)
             pytest.fail("it went on")
 
     with pytest.raises(Superseded):
@@ -237,6 +278,38 @@ async def test_what_only_the_older_run_makes_is_taken_back_when_its_hold_was_los
     with pytest.raises(StageFailed, match="superseded"):
         await write(world.context(), Applier(cluster, guard=guard), "configuration", [config(namespace, "old")])
     assert await value(cluster, namespace) is None
+
+
+async def test_it_is_taken_back_also_when_another_object_of_the_batch_has_lost(
+    world: World, cluster: Cluster, namespace: str
+) -> None:
+    await cluster.apply(config(namespace, "before").object)
+    both = [config(namespace, "old"), config(namespace, "old", "only-old")]
+    guard = await guarded(cluster, both[0], lost=True)
+    for ref, thing in (await check(Applier(cluster), both)).seen.items():
+        guard.take_in(ref, thing)
+    await cluster.apply(config(namespace, "new").object)
+    with pytest.raises(StageFailed, match="superseded"):
+        await write(world.context(), Applier(cluster, guard=guard), "configuration", both)
+    assert (await value(cluster, namespace), await value(cluster, namespace, "only-old")) == ("new", None)
+
+
+async def test_what_a_newer_run_has_applied_over_is_not_taken_back(
+    world: World, cluster: Cluster, namespace: str
+) -> None:
+    newer = config(namespace, "new").object
+    newer["metadata"]["annotations"] = {RUN: "newer"}
+
+    async def ensure() -> None:
+        await cluster.apply(newer)
+        raise Superseded("t", 1, "other#1", 2)
+
+    guard = Guard(ensure)
+    for ref, thing in (await check(Applier(cluster), [config(namespace, "old")])).seen.items():
+        guard.take_in(ref, thing)
+    with pytest.raises(StageFailed, match="superseded"):
+        await write(world.context(), Applier(cluster, guard=guard), "configuration", [config(namespace, "old")])
+    assert await value(cluster, namespace) == "new"
 
 
 async def test_a_controller_that_changes_an_object_meanwhile_holds_up_no_deploy(

@@ -2,11 +2,14 @@
 
 from typing import Any
 
+import pytest
+
 from stages.clients.kubernetes.compare import compare
-from stages.clients.kubernetes.ledger import last_good, state_after
+from stages.clients.kubernetes.ledger import last_good, passed_irreversible, state_after, unsettled
 from stages.clients.kubernetes.objects import RUN
 from stages.clients.kubernetes.records import Head, Part
 from stages.clients.kubernetes.restore import Plan, plan_restore
+from stages.rollback import _before_the_newest
 
 
 def thing(kind: str, name: str, value: str = "1", run: str = "r", version: str = "v1") -> dict[str, Any]:
@@ -149,6 +152,56 @@ def test_the_state_after_a_release_is_that_before_it_with_what_it_deployed() -> 
     assert state_after({}, head(1), ["d[a]"]) == {"d[a]": 1}
 
 
+def test_a_release_that_somebody_has_gone_back_from_is_none_to_go_back_to() -> None:
+    heads = {1: GOOD, 2: head(2, undone_by=3), 3: head(3, "partial", restores=1)}
+    assert (last_good(heads, heads[3]) or heads[3]).number == 1
+    assert (last_good(heads, head(4)) or heads[3]).number == 1
+
+
+@pytest.mark.parametrize("outcome", ["partial", ""])
+def test_a_way_back_that_did_not_come_to_its_end_is_the_next_one_again(outcome: str) -> None:
+    heads = {1: head(1), 2: head(2), 3: head(3, outcome, restores=1)}
+    assert (_before_the_newest(heads) or heads[3]).number == 1
+
+
+def test_a_release_that_says_nothing_of_the_target_does_not_empty_it() -> None:
+    heads = {1: GOOD, 2: head(2, "partial")}
+    assert state_after(heads, head(3), ["d[b]"]) == {"d[a]": 1, "d[b]": 3}
+
+
+def test_what_was_begun_and_never_done_goes_back_too_though_a_complete_release_came_after_it() -> None:
+    heads = {1: GOOD, 2: head(2, "partial", state={"d[a]": 2, "d[b]": 1}), 3: head(3, state={"d[a]": 3, "d[b]": 1})}
+    parts = [
+        *PARTS,
+        part("d[b]", 2, thing("ConfigMap", "b", "2"), thing("ConfigMap", "new"), created=("new",)),
+        part("d[a]", 3, thing("ConfigMap", "a", "3")),
+        part("d[a]", 4, thing("ConfigMap", "a", "4")),
+    ]
+    assert unsettled(heads) == [2]
+    found = plan_restore(heads[3], parts, [], run="now")
+    assert {each.name: each.manifests[0].object["data"]["k"] for each in found.services} == {"d[a]": "3", "d[b]": "1"}
+    assert [ref.name for ref in found.remove] == ["new"]
+
+
+def test_what_was_gone_back_from_is_settled_if_everything_went_back() -> None:
+    undone = head(2, "rolled back", undone_by=3)
+    assert unsettled({1: GOOD, 2: undone, 3: head(3, restores=1)}) == []
+    assert unsettled({1: GOOD, 2: undone, 3: head(3, "partial", restores=1)}) == [2, 3]
+
+
+def test_a_deploy_whose_record_is_gone_is_named_and_nothing_that_it_may_need_is_removed() -> None:
+    later = part("d[a]", 2, thing("ConfigMap", "a", "2"), thing("ConfigMap", "new"), created=("new",))
+    found = plan_restore(GOOD, [PARTS[1], later], [], run="now")
+    assert (found.lost, found.remove) == (("d[a]",), ())
+
+
+@pytest.mark.parametrize("turn", [2, 0])
+def test_what_cannot_be_undone_counts_in_every_later_release_also_in_one_that_deployed_nothing(turn: int) -> None:
+    heads = {1: head(1, irreversible=("old",)), 2: head(2, "", turn=turn, irreversible=("migrate",)), 3: head(3)}
+    assert passed_irreversible(heads, heads[1]) == ["migrate in t@2"]
+    assert passed_irreversible(heads, heads[3]) == []
+
+
 # -- comparing -------------------------------------------------------------------------------------
 
 
@@ -183,3 +236,9 @@ def test_the_same_is_no_difference() -> None:
         compare([part("d", 1, thing("ConfigMap", "c", run="1"))], [part("d", 2, thing("ConfigMap", "c", run="2"))])
         == []
     )
+
+
+def test_a_field_that_is_called_image_and_is_none_of_a_container_is_compared_like_any_other() -> None:
+    before, after = thing("Cluster", "pg"), thing("Cluster", "pg")
+    before["data"], after["data"] = {"image": "pg:15"}, {"image": "pg:16"}
+    assert compare([part("d", 1, before)], [part("d", 2, after)]) == ["Cluster n/pg: data.image: pg:15 → pg:16"]
