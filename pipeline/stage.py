@@ -259,6 +259,8 @@ class RunInfo:
     pipeline: str
     stage: str
     attempt: int
+    cancelled_by: str = ""
+    """Who had cancelled the run when the attempt began: it closes what others began, and has a few seconds."""
 
 
 @dataclass(frozen=True, slots=True)

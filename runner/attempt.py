@@ -333,7 +333,8 @@ async def _context(
     world: World, leaf: Leaf, number: int, control: Control, log: StageLog, given: Mapping[str, str]
 ) -> AsyncIterator[Context]:
     run = world.plan.run
-    info = RunInfo(run.id, run.number, world.plan.pipeline, leaf.name, number)
+    cancelled_by = world.journal.state.cancelled_by
+    info = RunInfo(run.id, run.number, world.plan.pipeline, leaf.name, number, cancelled_by)
     async with leaf_folder(leaf, world.workspace, world.journal.folder.copies) as (root, folder):
         with attempt_folders(world.private) as (outputs, private):
             said = {**environment.of_run(info, world.plan.trigger, root), **given}

@@ -46,6 +46,12 @@ class Control:
         self.bound_effects()
         self.scope.cancel()
 
+    def expect(self, interrupt: Interrupt, seconds: float) -> None:
+        """Let the leaf end by itself; after so many seconds it is ended, effects and all."""
+        self.interrupt = interrupt
+        self.scope.deadline = anyio.current_time() + seconds
+        self.bound_effects(seconds)
+
     def cut(self) -> None:
         """End even an effect that has begun: nobody can say then what became of it."""
         self.bound_effects(0)

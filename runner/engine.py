@@ -36,6 +36,8 @@ __all__ = ["FIRST", "STOP_WITHIN", "Engine", "Pools", "Request"]
 LONGEST_PAUSE = 120.0
 FEWEST_RETRIES = 10
 """Further attempts that a run has in all; one with more leaves has as many as leaves."""
+CLOSE_AFTER_CANCEL = 4.0
+"""Seconds that what closes others' work may take after a cancel, to say what was done and what was not."""
 FINALLY_AFTER_CANCEL = 8.0
 CHECKS_AT_ONCE = 10
 CHECK_WITHIN = 30.0
@@ -412,21 +414,32 @@ class Engine:
         """Start what can start and end what never will."""
         wave = self._wave
         for leaf, never in wave.schedule.ready():
-            stop = self._stop_for(leaf)
             cause = never or (_condition(leaf, leaf.never) if leaf.never else None)
+            stop = self._stop_for(leaf, begun=cause is None and bool(leaf.needs))
             if stop and (self._cancel or not cause):
                 self._finish(leaf, Result(stop.outcome, stop.cause))
             elif cause:
                 self._finish(leaf, Result(Outcome.SKIPPED, cause))
             else:
                 control = wave.controls[leaf.name] = Control()
+                if self._cancel and leaf.closes:
+                    control.expect(self._cancel, self._time_to_close)
                 tasks.start_soon(self._run_leaf, leaf, control, tasks)
 
-    def _stop_for(self, leaf: Leaf) -> Interrupt | None:
-        """Why a leaf may not start any more. Only the end of the run itself stops one that closes what others began."""
+    def _stop_for(self, leaf: Leaf, *, begun: bool) -> Interrupt | None:
+        """Why a leaf may not start any more.
+
+        One that closes what others began is stopped by the end of the run alone; by a cancel if nothing was begun.
+        """
         if leaf.closes:
-            return self._cancel or self._late
+            return self._late or (None if begun else self._cancel)
         return self._wave.stop or self._wave.stopped_stages.get(leaf.stage)
+
+    @property
+    def _time_to_close(self) -> float:
+        """Seconds that closing may take after a cancel, so that some are left for `finally`."""
+        used = anyio.current_time() - self._cancelled_at
+        return max(0.5, min(CLOSE_AFTER_CANCEL, STOP_WITHIN - 2 - used))
 
     # -- before anything is computed ---------------------------------------------------------------
 

@@ -143,6 +143,8 @@ class _Ended:
         """Keep it or go back; red in any case, the reason first."""
         if self.head.outcome == "rolled back":  # before this engine took the run
             raise StageFailed(self.head.message)
+        if by := self.ctx.run.cancelled_by:
+            raise await self._cancelled(by)
         good = last_good(self.heads, self.head)
         if self.asked.on_failure == "keep":
             raise await self._partial(way_back(self.heads, self.head))
@@ -157,6 +159,15 @@ class _Ended:
                 f" `pipe rollback {good.name} --past-irreversible` goes back all the same"
             )
         raise await self._go_back(held, good)
+
+    async def _cancelled(self, by: str) -> StageFailed:
+        await self._close_partial(f"cancelled; missing: {', '.join(self.missing)}")
+        missing = ", ".join(self.missing)
+        return StageFailed(
+            f"{self.head.name} is partial: cancelled by {by}; missing: {missing}. {way_back(self.heads, self.head)}",
+            kind=CauseKind.CANCELLED_BY,
+            evidence=[by],
+        )
 
     async def superseded(self, newer: Superseded) -> None:
         """A newer run went there before all was deployed."""

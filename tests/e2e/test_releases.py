@@ -225,6 +225,21 @@ def test_a_cancelled_run_leaves_a_partial_release_that_says_what_is_missing(flee
     assert fleet.data() == fleet.greeting("one")
 
 
+def test_a_run_that_is_cancelled_between_two_deploys_leaves_a_partial_release_too(fleet: Fleet) -> None:
+    more = f"{{manifests: [more.yml], namespace: {fleet.namespace}, secret: kubeconfig}}"
+    fleet.before = f"  smoke: {{needs: deploy, run: 'sleep 60'}}\n  more: {{needs: smoke, uses: deploy, with: {more}}}"
+    fleet.services = ("sa",)
+    fleet.write("one")
+    (fleet.folder / "more.yml").write_text("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: more}\n")
+    process = fleet.start()
+    fleet.until_event(1, type="stage.started", stage="smoke")
+    process.send_signal(signal.SIGINT)
+    assert process.wait(20) == 130
+    (release,) = fleet.releases()
+    assert (release["outcome"], release["message"]) == ("partial", "cancelled; missing: more")
+    assert release["state"] == {"deploy[sa]": 1}
+
+
 def test_a_run_that_died_in_the_middle_is_a_release_that_says_so(fleet: Fleet) -> None:
     fleet.write("one").green()
     slow = "{name: slow, image: busybox, command: [sleep, '99'], readinessProbe: {exec: {command: ['false']}}}"

@@ -8,7 +8,7 @@ import anyio
 import pytest
 
 from pipeline.stage import CauseKind, Outcome
-from runner import events
+from runner import engine, events
 from runner.state import fold
 from tests.support.runs import need, probe, run, shell, started, until_inside_an_effect, until_started
 
@@ -179,9 +179,7 @@ async def test_fail_fast_of_a_stage_cancels_its_own_leaves_only(tmp_path: Path) 
     }
 
 
-async def test_what_closes_others_runs_although_a_failure_stopped_the_rest_and_never_after_a_cancel(
-    tmp_path: Path,
-) -> None:
+async def test_what_closes_others_runs_although_a_failure_or_a_cancel_stopped_the_rest(tmp_path: Path) -> None:
     ended = [need("a", word="ended"), need("b", word="ended")]
     closing = probe("close", needs=ended, options={"closes": True})
     leaves = [probe("a", sleep="100ms", fail="no"), probe("b", sleep="20s"), closing]
@@ -190,7 +188,30 @@ async def test_what_closes_others_runs_although_a_failure_stopped_the_rest_and_n
     async with started(tmp_path / "cancelled", *leaves) as under_way:
         await until_started(under_way, "b")
         under_way.engine.cancel("SIGINT")
-    assert under_way["close"].outcome is Outcome.CANCELLED
+    assert under_way.outcomes() == {"a": "cancelled", "b": "cancelled", "close": "succeeded"}
+
+
+async def test_after_a_cancel_what_closes_others_has_a_few_seconds_and_finally_its_time_after_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "CLOSE_AFTER_CANCEL", 0.5)
+    leaves = [
+        probe("a", sleep="20s"),
+        probe("close", needs=[need("a", word="ended")], sleep="30s", options={"closes": True}),
+        probe("half", needs=[need("a", word="ended")], effects=1, effect_sleep="30s", options={"closes": True}),
+    ]
+    async with started(tmp_path, *leaves, finally_=[probe("last")]) as under_way:
+        await until_started(under_way, "a")
+        under_way.engine.cancel("SIGINT")
+    assert under_way.outcomes() == {"a": "cancelled", "close": "cancelled", "half": "cancelled", "last": "succeeded"}
+    assert any("nobody can say whether it took place" in warning for warning in under_way.state.warnings)
+
+
+async def test_what_closes_nothing_is_not_begun_after_a_cancel(tmp_path: Path) -> None:
+    leaves = [probe("a", sleep="20s"), probe("back", options={"closes": True})]
+    async with started(tmp_path, *leaves, jobs=1) as under_way:
+        under_way.engine.cancel("SIGINT")
+    assert under_way.outcomes() == {"a": "cancelled", "back": "cancelled"}
 
 
 async def test_a_failure_elsewhere_does_not_stop_what_closes_others(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from stages.clients.kubernetes.applier import OnConflict
 from stages.clients.kubernetes.apply import intent, proof
 from stages.clients.kubernetes.fence import Tenure, tenure
 from stages.clients.kubernetes.guard import Guard
-from stages.clients.kubernetes.ledger import Ledger, state_after, way_back
+from stages.clients.kubernetes.ledger import Ledger
 from stages.clients.kubernetes.manifests import Manifest
 from stages.clients.kubernetes.objects import Object, Ref, identity
 from stages.clients.kubernetes.records import Head, Part, end_of_part, write_part
@@ -86,20 +86,17 @@ async def deploying(ctx: StageContext, cluster: Cluster, release: ReleasePart) -
         earlier = await _earlier(ledger, ctx, release)
         part = Part(name=ctx.run.stage, number=release.number, turn=held.turn, run_id=ctx.run.id, created=earlier)
         doing = Deploying(ctx, ledger, held, head, part)
-        held.deploys += 1
         try:
             yield doing
             await held.confirm(cluster)
         except (StageFailed, StageErrored, ApiError) as error:
-            held.deploys -= 1
             with suppress(StageErrored, ApiError):
                 await doing.end("failed", str(error))
             raise
         except BaseException:
             with anyio.CancelScope(shield=True), anyio.move_on_after(_LAST_WORDS), suppress(StageErrored, ApiError):
-                await _cut_short(doing)
+                await doing.end("cancelled", "it was cancelled")
             raise
-        held.deploys -= 1
         await doing.end("succeeded")
 
 
@@ -117,27 +114,3 @@ async def _earlier(ledger: Ledger, ctx: StageContext, release: ReleasePart) -> t
         return ()
     parts = await ledger.parts([release.number])
     return next((part.created for part in parts if part.name == ctx.run.stage), ())
-
-
-async def _cut_short(doing: Deploying) -> None:
-    """Say that a deploy was cancelled; the last one that is says what the release lacks, and lets go of the target."""
-    try:
-        await doing.end("cancelled", "it was cancelled")
-    finally:
-        doing.held.deploys -= 1
-    if not doing.held.deploys:
-        await _leave_partial(doing)
-
-
-async def _leave_partial(doing: Deploying) -> None:
-    heads = await doing.ledger.heads()
-    head = heads.get(doing.head.number)
-    if head is None:
-        return
-    parts = await doing.ledger.parts([head.number])
-    done = [part.name for part in parts if part.outcome == "succeeded"]
-    missing = [name for name in head.parts if name not in done]
-    message = f"cancelled; missing: {', '.join(missing) or 'nothing'}"
-    await doing.ledger.close(head.number, "partial", message, state=state_after(heads, head, done))
-    await doing.held.leave(doing.ledger.cluster)
-    doing.ctx.warn(f"{head.name} is partial: {message}. {way_back(heads, head)}")

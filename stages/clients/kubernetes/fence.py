@@ -115,8 +115,6 @@ class Tenure:
     """Which hold of the Lease this is; they are counted."""
     noted: bool = False
     """The release's record says so."""
-    deploys: int = 0
-    """How many work under it and have not said yet how they ended."""
     _renewed: float = float("-inf")
     _watched: tuple[object, float] = (None, 0.0)
     """What the Lease of another said, and since when it says that."""

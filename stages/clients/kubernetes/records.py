@@ -11,6 +11,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from pipeline.stage import CauseKind, StageFailed
 from stages.clients.kubernetes.objects import MANAGED_BY, RUN, Object, Ref, dig, identity
 
 __all__ = [
@@ -137,8 +138,13 @@ def write_head(head: Head, namespace: str, version: str = "") -> Object:
 
 
 def read_head(secret: Object) -> Head:
-    """Raises ValueError when it is none."""
-    head = Head.model_validate_json(_decoded(dig(secret, "data", _HEAD) or ""))
+    """Raises StageFailed (config) when it is none."""
+    try:
+        head = Head.model_validate_json(_decoded(dig(secret, "data", _HEAD) or ""))
+    except ValueError as error:
+        ref = identity(secret)
+        way = f"`kubectl -n {ref.namespace} delete secret {ref.name}` forgets that release"
+        raise StageFailed(f"{ref} is no record of a release any more; {way}", kind=CauseKind.CONFIG) from error
     turn = dig(secret, "metadata", "labels", TURN)
     return head.model_copy(update={"turn": int(turn)}) if turn else head
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from pipeline.stage import StageFailed
 from stages.clients.kubernetes.records import (
     Head,
     Part,
@@ -40,6 +41,15 @@ def test_a_head_is_read_as_it_was_written() -> None:
 def test_a_head_of_a_newer_version_can_be_read() -> None:
     data = base64.b64encode(json.dumps({**HEAD.model_dump(), "news": 1}).encode()).decode()
     assert read_head({"data": {"head": data}}) == HEAD
+
+
+@pytest.mark.parametrize("data", ["", "bm8=", "no"])
+def test_a_head_that_somebody_has_damaged_is_named_with_a_way_out(data: str) -> None:
+    secret = {**write_head(HEAD, "n"), "data": {"head": data}}
+    with pytest.raises(
+        StageFailed, match=r"Secret n/pipe-release\.his\.12 is no record .* `kubectl -n n delete secret"
+    ):
+        read_head(secret)
 
 
 def test_a_part_is_read_as_it_was_written_in_any_order_of_its_secrets() -> None:
