@@ -3,10 +3,15 @@
 from dataclasses import replace
 from typing import Any
 
+import anyio.lowlevel
 import pytest
 
 from pipeline.stage import ReleasePart
+from stages.clients.kubernetes.guard import Guard
 from stages.clients.kubernetes.ledger import Ledger
+from stages.clients.kubernetes.manifests import Manifest
+from stages.clients.kubernetes.objects import RUN, Ref
+from stages.clients.kubernetes.restore import Plan, Service, restore
 from stages.clients.kubernetes.transport import Transport
 from stages.deploy import Deploy
 from stages.release import Release
@@ -85,3 +90,33 @@ async def test_a_deploy_that_is_tried_again_remembers_what_its_first_attempt_mad
     async with world.cluster() as cluster:
         (kept,) = await Ledger(cluster, namespace, "t").parts([1])
     assert kept.created == (("v1", "ConfigMap", namespace, "c"),)
+
+
+async def test_what_cannot_go_back_is_named_the_rest_does_and_nothing_is_removed_that_it_may_need(
+    world: World, namespace: str
+) -> None:
+    def config(name: str, **more: Any) -> Manifest:
+        metadata = {"name": name, "namespace": namespace, "annotations": {RUN: "RUN1"}, **more}
+        return Manifest({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"a": "b"}}, "t@1", 0)
+
+    gone = Manifest({**config("old").object, "apiVersion": "example.org/v1", "kind": "Gone"}, "t@1", 0)
+    refused = config("refused", uid="no-such-uid")
+    services = (Service("d[a]", (gone,)), Service("d[b]", (refused, config("good"))))
+    newer = Ref("v1", "ConfigMap", namespace, "newer")
+    plan = Plan(services, (newer,), frozenset({"RUN1"}), ())
+    async with world.cluster() as cluster:
+        await cluster.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
+        await cluster.apply(config("newer").object)
+        done = await restore(world.context("RUN1"), cluster, plan, Guard(anyio.lowlevel.checkpoint), 30)
+        assert await cluster.get(Ref("v1", "ConfigMap", namespace, "good"))
+        assert await cluster.get(newer)
+        assert (done.objects, done.removed, done.services) == (1, [], ["d[b]"])
+        assert (
+            done.failure
+            == f"Gone {namespace}/old does not go back: the cluster serves no Gone of example.org/v1 any more"
+        )
+        assert any("refused" in word for word in done.words), done.words
+        assert done.words[-1].startswith(f"ConfigMap {namespace}/newer stays, as not everything went back")
+        mended = replace(plan, services=(Service("d[b]", (config("good"),)),))
+        done = await restore(world.context("RUN1"), cluster, mended, Guard(anyio.lowlevel.checkpoint), 30)
+        assert (done.failure, done.removed) == ("", [newer])
