@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias
 
 from stages.clients.kubernetes.objects import Object, dig
 
-__all__ = ["LATER", "Verdict", "condition", "is_generic", "judge", "pods_when_done"]
+__all__ = ["ENDS", "LATER", "Verdict", "condition", "end_told", "is_generic", "judge", "pods_when_done"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ def judge(now: Object, then: Object, events: Sequence[Object] = ()) -> Verdict:
         events: events about the object itself; only a PersistentVolumeClaim's matter.
     """
     kind = now["kind"]
-    if now["metadata"].get("deletionTimestamp"):
+    if now["metadata"].get("deletionTimestamp") and not _has_ended(now):
         return Verdict("failed", f"this {kind} is being deleted")
     if not _observed(now):
         return Verdict("waiting", "the cluster has not looked at the change yet")
@@ -43,6 +43,16 @@ def judge(now: Object, then: Object, events: Sequence[Object] = ()) -> Verdict:
 def is_generic(thing: Object) -> bool:
     """Whether nothing is known about the kind; such an object must never hold up a deploy for long."""
     return (_group(thing), thing["kind"]) not in _JUDGES
+
+
+def end_told(events: Sequence[Object]) -> Verdict | None:
+    """How a Job ended by the events about it, which outlive it; None if they do not say."""
+    for event in reversed(events):
+        if event.get("reason") == _COMPLETED:
+            return Verdict("done", "it has completed")
+        if event.get("reason") in ENDS:
+            return Verdict("failed", f"it has failed: {event['reason']}: {event.get('message', '')}")
+    return None
 
 
 def pods_when_done(now: Object) -> int:
@@ -149,6 +159,26 @@ def _replica_set(now: Object, _: Object, __: Sequence[Object]) -> Verdict:
     wanted, available, total = _replicas(now), _count(now, "availableReplicas"), _count(now, "replicas")
     done = available >= wanted and total <= wanted
     return Verdict("done" if done else "waiting", f"{available} of {wanted} pods available")
+
+
+_COMPLETED = "Completed"
+ENDS = frozenset(
+    {
+        _COMPLETED,
+        "BackoffLimitExceeded",
+        "DeadlineExceeded",
+        "FailedIndexes",
+        "MaxFailedIndexesExceeded",
+        "PodFailurePolicy",
+    }
+)
+"""Reasons of events that say how a Job ended."""
+
+
+def _has_ended(thing: Object) -> bool:
+    """Whether it is a Job that is through, be it well or not: it may delete itself then (ttlSecondsAfterFinished)."""
+    ends = (condition(thing, name).get("status") for name in ("Complete", "Failed"))
+    return (_group(thing), thing["kind"]) == ("batch", "Job") and "True" in ends
 
 
 def _job(now: Object, _: Object, __: Sequence[Object]) -> Verdict:

@@ -18,12 +18,12 @@ from stages.clients.kubernetes.excuses import Excuses
 from stages.clients.kubernetes.explanation import explain
 from stages.clients.kubernetes.hearing import Hearing
 from stages.clients.kubernetes.needs import Need, Standing
-from stages.clients.kubernetes.objects import Object, Ref, identity
+from stages.clients.kubernetes.objects import Object, Ref, dig, identity
 from stages.clients.kubernetes.pods import Family
 from stages.clients.kubernetes.refusals import answered_no
 from stages.clients.kubernetes.registration import Registration
 from stages.clients.kubernetes.remedies import remedy
-from stages.clients.kubernetes.rollout import LATER, Verdict, is_generic, judge
+from stages.clients.kubernetes.rollout import ENDS, LATER, Verdict, end_told, is_generic, judge
 from stages.clients.kubernetes.scene import WITH_PODS, Around, Scene, look
 from stages.clients.kubernetes.steady import Sightings
 from stages.clients.kubernetes.watching import Mirror
@@ -37,10 +37,13 @@ _LATELY = 2.0
 """Seconds in which what was told is as good as new, and in which a cluster that is well answers."""
 _LEAST = 1.0
 """Seconds for a look at what may be done already, also when all the time is spent."""
+_TOLD_LATE = 5.0
+"""Seconds after an object has gone in which an event about it may still come."""
 _YOUNG = timedelta(minutes=1)
 _OTHERS = 8
 """Objects that were not done either and are named."""
 _CLAIM = "PersistentVolumeClaim"
+_JOB = "Job"
 _POD = ("v1", "Pod")
 _REVISIONS = {"Deployment": ("apps/v1", "ReplicaSet"), "DaemonSet": ("apps/v1", "ControllerRevision")}
 """Where it is said which pods are the new ones, if the pods themselves do not."""
@@ -52,6 +55,8 @@ class Allowance:
 
     seconds: float
     _spent: float = 0.0
+    _through: set[str] = field(default_factory=set)
+    """The uids of Jobs that have completed: they stay so, also when they have deleted themselves since."""
 
     @contextmanager
     def spending(self) -> Iterator[float]:
@@ -61,6 +66,14 @@ class Allowance:
             yield max(self.seconds - self._spent, _LEAST)
         finally:
             self._spent += anyio.current_time() - began
+
+    def is_through(self, thing: Object) -> bool:
+        """Whether an earlier wait has found it done for ever."""
+        return thing["metadata"]["uid"] in self._through
+
+    def note(self, done: Sequence[Object]) -> None:
+        """Keep in mind what need not be looked at again."""
+        self._through |= {thing["metadata"]["uid"] for thing in done if thing["kind"] == _JOB}
 
 
 async def wait_until_done(
@@ -87,9 +100,10 @@ async def wait_until_done(
             image and reason; the evidence holds events and the last lines of the container's log.
         StageErrored: the limit is over and the cluster has not answered lately.
     """
-    pending = {identity(thing): thing for thing in applied if _is_open(thing)}
-    if not pending:
+    looked_at = [thing for thing in applied if _is_open(thing) and not allowance.is_through(thing)]
+    if not looked_at:
         return
+    pending = {identity(thing): thing for thing in looked_at}
     family = Family(thing["metadata"]["uid"] for thing in applied)
     asked = registration if registration and registration.concerns(pending) else None
     mirror = Mirror(cluster, family.includes)
@@ -98,6 +112,7 @@ async def wait_until_done(
         vigil = _Vigil(ctx, cluster, mirror, pending, family, excuses, asked)
         vigil.follow(tasks)
         await vigil.keep(allowance)
+    allowance.note(looked_at)
 
 
 @asynccontextmanager
@@ -117,6 +132,10 @@ async def _meanwhile() -> AsyncIterator[TaskGroup]:
 def _is_open(thing: Object) -> bool:
     """Whether an answer to an apply leaves a question; of what has pods it always does."""
     return thing["kind"] in WITH_PODS or judge(thing, thing).state != "done"
+
+
+def _deletes_itself(thing: Object) -> bool:
+    return thing["kind"] == _JOB and dig(thing, "spec", "ttlSecondsAfterFinished") is not None
 
 
 def collections_for(things: Sequence[Object]) -> dict[Ref, list[Collection]]:
@@ -146,6 +165,10 @@ class _Vigil:
     sightings: Sightings = field(default_factory=Sightings)
     told: dict[object, str] = field(default_factory=dict)
     scenes: list[Scene] = field(default_factory=list)
+    ended: dict[Ref, Verdict] = field(default_factory=dict)
+    """What Jobs have come to that are through."""
+    vanished: dict[Ref, float] = field(default_factory=dict)
+    """Since when Jobs are gone of which nobody has told how they ended."""
     unheard: set[Collection] = field(default_factory=set)
     """What could not be looked at when it mattered."""
     total: int = 0
@@ -168,6 +191,8 @@ class _Vigil:
             tasks.start_soon(self.hearing.listen, namespace)
         for namespace in {ref.namespace for ref in self.pending if ref.kind == _CLAIM}:
             tasks.start_soon(self.hearing.recall, _CLAIM, namespace, LATER, self._young())
+        for namespace in {ref.namespace for ref, then in self.pending.items() if _deletes_itself(then)}:
+            tasks.start_soon(self.hearing.recall, _JOB, namespace, ENDS)
         if self.registration:
             tasks.start_soon(self.registration.follow)
 
@@ -250,9 +275,7 @@ class _Vigil:
             return Scene(then, Verdict("waiting", "it is being looked up"))
         now = next((each for each in listed if each["metadata"]["uid"] == then["metadata"]["uid"]), None)
         if now is None:
-            replaced = any(each["metadata"]["name"] == ref.name for each in listed)
-            how = "replaced by another of that name" if replaced else "deleted"
-            return Scene(then, Verdict("failed", f"somebody has {how} while we waited for it"))
+            return Scene(then, self._gone(ref, then, listed))
         hidden = {what.kind for what in others if what in self.mirror.refused}
         found = {what.kind: self.mirror.objects(what) for what in others if what.kind not in hidden}
         if None in found.values():
@@ -265,8 +288,25 @@ class _Vigil:
         # By one reading of the cluster's clock: what was seen for a while is counted in seconds that nobody corrects.
         clock = self.began_at + timedelta(seconds=anyio.current_time() - self.began)
         around = Around(revisions, pods, self.hearing.events, clock, self.sightings)
-        scene = self.excuses.heard(look(known, then, around), around)
+        scene = look(known, then, around)
+        if ref.kind == _JOB and scene.verdict.state != "waiting":
+            self.ended[ref] = scene.verdict
+        scene = self.excuses.heard(scene, around)
         return self.registration.judged(scene, around) if self.registration else scene
+
+    def _gone(self, ref: Ref, then: Object, listed: Sequence[Object]) -> Verdict:
+        """What is to be said of an object that is there no more."""
+        if ref.kind == _JOB and (end := self.ended.get(ref) or end_told(self._events_of(then))):
+            return end
+        replaced = any(each["metadata"]["name"] == ref.name for each in listed)
+        if _deletes_itself(then) and not replaced:
+            self.vanished.setdefault(ref, anyio.current_time())
+            return Verdict("waiting", "it is gone, and nobody has told how it ended")
+        how = "replaced by another of that name" if replaced else "deleted"
+        return Verdict("failed", f"somebody has {how} while we waited for it")
+
+    def _events_of(self, thing: Object) -> Sequence[Object]:
+        return self.hearing.events.get(thing["metadata"]["uid"], ())
 
     def _patience_with_generic_is_over(self, scene: Scene) -> bool:
         waited = anyio.current_time() - self.began
@@ -300,6 +340,7 @@ class _Vigil:
                 await self._fail(scene, found, scene.verdict.message)
             elif trouble is not None:
                 await self._fail(scene, trouble, "")
+        self._give_up_vanished(_TOLD_LATE)
 
     async def _too_late(self, seconds: float) -> None:
         async with anyio.create_task_group() as tasks:
@@ -321,7 +362,13 @@ class _Vigil:
         words = limit if first.troubles else f"{limit}: {first.verdict.message}"
         await self._fail(first, next(iter(first.troubles), None), words)
 
+    def _give_up_vanished(self, after: float) -> None:
+        for ref in self.vanished.keys() & self.pending.keys():
+            if anyio.current_time() - self.vanished[ref] >= after:
+                raise StageErrored(f"{ref}: nobody knows how it ended: it is gone (it has ttlSecondsAfterFinished)")
+
     def _refuse_to_guess(self) -> None:
+        self._give_up_vanished(0)
         now = anyio.current_time()
         for ref in self.pending:
             since, reason = self.mirror.silent.get(self.where[ref][0], (now, ""))

@@ -169,6 +169,14 @@ def test_an_object_that_is_being_deleted_is_failed() -> None:
     assert state("Deployment", {}, counts(1, 1, 1), deletionTimestamp="now") == "failed"
 
 
+@pytest.mark.parametrize(("condition", "expected"), [("Complete", "done"), ("Failed", "failed")])
+def test_a_job_that_deletes_itself_is_what_it_has_come_to(condition: str, expected: str) -> None:
+    job = thing("Job", {}, conditions(**{condition: "True"}), "batch/v1", deletionTimestamp="now")
+    assert judge(job, job).state == expected
+    assert "deleted" not in judge(job, job).message
+    assert state("Job", {}, {}, "batch/v1", deletionTimestamp="now") == "failed"
+
+
 def test_only_what_nobody_knows_is_generic() -> None:
     assert is_generic(thing("Certificate", {}, {}, "x.io/v1"))
     assert not is_generic(thing("Deployment", {}, {}))

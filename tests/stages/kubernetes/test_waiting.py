@@ -1,9 +1,19 @@
-"""How much time waits may take, whatever is done between them."""
+"""How much time waits may take, whatever is done between them, and what they end with."""
+
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, cast
 
 import anyio
 import pytest
 
-from stages.clients.kubernetes.waiting import Allowance
+from pipeline.stage import StageErrored, StageFailed
+from stages.clients.kubernetes import following, waiting, watching
+from stages.clients.kubernetes.api import Cluster, Collection
+from stages.clients.kubernetes.transport import Unreachable
+from stages.clients.kubernetes.waiting import Allowance, wait_until_done
+from tests.support.context import FakeContext
 
 
 @pytest.fixture
@@ -44,3 +54,142 @@ def test_a_wait_that_fails_has_cost_its_time_too(clock: list[float]) -> None:
         fail()
     with allowance.spending() as left:
         assert left == 7
+
+
+# -- in a cluster ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits for long."""
+    for module, name, value in (
+        (following, "_PAUSE", 0.01),
+        (following, "_LONGEST_PAUSE", 0.01),
+        (watching, "_SETTLE", 0.0),
+        (waiting, "_TICK", 0.01),
+        (waiting, "_LEAST", 0.1),
+        (waiting, "_TOLD_LATE", 0.2),
+    ):
+        monkeypatch.setattr(module, name, value)
+
+
+@dataclass
+class FakeCluster:
+    """Has objects by their kind, tells these events, and answers nothing while it is down."""
+
+    there: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    told: list[dict[str, Any]] = field(default_factory=list)
+    down: set[str] = field(default_factory=set)
+    asked: list[str] = field(default_factory=list)
+    answering: Callable[[str], object] = lambda _: None
+    """Is called with the kind of each list that is asked for."""
+    now: datetime = datetime(2024, 5, 1, tzinfo=UTC)
+    server: str = "https://c"
+    account: str = "a"
+
+    def answer(self, kind: str) -> None:
+        if kind in self.down:
+            raise Unreachable(self.server, "refused")
+
+    async def items(self, what: Collection) -> tuple[list[Any], str]:
+        self.asked.append(what.kind)
+        self.answering(what.kind)
+        self.answer(what.kind)
+        return [dict(each) for each in self.there.get(what.kind, [])], "7"
+
+    async def version(self, what: Collection) -> str:
+        self.answer(what.kind)
+        return "7"
+
+    async def watch(self, what: Collection, version: str, seconds: int) -> AsyncIterator[Any]:
+        for event in self.told if what.kind == "Event" else ():
+            metadata = {"uid": event["reason"], "resourceVersion": "8"}
+            yield {"type": "ADDED", "object": {"metadata": metadata, "involvedObject": {"uid": "x"}, **event}}
+        await anyio.sleep_forever()
+
+
+def thing(kind: str, version: str, **more: Any) -> dict[str, Any]:
+    metadata = {"name": "x", "namespace": "his", "uid": "x", "resourceVersion": "5", **more.pop("metadata", {})}
+    return {"apiVersion": version, "kind": kind, "metadata": metadata, **more}
+
+
+def job(status: dict[str, Any] | None = None, *, ttl: int | None = 0) -> dict[str, Any]:
+    spec = {} if ttl is None else {"ttlSecondsAfterFinished": ttl}
+    return thing("Job", "batch/v1", spec=spec, status=status or {})
+
+
+COMPLETE = {"conditions": [{"type": "Complete", "status": "True"}]}
+
+
+async def wait_for(
+    ctx: FakeContext, fake: FakeCluster, applied: dict[str, Any], allowance: Allowance | None = None
+) -> None:
+    with anyio.fail_after(5):
+        await wait_until_done(ctx, cast("Cluster", fake), [applied], allowance or Allowance(3))
+
+
+@pytest.mark.usefixtures("quick")
+async def test_a_job_that_has_deleted_itself_is_done_when_it_was_told_to_have_completed(ctx: FakeContext) -> None:
+    await wait_for(ctx, FakeCluster(told=[{"reason": "SuccessfulCreate"}, {"reason": "Completed"}]), job())
+    assert "Job his/x: it has completed" in ctx.text
+
+
+@pytest.mark.usefixtures("quick")
+async def test_what_was_told_of_a_job_before_we_listened_says_how_it_ended(ctx: FakeContext) -> None:
+    said = {"reason": "Completed", "involvedObject": {"uid": "x"}, "metadata": {"uid": "e"}}
+    await wait_for(ctx, FakeCluster({"Event": [said]}), job())
+
+
+@pytest.mark.usefixtures("quick")
+async def test_a_job_that_has_deleted_itself_has_failed_when_that_was_told(ctx: FakeContext) -> None:
+    fake = FakeCluster(told=[{"reason": "BackoffLimitExceeded", "message": "too often"}])
+    with pytest.raises(StageFailed, match="it has failed: BackoffLimitExceeded: too often"):
+        await wait_for(ctx, fake, job())
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("seconds", [3, 0.05])
+async def test_nobody_knows_how_a_job_ended_that_is_gone_without_a_word(ctx: FakeContext, seconds: float) -> None:
+    with pytest.raises(StageErrored, match="nobody knows how it ended"):
+        await wait_for(ctx, FakeCluster(), job(), Allowance(seconds))
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize(
+    ("gone", "left"), [(job(ttl=None), []), (job(), [job() | {"metadata": {"uid": "y", "name": "x"}}])]
+)
+async def test_a_job_that_somebody_took_away_has_failed(
+    ctx: FakeContext, gone: dict[str, Any], left: list[dict[str, Any]]
+) -> None:
+    with pytest.raises(StageFailed, match="somebody has"):
+        await wait_for(ctx, FakeCluster({"Job": left}), gone)
+
+
+@pytest.mark.usefixtures("quick")
+async def test_a_job_that_was_seen_complete_and_is_gone_when_its_pods_are_heard_of_is_done(
+    ctx: FakeContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cluster that falls silent between the two looks."""
+    monkeypatch.setattr(waiting, "_LATELY", -1.0)
+    fake = FakeCluster({"Job": [job(COMPLETE)]})
+
+    def fall_silent(kind: str) -> None:
+        fake.down = {"Pod"} if fake.asked.count("Pod") == 2 else set()
+        if fake.down:
+            for what, copy in watching._COPIES.items():
+                if what[2].kind == "Job" and copy.objects:
+                    copy.take({"type": "DELETED", "object": job()})
+
+    fake.answering = fall_silent
+    await wait_for(ctx, fake, job())
+    assert fake.asked.count("Pod") > 2
+    assert "Job his/x: it has completed" in ctx.text
+
+
+@pytest.mark.usefixtures("quick")
+async def test_a_job_that_an_earlier_wait_found_done_is_not_asked_for_again(ctx: FakeContext) -> None:
+    allowance = Allowance(3)
+    await wait_for(ctx, FakeCluster({"Job": [job(COMPLETE)]}), job(), allowance)
+    gone = FakeCluster()
+    await wait_for(ctx, gone, job(), allowance)
+    assert gone.asked == []
