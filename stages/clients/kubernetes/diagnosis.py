@@ -153,16 +153,33 @@ def pod_troubles(pod: Object, events: Sequence[Object], *, may_end: bool = False
 
 def create_troubles(owner: Object, events: Sequence[Object]) -> list[Trouble]:
     """Why pods of a ReplicaSet, StatefulSet, DaemonSet or Job cannot even be made: quota, policy, admission."""
-    wanted, there = dig(owner, "spec", "replicas"), dig(owner, "status", "replicas")
-    if wanted and there and there >= wanted:
+    if _has_its_pods(owner):
         return []
     failure = condition(owner, "ReplicaFailure")
     said = [failure.get("message", "")] if failure.get("status") == "True" else []
-    said += _said(events, "FailedCreate")[-1:]
+    said += _said(_since(events, "SuccessfulCreate"), "FailedCreate")[-1:]
     return [
         Trouble("create", "", owner["metadata"]["uid"], f"pods cannot be made: {message}", grace=_grace(message))
         for message in said[:1]
     ]
+
+
+def _has_its_pods(owner: Object) -> bool:
+    """Whether pods were made in the end, whatever was said before."""
+    status = owner.get("status") or {}
+    if owner.get("kind") == "Job":
+        return any(status.get(name) for name in ("active", "ready", "succeeded"))
+    if owner.get("kind") == "DaemonSet":
+        wanted, there = status.get("desiredNumberScheduled"), status.get("currentNumberScheduled")
+    else:
+        wanted, there = dig(owner, "spec", "replicas"), status.get("replicas")
+    return bool(wanted and there and there >= wanted)
+
+
+def _since(events: Sequence[Object], reason: str) -> Sequence[Object]:
+    """What was told after the last event of a reason."""
+    last = max((at for at, event in enumerate(events) if event.get("reason") == reason), default=-1)
+    return events[last + 1 :]
 
 
 def _grace(message: str) -> float | None:

@@ -250,6 +250,32 @@ def test_pods_that_cannot_be_made_are_a_trouble_of_their_owner(
     assert create_troubles(all_there, events) == [], "they were made in the end"
 
 
+REFUSED = event("FailedCreate", "exceeded quota: q")
+
+
+def test_an_old_refusal_is_over_when_a_pod_was_made_later() -> None:
+    owner, made = {"metadata": {"uid": "s"}}, event("SuccessfulCreate", "create Pod web-0")
+    assert create_troubles(owner, [REFUSED, made]) == []
+    assert create_troubles(owner, [made, REFUSED])
+
+
+@pytest.mark.parametrize(
+    ("kind", "status", "told"),
+    [
+        ("Job", {}, True),
+        ("Job", {"failed": 1}, True),
+        ("Job", {"active": 1}, False),
+        ("Job", {"succeeded": 1}, False),
+        ("DaemonSet", {"desiredNumberScheduled": 0, "currentNumberScheduled": 0}, True),
+        ("DaemonSet", {"desiredNumberScheduled": 3, "currentNumberScheduled": 2}, True),
+        ("DaemonSet", {"desiredNumberScheduled": 3, "currentNumberScheduled": 3}, False),
+    ],
+)
+def test_a_refusal_says_nothing_of_who_has_its_pods(kind: str, status: dict[str, Any], told: bool) -> None:  # noqa: FBT001
+    owner = {"kind": kind, "metadata": {"uid": "o"}, "spec": {}, "status": status}
+    assert bool(create_troubles(owner, [REFUSED])) is told
+
+
 def trouble(sort: str, grace: float | None, uid: str = "u") -> Trouble:
     return Trouble(sort, "p", uid, "m", "c", grace=grace)
 
