@@ -28,6 +28,8 @@ _A_PULL = timedelta(seconds=8)
 """What a pull that is denied takes at most; the next one is begun ten seconds after it."""
 _SIGKILLED = 137
 """Also the kernel's end of who has no memory left: that it was this gets lost now and then (containerd#8893)."""
+_AFTER_MOUNT = ("Pulling", "Pulled", "Created", "Started")
+"""What a node tells of a pod only when all its volumes are there."""
 _UNHEARD_OF = "FailedToRetrieveImagePullSecret"
 
 _IMAGE = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"}
@@ -176,9 +178,9 @@ def _has_its_pods(owner: Object) -> bool:
     return bool(wanted and there and there >= wanted)
 
 
-def _since(events: Sequence[Object], reason: str) -> Sequence[Object]:
-    """What was told after the last event of a reason."""
-    last = max((at for at, event in enumerate(events) if event.get("reason") == reason), default=-1)
+def _since(events: Sequence[Object], *reasons: str) -> Sequence[Object]:
+    """What was told after the last event of these reasons."""
+    last = max((at for at, event in enumerate(events) if event.get("reason") in reasons), default=-1)
     return events[last + 1 :]
 
 
@@ -212,13 +214,22 @@ def _of_pod(pod: Object, events: Sequence[Object]) -> Iterator[Trouble]:
         yield Trouble("ended", metadata["name"], metadata["uid"], message)
     if scheduled.get("status") == "False":
         yield _unscheduled(metadata, scheduled.get("message", ""))
-    mounts = [
-        str(event.get("message")) for event in events if event.get("reason") in ("FailedMount", "FailedAttachVolume")
-    ]
+    mounts = [] if _is_mounted(pod) else _said(_since(events, *_AFTER_MOUNT), "FailedMount", "FailedAttachVolume")
     if mounts and status.get("phase") == "Pending":
         missing = _MISSING.search(mounts[-1])
         sort, grace = ("config", CONFIG) if missing else ("volume", None)
         yield Trouble(sort, metadata["name"], metadata["uid"], f"a volume cannot be mounted: {mounts[-1]}", grace=grace)
+
+
+def _is_mounted(pod: Object) -> bool:
+    """Whether its volumes are there: no container is begun before, and what was told of them is old."""
+    if condition(pod, "PodReadyToStartContainers").get("status") == "True":
+        return True
+    return any(
+        dig(status, state, how) is not None
+        for status, _ in _containers(pod)
+        for state, how in (("state", "running"), ("state", "terminated"), ("lastState", "terminated"))
+    )
 
 
 def _unscheduled(metadata: Mapping[str, Any], said: str) -> Trouble:

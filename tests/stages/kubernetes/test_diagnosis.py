@@ -190,6 +190,30 @@ def test_an_init_container_that_ended_well_is_no_trouble() -> None:
     assert first.container == "app"
 
 
+UNMOUNTED = event("FailedMount", 'MountVolume.SetUp failed for volume "v" : secret "s" not found')
+
+
+@pytest.mark.parametrize(
+    ("made", "later"),
+    [
+        (pod(waiting("ContainerCreating"), PodReadyToStartContainers={"status": "True"}), []),
+        (pod(waiting("PodInitializing"), init=RUNNING), []),
+        (pod(waiting("PodInitializing"), init={"state": {"terminated": {"exitCode": 0}}, "ready": True}), []),
+        (pod(waiting("PodInitializing"), init=ended(3, 1)), []),
+        (pod(waiting("ContainerCreating")), [event("Pulling", "Pulling image")]),
+        (pod(waiting("ErrImagePull")), [event("Pulling", "Pulling image"), event("Failed", "no such host")]),
+        (pod(waiting("ContainerCreating")), [event("Started", "Started container")]),
+    ],
+)
+def test_a_mount_that_has_succeeded_since_is_no_trouble(made: Any, later: list[Any]) -> None:
+    assert "mounted" not in str([each.message for each in pod_troubles(made, [UNMOUNTED, *later])])
+
+
+def test_a_mount_that_failed_last_is_a_trouble() -> None:
+    made = pod(waiting("ContainerCreating"), PodReadyToStartContainers={"status": "False"})
+    assert "mounted" in pod_troubles(made, [event("Pulled", "of before"), UNMOUNTED])[0].message
+
+
 @pytest.mark.parametrize(
     ("made", "sort", "said"),
     [
