@@ -45,6 +45,8 @@ class Scene:
     troubles: tuple[Trouble, ...] = ()
     waits: str = ""
     """What is waited for beside its own pods, told in place of a trouble that comes of it."""
+    seen: bool = True
+    """Whether it is what the cluster has now, and not what is left of an earlier answer."""
 
     @property
     def ref(self) -> Ref:

@@ -1,5 +1,6 @@
 """Waiting until everything that was applied is done, or until it is known why it never will be."""
 
+from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -134,6 +135,10 @@ def _is_open(thing: Object) -> bool:
     return thing["kind"] in WITH_PODS or judge(thing, thing).state != "done"
 
 
+def _unseen(then: Object, words: str) -> Scene:
+    return Scene(then, Verdict("waiting", words), seen=False)
+
+
 def _deletes_itself(thing: Object) -> bool:
     return thing["kind"] == _JOB and dig(thing, "spec", "ttlSecondsAfterFinished") is not None
 
@@ -149,6 +154,21 @@ def _collections(ref: Ref) -> Iterator[Collection]:
         yield Collection(*_POD, ref.namespace)
     if ref.kind in _REVISIONS:
         yield Collection(*_REVISIONS[ref.kind], ref.namespace)
+
+
+@dataclass(slots=True)
+class _Watched:
+    """For how many seconds an object was seen: what nobody sees proves nothing by time."""
+
+    seconds: float = 0.0
+    _last: float | None = None
+
+    def look(self, *, seen: bool) -> None:
+        """Count the time since the last look, if it was seen then and now."""
+        now = anyio.current_time()
+        if seen and self._last is not None:
+            self.seconds += now - self._last
+        self._last = now if seen else None
 
 
 @dataclass(slots=True)
@@ -169,6 +189,7 @@ class _Vigil:
     """What Jobs have come to that are through."""
     vanished: dict[Ref, float] = field(default_factory=dict)
     """Since when Jobs are gone of which nobody has told how they ended."""
+    watched: defaultdict[Ref, _Watched] = field(default_factory=lambda: defaultdict(_Watched))
     unheard: set[Collection] = field(default_factory=set)
     """What could not be looked at when it mattered."""
     total: int = 0
@@ -220,8 +241,8 @@ class _Vigil:
             await self._renew(old)
             self._see()
         for scene in self.scenes:
-            done = scene.verdict.state == "done" and self._is_heard_of(scene)
-            if done or self._patience_with_generic_is_over(scene):
+            over = scene.verdict.state == "done" or self._patience_with_generic_is_over(scene)
+            if over and self._is_heard_of(scene):
                 self.ctx.log(f"{scene.ref}: {scene.verdict.message}")
                 del self.pending[scene.ref]
         self.scenes = [scene for scene in self.scenes if scene.ref in self.pending]
@@ -229,15 +250,19 @@ class _Vigil:
     def _see(self) -> None:
         self.excuses.look_again()
         self.scenes = [self._scene(ref, then) for ref, then in self.pending.items()]
+        for scene in self.scenes:
+            self.watched[scene.ref].look(seen=scene.seen and self._is_heard_of(scene))
         # What happened while it was excused is old when it is no longer.
         self.pending |= {each.ref: each.thing for each in self.scenes if self.excuses.lacking(each.ref)}
 
     def _old_news(self) -> set[Collection]:
-        """What was told of pods that time alone is about to decide on: on a dead line no news are no news."""
+        """What was told of that which time alone is about to decide on: on a dead line no news are no news."""
         decided = [scene.ref for scene in self.scenes if scene.verdict.state == "done" or self._spent(scene)]
         before = anyio.current_time() - _LATELY
         pods = {what for ref in decided for what in self.where[ref] if what.kind == "Pod"}
-        return {what for what in pods - self.mirror.refused.keys() if self.mirror.heard(what) < before}
+        given_up = {self.where[each.ref][0] for each in self.scenes if self._patience_with_generic_is_over(each)}
+        old = (pods | given_up) - self.mirror.refused.keys()
+        return {what for what in old if self.mirror.heard(what) < before}
 
     def _spent(self, scene: Scene) -> Trouble | None:
         return self.excuses.patience.exhausted(scene.troubles, anyio.current_time())
@@ -269,17 +294,17 @@ class _Vigil:
         if silence := next((self.mirror.silent[what][1] for what in self.where[ref] if what in self.mirror.silent), ""):
             # What is known is old: time that passes proves nothing now, and what happened meanwhile comes late.
             self.sightings.forget()
-            return Scene(then, Verdict("waiting", f"the cluster does not answer: {silence}"))
+            return _unseen(then, f"the cluster does not answer: {silence}")
         listed = self.mirror.objects(own, since=then["metadata"]["resourceVersion"])
         if listed is None:
-            return Scene(then, Verdict("waiting", "it is being looked up"))
+            return _unseen(then, "it is being looked up")
         now = next((each for each in listed if each["metadata"]["uid"] == then["metadata"]["uid"]), None)
         if now is None:
             return Scene(then, self._gone(ref, then, listed))
         hidden = {what.kind for what in others if what in self.mirror.refused}
         found = {what.kind: self.mirror.objects(what) for what in others if what.kind not in hidden}
         if None in found.values():
-            return Scene(then, Verdict("waiting", "its pods are being looked up"))
+            return _unseen(then, "its pods are being looked up")
         pods = None if hidden & {"Pod", "ReplicaSet"} else found.get("Pod")
         revisions = [*(found.get("ReplicaSet") or ()), *(found.get("ControllerRevision") or ())]
         self.family.learn(revisions)
@@ -309,7 +334,7 @@ class _Vigil:
         return self.hearing.events.get(thing["metadata"]["uid"], ())
 
     def _patience_with_generic_is_over(self, scene: Scene) -> bool:
-        waited = anyio.current_time() - self.began
+        waited = self.watched[scene.ref].seconds
         return is_generic(scene.thing) and scene.verdict.state == "waiting" and waited > _GENERIC_SECONDS
 
     def _tell(self) -> None:

@@ -69,6 +69,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
         (waiting, "_TICK", 0.01),
         (waiting, "_LEAST", 0.1),
         (waiting, "_TOLD_LATE", 0.2),
+        (waiting, "_GENERIC_SECONDS", 0.3),
+        (waiting, "_SILENT_SECONDS", 0.1),
     ):
         monkeypatch.setattr(module, name, value)
 
@@ -193,3 +195,37 @@ async def test_a_job_that_an_earlier_wait_found_done_is_not_asked_for_again(ctx:
     gone = FakeCluster()
     await wait_for(ctx, gone, job(), allowance)
     assert gone.asked == []
+
+
+def custom(status: dict[str, Any], generation: int = 1) -> dict[str, Any]:
+    return thing("Certificate", "x.io/v1", metadata={"generation": generation}, status=status)
+
+
+NOT_READY = {"conditions": [{"type": "Ready", "status": "False", "reason": "Pending", "message": "soon"}]}
+
+
+@pytest.mark.usefixtures("quick")
+async def test_nobody_knows_how_a_custom_resource_is_in_a_cluster_that_is_silent(ctx: FakeContext) -> None:
+    with pytest.raises(StageErrored, match="nobody knows how it is"):
+        await wait_for(ctx, FakeCluster(down={"Certificate"}), custom(NOT_READY), Allowance(1))
+
+
+@pytest.mark.usefixtures("quick")
+async def test_a_custom_resource_is_not_let_go_on_a_dead_line(
+    ctx: FakeContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waiting, "_LATELY", -1.0)
+    fake = FakeCluster({"Certificate": [custom(NOT_READY)]})
+
+    def fall_silent(kind: str) -> None:
+        fake.down = {kind} if fake.asked.count(kind) > 1 else set()
+
+    fake.answering = fall_silent
+    with pytest.raises(StageErrored, match="nobody knows how it is"):
+        await wait_for(ctx, fake, custom(NOT_READY), Allowance(1))
+
+
+@pytest.mark.usefixtures("quick")
+async def test_a_custom_resource_that_is_seen_not_ready_does_not_hold_up_a_deploy_for_long(ctx: FakeContext) -> None:
+    await wait_for(ctx, FakeCluster({"Certificate": [custom(NOT_READY)]}), custom(NOT_READY))
+    assert "it is not ready: Pending: soon" in ctx.text
