@@ -24,7 +24,7 @@ from stages.clients.kubernetes.pods import Family
 from stages.clients.kubernetes.refusals import answered_no
 from stages.clients.kubernetes.registration import Registration
 from stages.clients.kubernetes.remedies import remedy
-from stages.clients.kubernetes.rollout import ENDS, LATER, Verdict, end_told, is_generic, judge
+from stages.clients.kubernetes.rollout import ENDS, LATER, Verdict, end_told, is_generic, is_open, judge
 from stages.clients.kubernetes.scene import WITH_PODS, Around, Scene, look
 from stages.clients.kubernetes.steady import Sightings
 from stages.clients.kubernetes.watching import Mirror
@@ -33,6 +33,8 @@ __all__ = ["Allowance", "collections_for", "wait_until_done"]
 
 _TICK = 1.0
 _GENERIC_SECONDS = 30.0
+_OPEN_SECONDS = 5.0
+"""Seconds that a controller which nobody knows has for its first word on a change."""
 _SILENT_SECONDS = 15.0
 _LATELY = 2.0
 """Seconds in which what was told is as good as new, and in which a cluster that is well answers."""
@@ -57,7 +59,8 @@ class Allowance:
     seconds: float
     _spent: float = 0.0
     _through: set[str] = field(default_factory=set)
-    """The uids of Jobs that have completed: they stay so, also when they have deleted themselves since."""
+    """The uids of Jobs that have completed, which stay so also when they have deleted themselves since, and of
+    objects of kinds that nobody knows, which hold up a deploy once at most."""
 
     @contextmanager
     def spending(self) -> Iterator[float]:
@@ -74,7 +77,7 @@ class Allowance:
 
     def note(self, done: Sequence[Object]) -> None:
         """Keep in mind what need not be looked at again."""
-        self._through |= {thing["metadata"]["uid"] for thing in done if thing["kind"] == _JOB}
+        self._through |= {each["metadata"]["uid"] for each in done if each["kind"] == _JOB or is_generic(each)}
 
 
 async def wait_until_done(
@@ -132,7 +135,7 @@ async def _meanwhile() -> AsyncIterator[TaskGroup]:
 
 def _is_open(thing: Object) -> bool:
     """Whether an answer to an apply leaves a question; of what has pods it always does."""
-    return thing["kind"] in WITH_PODS or judge(thing, thing).state != "done"
+    return thing["kind"] in WITH_PODS or judge(thing, thing).state != "done" or is_open(thing)
 
 
 def _unseen(then: Object, words: str) -> Scene:
@@ -235,15 +238,17 @@ class _Vigil:
             return
         await self._too_late(allowance.seconds)
 
-    async def _look(self) -> None:
+    async def _look(self, *, last: bool = False) -> None:
         self._see()
         if old := self._old_news() | self.unheard:
             await self._renew(old)
             self._see()
-        for scene in self.scenes:
-            over = scene.verdict.state == "done" or self._patience_with_generic_is_over(scene)
-            if over and self._is_heard_of(scene):
+        for scene in filter(self._is_heard_of, self.scenes):
+            if self._is_done(scene, last=last):
                 self.ctx.log(f"{scene.ref}: {scene.verdict.message}")
+                del self.pending[scene.ref]
+            elif self._patience_with_generic_is_over(scene):
+                self.ctx.warn(f"{scene.ref}: {scene.verdict.message}: not waited for any longer")
                 del self.pending[scene.ref]
         self.scenes = [scene for scene in self.scenes if scene.ref in self.pending]
 
@@ -260,8 +265,8 @@ class _Vigil:
         decided = [scene.ref for scene in self.scenes if scene.verdict.state == "done" or self._spent(scene)]
         before = anyio.current_time() - _LATELY
         pods = {what for ref in decided for what in self.where[ref] if what.kind == "Pod"}
-        given_up = {self.where[each.ref][0] for each in self.scenes if self._patience_with_generic_is_over(each)}
-        old = (pods | given_up) - self.mirror.refused.keys()
+        generic = {self.where[each.ref][0] for each in self.scenes if self._is_generic_decided(each)}
+        old = (pods | generic) - self.mirror.refused.keys()
         return {what for what in old if self.mirror.heard(what) < before}
 
     def _spent(self, scene: Scene) -> Trouble | None:
@@ -290,6 +295,8 @@ class _Vigil:
     def _scene(self, ref: Ref, then: Object) -> Scene:
         own, *others = self.where[ref]
         if own in self.mirror.refused:
+            if is_generic(then) and (verdict := judge(then, then)).state == "done":
+                return Scene(then, verdict, seen=False)
             raise answered_no(self.mirror.refused[own], self.cluster.transport.credentials)
         if silence := next((self.mirror.silent[what][1] for what in self.where[ref] if what in self.mirror.silent), ""):
             # What is known is old: time that passes proves nothing now, and what happened meanwhile comes late.
@@ -333,6 +340,18 @@ class _Vigil:
     def _events_of(self, thing: Object) -> Sequence[Object]:
         return self.hearing.events.get(thing["metadata"]["uid"], ())
 
+    def _is_done(self, scene: Scene, *, last: bool) -> bool:
+        if scene.verdict.state != "done":
+            return False
+        # Who may not look has the answer to the apply, and no more.
+        unasked = last or not scene.seen or not is_open(scene.thing)
+        return unasked or self.watched[scene.ref].seconds >= _OPEN_SECONDS
+
+    def _is_generic_decided(self, scene: Scene) -> bool:
+        if scene.verdict.state == "done":
+            return is_open(scene.thing) and self._is_done(scene, last=False)
+        return self._patience_with_generic_is_over(scene)
+
     def _patience_with_generic_is_over(self, scene: Scene) -> bool:
         waited = self.watched[scene.ref].seconds
         return is_generic(scene.thing) and scene.verdict.state == "waiting" and waited > _GENERIC_SECONDS
@@ -340,7 +359,7 @@ class _Vigil:
     def _tell(self) -> None:
         """Log what has changed; progress names the first that is pending."""
         for scene in self.scenes:
-            if self.told.get(scene.ref) != scene.summary:
+            if scene.verdict.state != "done" and self.told.get(scene.ref) != scene.summary:
                 self.told[scene.ref] = scene.summary
                 self.ctx.log(f"{scene.ref}: {scene.summary}")
         for what, error in self.mirror.refused.items():
@@ -374,7 +393,7 @@ class _Vigil:
                 tasks.start_soon(self.mirror.renew, what)
             if self.registration:
                 tasks.start_soon(partial(self.registration.renew, closer=True))
-        await self._look()
+        await self._look(last=True)
         if not self.pending:
             return
         self._refuse_to_guess()

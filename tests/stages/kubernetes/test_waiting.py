@@ -11,7 +11,7 @@ import pytest
 from pipeline.stage import StageErrored, StageFailed
 from stages.clients.kubernetes import following, waiting, watching
 from stages.clients.kubernetes.api import Cluster, Collection
-from stages.clients.kubernetes.transport import Unreachable
+from stages.clients.kubernetes.transport import ApiError, Unreachable
 from stages.clients.kubernetes.waiting import Allowance, wait_until_done
 from tests.support.context import FakeContext
 
@@ -71,6 +71,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
         (waiting, "_TOLD_LATE", 0.2),
         (waiting, "_GENERIC_SECONDS", 0.3),
         (waiting, "_SILENT_SECONDS", 0.1),
+        (waiting, "_OPEN_SECONDS", 0.2),
     ):
         monkeypatch.setattr(module, name, value)
 
@@ -228,4 +229,70 @@ async def test_a_custom_resource_is_not_let_go_on_a_dead_line(
 @pytest.mark.usefixtures("quick")
 async def test_a_custom_resource_that_is_seen_not_ready_does_not_hold_up_a_deploy_for_long(ctx: FakeContext) -> None:
     await wait_for(ctx, FakeCluster({"Certificate": [custom(NOT_READY)]}), custom(NOT_READY))
-    assert "it is not ready: Pending: soon" in ctx.text
+    assert ctx.warned == ["Certificate his/x: it is not ready: Pending: soon: not waited for any longer"]
+
+
+STALLED = {"conditions": [{"type": "Stalled", "status": "True", "reason": "Bad", "message": "no such issuer"}]}
+READY = {"observedGeneration": 1, "conditions": [{"type": "Ready", "status": "True"}]}
+
+
+@pytest.mark.usefixtures("quick")
+async def test_a_new_custom_resource_is_looked_at_before_it_is_done(ctx: FakeContext) -> None:
+    with pytest.raises(StageFailed, match="it is stalled: Bad: no such issuer"):
+        await wait_for(ctx, FakeCluster({"Certificate": [custom(STALLED)]}), custom({}))
+
+
+@pytest.mark.usefixtures("quick")
+async def test_a_custom_resource_of_which_nothing_is_told_is_done_after_a_moment(ctx: FakeContext) -> None:
+    began = anyio.current_time()
+    await wait_for(ctx, FakeCluster({"Certificate": [custom({})]}), custom({}))
+    assert anyio.current_time() - began >= 0.2
+    assert ctx.text == "Certificate his/x: it is applied\n"
+    assert ctx.warned == []
+
+
+@pytest.mark.usefixtures("quick")
+async def test_a_status_of_this_generation_ends_the_moment(ctx: FakeContext, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waiting, "_OPEN_SECONDS", 60.0)
+    await wait_for(ctx, FakeCluster({"Certificate": [custom(READY)]}), custom({}))
+    unasked = FakeCluster()
+    await wait_for(ctx, unasked, custom(READY))
+    assert unasked.asked == [], "it was in the answer to the apply already"
+
+
+@pytest.mark.usefixtures("quick")
+async def test_the_moment_of_a_custom_resource_is_never_the_reason_why_time_is_over(
+    ctx: FakeContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waiting, "_OPEN_SECONDS", 60.0)
+    await wait_for(ctx, FakeCluster({"Certificate": [custom({})]}), custom({}), Allowance(0.2))
+
+
+@pytest.mark.usefixtures("quick")
+async def test_nobody_knows_of_a_new_custom_resource_in_a_cluster_that_fell_silent(ctx: FakeContext) -> None:
+    with pytest.raises(StageErrored, match="nobody knows how it is"):
+        await wait_for(ctx, FakeCluster(down={"Certificate"}), custom({}), Allowance(1))
+
+
+@pytest.mark.usefixtures("quick")
+async def test_who_may_not_look_at_a_custom_resource_goes_by_the_answer_to_the_apply(
+    ctx: FakeContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(following, "_NEVER_ALLOWED", 0.02)
+    monkeypatch.setattr(waiting, "_OPEN_SECONDS", 60.0)
+    fake = FakeCluster()
+
+    def refuse(kind: str) -> None:
+        raise ApiError(403, {"message": f"no {kind}"}, "list")
+
+    fake.answering = refuse
+    await wait_for(ctx, fake, custom({}))
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("after", [custom({}), custom(NOT_READY)])
+async def test_an_object_that_nobody_knows_holds_up_a_deploy_once(ctx: FakeContext, after: dict[str, Any]) -> None:
+    allowance, gone = Allowance(3), FakeCluster()
+    await wait_for(ctx, FakeCluster({"Certificate": [after]}), custom({}), allowance)
+    await wait_for(ctx, gone, custom({}), allowance)
+    assert gone.asked == []
