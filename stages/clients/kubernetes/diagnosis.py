@@ -48,10 +48,13 @@ _MISSING = re.compile(
     re.IGNORECASE,
 )
 _REFUSED = re.compile(r"violates PodSecurity|denied (the )?request", re.IGNORECASE)
+_QUOTA = re.compile(r"exceeded quota", re.IGNORECASE)
 _UNREACHED = re.compile(r'(Error creating: )?(Get|Post|Put|Patch) "[^"]*": ')
 """What a controller says whose own line to the API server is broken; it tries again."""
 _CLAIM = re.compile(r"persistentvolumeclaim", re.IGNORECASE)
 _PROBE_KILL = re.compile(r"failed (liveness|startup) probe")
+_OVER_WHEN_HIDDEN = {"create", "config", "claim"}
+"""Sorts of troubles that go on only as long as they are seen."""
 # The first of these is what is told; the rest may follow from it.
 _ORDER = (
     *("image", "config", "create", "crash", "ended", "claim", "volume", "probe", "gate", "schedule", "starting"),
@@ -105,11 +108,27 @@ class Patience:
     """How long each trouble has lasted, and which one is past its grace."""
 
     since: dict[tuple[str, str, str], float] = field(default_factory=dict)
+    _shown: set[tuple[str, str, str]] = field(default_factory=set)
+    """What was asked about in the present look."""
+
+    def look_again(self) -> None:
+        """Begin a look: what is over, as the last one did not show it, counts anew when it is shown next.
+
+        Crashes do not: a ready moment between two of them hides them.
+        """
+        over = [key for key in self.since if key[2] in _OVER_WHEN_HIDDEN and key not in self._shown]
+        for key in over:
+            del self.since[key]
+        self._shown.clear()
 
     def exhausted(self, troubles: Sequence[Trouble], now: float) -> Trouble | None:
         """The likeliest trouble that waiting cannot help any more, at `now` seconds of any steady clock."""
         spent = []
         for trouble in troubles:
+            self._shown.add(trouble.key)
+            if trouble.grace is None and trouble.sort in _OVER_WHEN_HIDDEN:
+                self.forget(trouble)
+                continue
             first = self.since.setdefault(trouble.key, now)
             if trouble.grace is not None and now - first >= trouble.grace:
                 spent.append(trouble)
@@ -153,16 +172,23 @@ def pod_troubles(pod: Object, events: Sequence[Object], *, may_end: bool = False
     return sorted(found, key=lambda trouble: trouble.rank) or [_not_ready(pod)]
 
 
-def create_troubles(owner: Object, events: Sequence[Object]) -> list[Trouble]:
-    """Why pods of a ReplicaSet, StatefulSet, DaemonSet or Job cannot even be made: quota, policy, admission."""
+def create_troubles(owner: Object, events: Sequence[Object], *, making_room: bool = False) -> list[Trouble]:
+    """Why pods of a ReplicaSet, StatefulSet, DaemonSet or Job cannot even be made: quota, policy, admission.
+
+    Args:
+        owner: who makes them.
+        events: the events about it.
+        making_room: older pods of the same workload are ending, and what they take of a quota becomes free.
+    """
     if _has_its_pods(owner):
         return []
     failure = condition(owner, "ReplicaFailure")
     said = [failure.get("message", "")] if failure.get("status") == "True" else []
     said += _said(_since(events, "SuccessfulCreate"), "FailedCreate")[-1:]
     return [
-        Trouble("create", "", owner["metadata"]["uid"], f"pods cannot be made: {message}", grace=_grace(message))
+        Trouble("create", "", owner["metadata"]["uid"], f"pods cannot be made: {message}", grace=grace)
         for message in said[:1]
+        for grace in [None if making_room and _QUOTA.search(message) else _grace(message)]
     ]
 
 

@@ -239,6 +239,7 @@ class _Vigil:
         await self._too_late(allowance.seconds)
 
     async def _look(self, *, last: bool = False) -> None:
+        self.excuses.patience.look_again()
         self._see()
         if old := self._old_news() | self.unheard:
             await self._renew(old)

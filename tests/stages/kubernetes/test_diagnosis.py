@@ -321,6 +321,41 @@ def test_crashes_are_counted_from_the_first_even_while_it_runs_between_them() ->
     assert patience.exhausted([trouble("crash", 30)], 31) == trouble("crash", 30)
 
 
+@pytest.mark.parametrize("sort", ["create", "config", "claim"])
+def test_what_was_over_for_a_look_counts_anew(sort: str) -> None:
+    patience = Patience()
+    for now, shown in ((0, True), (10, True), (15, False), (40, True)):
+        patience.look_again()
+        assert patience.exhausted([trouble(sort, 20)] if shown else [], now) is None
+    patience.look_again()
+    assert patience.exhausted([trouble(sort, 20)], 60) == trouble(sort, 20)
+
+
+def test_a_crash_that_is_hidden_for_a_look_goes_on() -> None:
+    patience = Patience()
+    for now, shown in ((0, [trouble("crash", None)]), (10, [])):
+        patience.look_again()
+        assert patience.exhausted(shown, now) is None
+    patience.look_again()
+    assert patience.exhausted([trouble("crash", 30)], 31) == trouble("crash", 30)
+
+
+def test_what_might_pass_by_itself_counts_from_when_it_does_not_any_more() -> None:
+    patience = Patience()
+    for now, grace in ((0, None), (60, 20), (79, 20)):
+        patience.look_again()
+        assert patience.exhausted([trouble("create", grace)], now) is None
+    assert patience.exhausted([trouble("create", 20)], 80)
+
+
+def test_a_quota_is_no_reason_to_end_while_older_pods_make_room() -> None:
+    owner = {"metadata": {"uid": "rs"}}
+    assert create_troubles(owner, [REFUSED], making_room=True)[0].grace is None
+    assert create_troubles(owner, [REFUSED], making_room=False)[0].grace == 20
+    forbidden = event("FailedCreate", 'pods "x" is forbidden: violates PodSecurity "baseline"')
+    assert create_troubles(owner, [forbidden], making_room=True)[0].grace == 5
+
+
 def test_what_may_pass_never_exhausts_patience_and_the_likeliest_cause_is_told() -> None:
     patience = Patience()
     assert patience.exhausted([trouble("probe", None)], 0) is None

@@ -1,8 +1,9 @@
 """How much time waits may take, whatever is done between them, and what they end with."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, cast
 
 import anyio
@@ -296,3 +297,43 @@ async def test_an_object_that_nobody_knows_holds_up_a_deploy_once(ctx: FakeConte
     await wait_for(ctx, FakeCluster({"Certificate": [after]}), custom({}), allowance)
     await wait_for(ctx, gone, custom({}), allowance)
     assert gone.asked == []
+
+
+def starting(*, well: bool, ready: bool = False) -> dict[str, Any]:
+    """A pod whose container waits for a Secret, or does not."""
+    stuck = {"reason": "CreateContainerConfigError", "message": 'secret "s" not found'}
+    status = {"name": "app", "ready": ready, "restartCount": 0, "state": {} if well else {"waiting": stuck}}
+    conditions = [{"type": "Ready", "status": str(ready)}]
+    container = {"name": "app", "readinessProbe": {"exec": {}}}
+    body = {"phase": "Running" if ready else "Pending", "conditions": conditions, "containerStatuses": [status]}
+    return thing("Pod", "v1", spec={"containers": [container]}, status=body)
+
+
+class Stepping(FakeContext):
+    """Goes a step on after each look."""
+
+    steps: Iterator[None]
+
+    def progress(self, message: str, fraction: float | None = None) -> None:
+        next(self.steps, None)
+
+
+@pytest.mark.usefixtures("quick")
+async def test_a_trouble_that_was_over_is_not_as_old_as_when_it_was_first_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ctx, fake, clock = Stepping(tmp_path), FakeCluster({"Pod": [starting(well=False)]}), [100.0]
+    monkeypatch.setattr(anyio, "current_time", lambda: clock[0])
+
+    def steps() -> Iterator[None]:
+        for now in (starting(well=True), starting(well=False), starting(well=True, ready=True)):
+            clock[0] += 15
+            fake.there = {"Pod": [now]}
+            (copy,) = watching._COPIES.values()
+            copy.take({"type": "MODIFIED", "object": {**now, "metadata": {**now["metadata"], "resourceVersion": "8"}}})
+            yield
+
+    ctx.steps = steps()
+    await wait_for(ctx, fake, starting(well=False), Allowance(600))
+    assert "Pod his/x: it is ready" in ctx.text
+    assert clock[0] == 145
