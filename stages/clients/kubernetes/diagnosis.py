@@ -288,7 +288,7 @@ def _of_container(
     reason, said = waiting.get("reason", ""), str(waiting.get("message", ""))
     running = dig(status, "state", "running") is not None
     ended = dig(status, "state", "terminated") or dig(status, "lastState", "terminated")
-    init = any(each["name"] == status["name"] for each in dig(pod, "spec", "initContainers") or ())
+    init = _must_end(pod, status["name"])
     if status.get("ready") or reason == "PodInitializing":
         return
     if reason in _IMAGE:
@@ -305,6 +305,15 @@ def _of_container(
         yield trouble(
             "starting", "this init container has not ended yet" if running else f"it is not started: {reason}"
         )
+
+
+def _must_end(pod: Object, name: str) -> bool:
+    """Whether it is an init container, and not one that runs beside the others as long as they do.
+
+    https://kubernetes.io/docs/concepts/workloads/pods/sidecar-containers/
+    """
+    inits = dig(pod, "spec", "initContainers") or ()
+    return any(each["name"] == name and each.get("restartPolicy") != "Always" for each in inits)
 
 
 def _cannot_start(reason: str, said: str, ended: Mapping[str, Any] | None) -> tuple[str, float] | None:

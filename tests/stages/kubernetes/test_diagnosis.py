@@ -184,6 +184,26 @@ def test_an_init_container_is_named_and_may_take_its_time(init: dict[str, Any], 
     assert said in first.message
 
 
+@pytest.mark.parametrize(
+    ("status", "sort", "said", "grace"),
+    [
+        ({**RUNNING, "started": False}, "probe", "it runs, but its startup probe (connect to port 9)", None),
+        (RUNNING, "probe", "it runs, but its readiness probe (GET :8080/health) does not pass yet", None),
+        (ended(0, 2), "crash", "ended by itself with exit code 0, but it must keep running, 3 times so far", 30),
+        (ended(4, 2), "crash", "exit code 4", 30),
+        (waiting("PodInitializing"), "starting", "it is starting", None),
+    ],
+)
+def test_a_sidecar_among_the_init_containers_must_keep_running(
+    status: dict[str, Any], sort: str, said: str, grace: float | None
+) -> None:
+    made = pod(waiting("PodInitializing"), init=status)
+    made["spec"]["initContainers"] = [{**SPEC, "name": "prepare", "restartPolicy": "Always"}]
+    first = pod_troubles(made, [])[0]
+    assert (first.sort, first.grace) == (sort, grace)
+    assert said in first.message
+
+
 def test_an_init_container_that_ended_well_is_no_trouble() -> None:
     done = {"state": {"terminated": {"exitCode": 0}}, "ready": True}
     first = pod_troubles(pod(waiting("ErrImagePull", NOT_FOUND), init=done), [])[0]
