@@ -54,7 +54,8 @@ def is_open(thing: Object) -> bool:
     if not is_generic(thing) or not isinstance(generation := thing["metadata"].get("generation"), int):
         return False
     conditions = list(_conditions(thing))
-    numbers = [each.get("observedGeneration") for each in (thing.get("status") or {}, *conditions)]
+    own = dig(thing, "status", "observedGeneration")
+    numbers = [own, *(each.get("observedGeneration") for each in conditions)]
     told = any(isinstance(number, int) and number >= generation for number in numbers)
     return not told and (_is_custom(thing) or bool(conditions))
 

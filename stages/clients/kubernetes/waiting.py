@@ -142,6 +142,12 @@ def _unseen(then: Object, words: str) -> Scene:
     return Scene(then, Verdict("waiting", words), seen=False)
 
 
+def _by_its_answer(then: Object) -> Scene | None:
+    """An object that nobody can look at, if nothing is known about its kind and the answer to its apply was well."""
+    verdict = judge(then, then)
+    return Scene(then, verdict, seen=False) if is_generic(then) and verdict.state == "done" else None
+
+
 def _deletes_itself(thing: Object) -> bool:
     return thing["kind"] == _JOB and dig(thing, "spec", "ttlSecondsAfterFinished") is not None
 
@@ -296,8 +302,8 @@ class _Vigil:
     def _scene(self, ref: Ref, then: Object) -> Scene:
         own, *others = self.where[ref]
         if own in self.mirror.refused:
-            if is_generic(then) and (verdict := judge(then, then)).state == "done":
-                return Scene(then, verdict, seen=False)
+            if answer := _by_its_answer(then):
+                return answer
             raise answered_no(self.mirror.refused[own], self.cluster.transport.credentials)
         if silence := next((self.mirror.silent[what][1] for what in self.where[ref] if what in self.mirror.silent), ""):
             # What is known is old: time that passes proves nothing now, and what happened meanwhile comes late.
@@ -305,7 +311,7 @@ class _Vigil:
             return _unseen(then, f"the cluster does not answer: {silence}")
         listed = self.mirror.objects(own, since=then["metadata"]["resourceVersion"])
         if listed is None:
-            return _unseen(then, "it is being looked up")
+            return _by_its_answer(then) or _unseen(then, "it is being looked up")
         now = next((each for each in listed if each["metadata"]["uid"] == then["metadata"]["uid"]), None)
         if now is None:
             return Scene(then, self._gone(ref, then, listed))
@@ -345,8 +351,8 @@ class _Vigil:
         if scene.verdict.state != "done":
             return False
         # Who may not look has the answer to the apply, and no more.
-        unasked = last or not scene.seen or not is_open(scene.thing)
-        return unasked or self.watched[scene.ref].seconds >= _OPEN_SECONDS
+        refused = self.where[scene.ref][0] in self.mirror.refused
+        return last or refused or not is_open(scene.thing) or self.watched[scene.ref].seconds >= _OPEN_SECONDS
 
     def _is_generic_decided(self, scene: Scene) -> bool:
         if scene.verdict.state == "done":

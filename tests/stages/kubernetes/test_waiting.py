@@ -199,6 +199,10 @@ async def test_a_job_that_an_earlier_wait_found_done_is_not_asked_for_again(ctx:
     assert gone.asked == []
 
 
+def refuse(kind: str) -> None:
+    raise ApiError(403, {"message": f"no {kind}"}, "list")
+
+
 def custom(status: dict[str, Any], generation: int = 1) -> dict[str, Any]:
     return thing("Certificate", "x.io/v1", metadata={"generation": generation}, status=status)
 
@@ -281,13 +285,16 @@ async def test_who_may_not_look_at_a_custom_resource_goes_by_the_answer_to_the_a
 ) -> None:
     monkeypatch.setattr(following, "_NEVER_ALLOWED", 0.02)
     monkeypatch.setattr(waiting, "_OPEN_SECONDS", 60.0)
-    fake = FakeCluster()
-
-    def refuse(kind: str) -> None:
-        raise ApiError(403, {"message": f"no {kind}"}, "list")
-
-    fake.answering = refuse
+    fake = FakeCluster(answering=refuse)
     await wait_for(ctx, fake, custom({}))
+    assert fake.asked
+
+
+@pytest.mark.usefixtures("quick")
+async def test_a_refusal_that_is_not_sure_when_all_time_is_spent_makes_no_custom_resource_fail(
+    ctx: FakeContext,
+) -> None:
+    await wait_for(ctx, FakeCluster(answering=refuse), custom({}), Allowance(0.1))
 
 
 @pytest.mark.usefixtures("quick")
