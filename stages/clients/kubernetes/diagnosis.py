@@ -28,6 +28,8 @@ _A_PULL = timedelta(seconds=8)
 """What a pull that is denied takes at most; the next one is begun ten seconds after it."""
 _SIGKILLED = 137
 """Also the kernel's end of who has no memory left: that it was this gets lost now and then (containerd#8893)."""
+_AFTER_MOUNT = ("Pulling", "Pulled", "Created", "Started")
+"""What a node tells of a pod only when all its volumes are there."""
 _UNHEARD_OF = "FailedToRetrieveImagePullSecret"
 
 _IMAGE = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"}
@@ -46,10 +48,13 @@ _MISSING = re.compile(
     re.IGNORECASE,
 )
 _REFUSED = re.compile(r"violates PodSecurity|denied (the )?request", re.IGNORECASE)
+_QUOTA = re.compile(r"exceeded quota", re.IGNORECASE)
 _UNREACHED = re.compile(r'(Error creating: )?(Get|Post|Put|Patch) "[^"]*": ')
 """What a controller says whose own line to the API server is broken; it tries again."""
 _CLAIM = re.compile(r"persistentvolumeclaim", re.IGNORECASE)
 _PROBE_KILL = re.compile(r"failed (liveness|startup) probe")
+_OVER_WHEN_HIDDEN = {"create", "config", "claim"}
+"""Sorts of troubles that go on only as long as they are seen."""
 # The first of these is what is told; the rest may follow from it.
 _ORDER = (
     *("image", "config", "create", "crash", "ended", "claim", "volume", "probe", "gate", "schedule", "starting"),
@@ -103,11 +108,27 @@ class Patience:
     """How long each trouble has lasted, and which one is past its grace."""
 
     since: dict[tuple[str, str, str], float] = field(default_factory=dict)
+    _shown: set[tuple[str, str, str]] = field(default_factory=set)
+    """What was asked about in the present look."""
+
+    def look_again(self) -> None:
+        """Begin a look: what is over, as the last one did not show it, counts anew when it is shown next.
+
+        Crashes do not: a ready moment between two of them hides them.
+        """
+        over = [key for key in self.since if key[2] in _OVER_WHEN_HIDDEN and key not in self._shown]
+        for key in over:
+            del self.since[key]
+        self._shown.clear()
 
     def exhausted(self, troubles: Sequence[Trouble], now: float) -> Trouble | None:
         """The likeliest trouble that waiting cannot help any more, at `now` seconds of any steady clock."""
         spent = []
         for trouble in troubles:
+            self._shown.add(trouble.key)
+            if trouble.grace is None and trouble.sort in _OVER_WHEN_HIDDEN:
+                self.forget(trouble)
+                continue
             first = self.since.setdefault(trouble.key, now)
             if trouble.grace is not None and now - first >= trouble.grace:
                 spent.append(trouble)
@@ -151,18 +172,42 @@ def pod_troubles(pod: Object, events: Sequence[Object], *, may_end: bool = False
     return sorted(found, key=lambda trouble: trouble.rank) or [_not_ready(pod)]
 
 
-def create_troubles(owner: Object, events: Sequence[Object]) -> list[Trouble]:
-    """Why pods of a ReplicaSet, StatefulSet, DaemonSet or Job cannot even be made: quota, policy, admission."""
-    wanted, there = dig(owner, "spec", "replicas"), dig(owner, "status", "replicas")
-    if wanted and there and there >= wanted:
+def create_troubles(owner: Object, events: Sequence[Object], *, making_room: bool = False) -> list[Trouble]:
+    """Why pods of a ReplicaSet, StatefulSet, DaemonSet or Job cannot even be made: quota, policy, admission.
+
+    Args:
+        owner: who makes them.
+        events: the events about it.
+        making_room: older pods of the same workload are ending, and what they take of a quota becomes free.
+    """
+    if _has_its_pods(owner):
         return []
     failure = condition(owner, "ReplicaFailure")
     said = [failure.get("message", "")] if failure.get("status") == "True" else []
-    said += _said(events, "FailedCreate")[-1:]
+    said += _said(_since(events, "SuccessfulCreate"), "FailedCreate")[-1:]
     return [
-        Trouble("create", "", owner["metadata"]["uid"], f"pods cannot be made: {message}", grace=_grace(message))
+        Trouble("create", "", owner["metadata"]["uid"], f"pods cannot be made: {message}", grace=grace)
         for message in said[:1]
+        for grace in [None if making_room and _QUOTA.search(message) else _grace(message)]
     ]
+
+
+def _has_its_pods(owner: Object) -> bool:
+    """Whether pods were made in the end, whatever was said before."""
+    status = owner.get("status") or {}
+    if owner.get("kind") == "Job":
+        return any(status.get(name) for name in ("active", "ready", "succeeded"))
+    if owner.get("kind") == "DaemonSet":
+        wanted, there = status.get("desiredNumberScheduled"), status.get("currentNumberScheduled")
+    else:
+        wanted, there = dig(owner, "spec", "replicas"), status.get("replicas")
+    return bool(wanted and there and there >= wanted)
+
+
+def _since(events: Sequence[Object], *reasons: str) -> Sequence[Object]:
+    """What was told after the last event of these reasons."""
+    last = max((at for at, event in enumerate(events) if event.get("reason") in reasons), default=-1)
+    return events[last + 1 :]
 
 
 def _grace(message: str) -> float | None:
@@ -195,13 +240,22 @@ def _of_pod(pod: Object, events: Sequence[Object]) -> Iterator[Trouble]:
         yield Trouble("ended", metadata["name"], metadata["uid"], message)
     if scheduled.get("status") == "False":
         yield _unscheduled(metadata, scheduled.get("message", ""))
-    mounts = [
-        str(event.get("message")) for event in events if event.get("reason") in ("FailedMount", "FailedAttachVolume")
-    ]
+    mounts = [] if _is_mounted(pod) else _said(_since(events, *_AFTER_MOUNT), "FailedMount", "FailedAttachVolume")
     if mounts and status.get("phase") == "Pending":
         missing = _MISSING.search(mounts[-1])
         sort, grace = ("config", CONFIG) if missing else ("volume", None)
         yield Trouble(sort, metadata["name"], metadata["uid"], f"a volume cannot be mounted: {mounts[-1]}", grace=grace)
+
+
+def _is_mounted(pod: Object) -> bool:
+    """Whether its volumes are there: no container is begun before, and what was told of them is old."""
+    if condition(pod, "PodReadyToStartContainers").get("status") == "True":
+        return True
+    return any(
+        dig(status, state, how) is not None
+        for status, _ in _containers(pod)
+        for state, how in (("state", "running"), ("state", "terminated"), ("lastState", "terminated"))
+    )
 
 
 def _unscheduled(metadata: Mapping[str, Any], said: str) -> Trouble:
@@ -234,7 +288,7 @@ def _of_container(
     reason, said = waiting.get("reason", ""), str(waiting.get("message", ""))
     running = dig(status, "state", "running") is not None
     ended = dig(status, "state", "terminated") or dig(status, "lastState", "terminated")
-    init = any(each["name"] == status["name"] for each in dig(pod, "spec", "initContainers") or ())
+    init = _must_end(pod, status["name"])
     if status.get("ready") or reason == "PodInitializing":
         return
     if reason in _IMAGE:
@@ -251,6 +305,15 @@ def _of_container(
         yield trouble(
             "starting", "this init container has not ended yet" if running else f"it is not started: {reason}"
         )
+
+
+def _must_end(pod: Object, name: str) -> bool:
+    """Whether it is an init container, and not one that runs beside the others as long as they do.
+
+    https://kubernetes.io/docs/concepts/workloads/pods/sidecar-containers/
+    """
+    inits = dig(pod, "spec", "initContainers") or ()
+    return any(each["name"] == name and each.get("restartPolicy") != "Always" for each in inits)
 
 
 def _cannot_start(reason: str, said: str, ended: Mapping[str, Any] | None) -> tuple[str, float] | None:

@@ -4,13 +4,13 @@ The rules are kubectl's (`polymorphichelpers/rollout_status.go`) with their gaps
 conventions (sigs.k8s.io/cli-utils) for kinds that nobody knows.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 from stages.clients.kubernetes.objects import Object, dig
 
-__all__ = ["LATER", "Verdict", "condition", "is_generic", "judge", "pods_when_done"]
+__all__ = ["ENDS", "LATER", "Verdict", "condition", "end_told", "is_generic", "is_open", "judge", "pods_when_done"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +21,7 @@ class Verdict:
     message: str
 
 
+_UNOBSERVED = "the cluster has not looked at the change yet"
 _Judge: TypeAlias = Callable[[Object, Object, Sequence[Object]], Verdict]
 
 
@@ -33,16 +34,40 @@ def judge(now: Object, then: Object, events: Sequence[Object] = ()) -> Verdict:
         events: events about the object itself; only a PersistentVolumeClaim's matter.
     """
     kind = now["kind"]
-    if now["metadata"].get("deletionTimestamp"):
+    if now["metadata"].get("deletionTimestamp") and not _has_ended(now):
         return Verdict("failed", f"this {kind} is being deleted")
     if not _observed(now):
-        return Verdict("waiting", "the cluster has not looked at the change yet")
+        return Verdict("waiting", _UNOBSERVED)
     return _JUDGES.get((_group(now), kind), _generic)(now, then, events)
 
 
 def is_generic(thing: Object) -> bool:
     """Whether nothing is known about the kind; such an object must never hold up a deploy for long."""
     return (_group(thing), thing["kind"]) not in _JUDGES
+
+
+def is_open(thing: Object) -> bool:
+    """Whether a controller that nobody knows may still have a word to say on the present generation.
+
+    Of kinds that are built in most have no controller that would, so only what has conditions is asked.
+    """
+    if not is_generic(thing) or not isinstance(generation := thing["metadata"].get("generation"), int):
+        return False
+    conditions = list(_conditions(thing))
+    own = dig(thing, "status", "observedGeneration")
+    numbers = [own, *(each.get("observedGeneration") for each in conditions)]
+    told = any(isinstance(number, int) and number >= generation for number in numbers)
+    return not told and (_is_custom(thing) or bool(conditions))
+
+
+def end_told(events: Sequence[Object]) -> Verdict | None:
+    """How a Job ended by the events about it, which outlive it; None if they do not say."""
+    for event in reversed(events):
+        if event.get("reason") == _COMPLETED:
+            return Verdict("done", "it has completed")
+        if event.get("reason") in ENDS:
+            return Verdict("failed", f"it has failed: {event['reason']}: {event.get('message', '')}")
+    return None
 
 
 def pods_when_done(now: Object) -> int:
@@ -59,8 +84,17 @@ def pods_when_done(now: Object) -> int:
 
 def condition(thing: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     """A condition of the object's status, empty if it has none of that type."""
-    found = dig(thing, "status", "conditions") or ()
-    return next((each for each in found if isinstance(each, Mapping) and each.get("type") == name), {})
+    return next((each for each in _conditions(thing) if each.get("type") == name), {})
+
+
+def _conditions(thing: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    return (each for each in dig(thing, "status", "conditions") or () if isinstance(each, Mapping))
+
+
+def _is_custom(thing: Object) -> bool:
+    """Groups of custom resources have a dot, as those of Kubernetes have that end so; the oldest have none."""
+    group = _group(thing)
+    return "." in group and not group.endswith(".k8s.io")
 
 
 def _group(thing: Object) -> str:
@@ -151,6 +185,26 @@ def _replica_set(now: Object, _: Object, __: Sequence[Object]) -> Verdict:
     return Verdict("done" if done else "waiting", f"{available} of {wanted} pods available")
 
 
+_COMPLETED = "Completed"
+ENDS = frozenset(
+    {
+        _COMPLETED,
+        "BackoffLimitExceeded",
+        "DeadlineExceeded",
+        "FailedIndexes",
+        "MaxFailedIndexesExceeded",
+        "PodFailurePolicy",
+    }
+)
+"""Reasons of events that say how a Job ended."""
+
+
+def _has_ended(thing: Object) -> bool:
+    """Whether it is a Job that is through, be it well or not: it may delete itself then (ttlSecondsAfterFinished)."""
+    ends = (condition(thing, name).get("status") for name in ("Complete", "Failed"))
+    return (_group(thing), thing["kind"]) == ("batch", "Job") and "True" in ends
+
+
 def _job(now: Object, _: Object, __: Sequence[Object]) -> Verdict:
     failed = condition(now, "Failed")
     if condition(now, "Complete").get("status") == "True":
@@ -207,13 +261,27 @@ def _applied(_: Object, __: Object, ___: Sequence[Object]) -> Verdict:
 
 
 def _generic(now: Object, _: Object, __: Sequence[Object]) -> Verdict:
-    """https://github.com/kubernetes-sigs/cli-utils/blob/master/pkg/kstatus/README.md: Stalled and Ready."""
-    stalled, ready = condition(now, "Stalled"), condition(now, "Ready")
-    if stalled.get("status") == "True":
-        return Verdict("failed", f"it is stalled: {stalled.get('reason', '')}: {stalled.get('message', '')}")
+    """Stalled, Reconciling and Ready of https://github.com/kubernetes-sigs/cli-utils/blob/master/pkg/kstatus/README.md."""
+    stalled, reconciling, ready = (condition(now, name) for name in ("Stalled", "Reconciling", "Ready"))
+    if stalled.get("status") == "True" and not _is_of_before(stalled, now):
+        return Verdict("failed", f"it is stalled: {_reason(stalled)}")
+    if ready and _is_of_before(ready, now):
+        return Verdict("waiting", _UNOBSERVED)
+    if reconciling.get("status") == "True" and not _is_of_before(reconciling, now):
+        return Verdict("waiting", f"it is being reconciled: {_reason(reconciling)}")
     if ready and ready.get("status") != "True":
-        return Verdict("waiting", f"it is not ready: {ready.get('reason', '')}: {ready.get('message', '')}")
+        return Verdict("waiting", f"it is not ready: {_reason(ready)}")
     return Verdict("done", "it is applied")
+
+
+def _is_of_before(found: Mapping[str, Any], now: Object) -> bool:
+    """Whether a condition was told of an earlier generation, by its own number."""
+    seen, generation = found.get("observedGeneration"), now["metadata"].get("generation")
+    return isinstance(seen, int) and isinstance(generation, int) and seen < generation
+
+
+def _reason(found: Mapping[str, Any]) -> str:
+    return f"{found.get('reason', '')}: {found.get('message', '')}"
 
 
 _JUDGES: dict[tuple[str, str], _Judge] = {

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from stages.clients.kubernetes.diagnosis import Trouble, claim_troubles, create_troubles, is_ready, pod_troubles
 from stages.clients.kubernetes.objects import Object, Ref, dig, identity
-from stages.clients.kubernetes.pods import new_pods, new_replica_set, new_revision
+from stages.clients.kubernetes.pods import all_pods, new_pods, new_replica_set, new_revision
 from stages.clients.kubernetes.rollout import Verdict, judge, pods_when_done
 from stages.clients.kubernetes.steady import Sightings, unsteady
 
@@ -45,6 +45,8 @@ class Scene:
     troubles: tuple[Trouble, ...] = ()
     waits: str = ""
     """What is waited for beside its own pods, told in place of a trouble that comes of it."""
+    seen: bool = True
+    """Whether it is what the cluster has now, and not what is left of an earlier answer."""
 
     @property
     def ref(self) -> Ref:
@@ -86,7 +88,8 @@ def look(now: Object, then: Object, around: Around) -> Scene:
         doubt = _doubt(now, revisions, staying, unsure) if pods is not None else None
         return Scene(now, replace(verdict, state="waiting", message=doubt) if doubt else verdict)
     owner = (new_replica_set(now, revisions) if now["kind"] == "Deployment" else now) or now
-    troubles = create_troubles(owner, events.get(owner["metadata"]["uid"], ()))
+    leaving = any(pod["metadata"].get("deletionTimestamp") for pod in all_pods(now, revisions, pods or []))
+    troubles = create_troubles(owner, events.get(owner["metadata"]["uid"], ()), making_room=leaving)
     for pod in new:
         may_end = now["kind"] == "Job"
         troubles += pod_troubles(pod, events.get(pod["metadata"]["uid"], ()), may_end=may_end)

@@ -184,10 +184,54 @@ def test_an_init_container_is_named_and_may_take_its_time(init: dict[str, Any], 
     assert said in first.message
 
 
+@pytest.mark.parametrize(
+    ("status", "sort", "said", "grace"),
+    [
+        ({**RUNNING, "started": False}, "probe", "it runs, but its startup probe (connect to port 9)", None),
+        (RUNNING, "probe", "it runs, but its readiness probe (GET :8080/health) does not pass yet", None),
+        (ended(0, 2), "crash", "ended by itself with exit code 0, but it must keep running, 3 times so far", 30),
+        (ended(4, 2), "crash", "exit code 4", 30),
+        (waiting("PodInitializing"), "starting", "it is starting", None),
+    ],
+)
+def test_a_sidecar_among_the_init_containers_must_keep_running(
+    status: dict[str, Any], sort: str, said: str, grace: float | None
+) -> None:
+    made = pod(waiting("PodInitializing"), init=status)
+    made["spec"]["initContainers"] = [{**SPEC, "name": "prepare", "restartPolicy": "Always"}]
+    first = pod_troubles(made, [])[0]
+    assert (first.sort, first.grace) == (sort, grace)
+    assert said in first.message
+
+
 def test_an_init_container_that_ended_well_is_no_trouble() -> None:
     done = {"state": {"terminated": {"exitCode": 0}}, "ready": True}
     first = pod_troubles(pod(waiting("ErrImagePull", NOT_FOUND), init=done), [])[0]
     assert first.container == "app"
+
+
+UNMOUNTED = event("FailedMount", 'MountVolume.SetUp failed for volume "v" : secret "s" not found')
+
+
+@pytest.mark.parametrize(
+    ("made", "later"),
+    [
+        (pod(waiting("ContainerCreating"), PodReadyToStartContainers={"status": "True"}), []),
+        (pod(waiting("PodInitializing"), init=RUNNING), []),
+        (pod(waiting("PodInitializing"), init={"state": {"terminated": {"exitCode": 0}}, "ready": True}), []),
+        (pod(waiting("PodInitializing"), init=ended(3, 1)), []),
+        (pod(waiting("ContainerCreating")), [event("Pulling", "Pulling image")]),
+        (pod(waiting("ErrImagePull")), [event("Pulling", "Pulling image"), event("Failed", "no such host")]),
+        (pod(waiting("ContainerCreating")), [event("Started", "Started container")]),
+    ],
+)
+def test_a_mount_that_has_succeeded_since_is_no_trouble(made: Any, later: list[Any]) -> None:
+    assert "mounted" not in str([each.message for each in pod_troubles(made, [UNMOUNTED, *later])])
+
+
+def test_a_mount_that_failed_last_is_a_trouble() -> None:
+    made = pod(waiting("ContainerCreating"), PodReadyToStartContainers={"status": "False"})
+    assert "mounted" in pod_troubles(made, [event("Pulled", "of before"), UNMOUNTED])[0].message
 
 
 @pytest.mark.parametrize(
@@ -250,6 +294,32 @@ def test_pods_that_cannot_be_made_are_a_trouble_of_their_owner(
     assert create_troubles(all_there, events) == [], "they were made in the end"
 
 
+REFUSED = event("FailedCreate", "exceeded quota: q")
+
+
+def test_an_old_refusal_is_over_when_a_pod_was_made_later() -> None:
+    owner, made = {"metadata": {"uid": "s"}}, event("SuccessfulCreate", "create Pod web-0")
+    assert create_troubles(owner, [REFUSED, made]) == []
+    assert create_troubles(owner, [made, REFUSED])
+
+
+@pytest.mark.parametrize(
+    ("kind", "status", "told"),
+    [
+        ("Job", {}, True),
+        ("Job", {"failed": 1}, True),
+        ("Job", {"active": 1}, False),
+        ("Job", {"succeeded": 1}, False),
+        ("DaemonSet", {"desiredNumberScheduled": 0, "currentNumberScheduled": 0}, True),
+        ("DaemonSet", {"desiredNumberScheduled": 3, "currentNumberScheduled": 2}, True),
+        ("DaemonSet", {"desiredNumberScheduled": 3, "currentNumberScheduled": 3}, False),
+    ],
+)
+def test_a_refusal_says_nothing_of_who_has_its_pods(kind: str, status: dict[str, Any], told: bool) -> None:  # noqa: FBT001
+    owner = {"kind": kind, "metadata": {"uid": "o"}, "spec": {}, "status": status}
+    assert bool(create_troubles(owner, [REFUSED])) is told
+
+
 def trouble(sort: str, grace: float | None, uid: str = "u") -> Trouble:
     return Trouble(sort, "p", uid, "m", "c", grace=grace)
 
@@ -269,6 +339,41 @@ def test_crashes_are_counted_from_the_first_even_while_it_runs_between_them() ->
     assert patience.exhausted([], 10) is None
     assert patience.exhausted([trouble("crash", 30)], 15) is None
     assert patience.exhausted([trouble("crash", 30)], 31) == trouble("crash", 30)
+
+
+@pytest.mark.parametrize("sort", ["create", "config", "claim"])
+def test_what_was_over_for_a_look_counts_anew(sort: str) -> None:
+    patience = Patience()
+    for now, shown in ((0, True), (10, True), (15, False), (40, True)):
+        patience.look_again()
+        assert patience.exhausted([trouble(sort, 20)] if shown else [], now) is None
+    patience.look_again()
+    assert patience.exhausted([trouble(sort, 20)], 60) == trouble(sort, 20)
+
+
+def test_a_crash_that_is_hidden_for_a_look_goes_on() -> None:
+    patience = Patience()
+    for now, shown in ((0, [trouble("crash", None)]), (10, [])):
+        patience.look_again()
+        assert patience.exhausted(shown, now) is None
+    patience.look_again()
+    assert patience.exhausted([trouble("crash", 30)], 31) == trouble("crash", 30)
+
+
+def test_what_might_pass_by_itself_counts_from_when_it_does_not_any_more() -> None:
+    patience = Patience()
+    for now, grace in ((0, None), (60, 20), (79, 20)):
+        patience.look_again()
+        assert patience.exhausted([trouble("create", grace)], now) is None
+    assert patience.exhausted([trouble("create", 20)], 80)
+
+
+def test_a_quota_is_no_reason_to_end_while_older_pods_make_room() -> None:
+    owner = {"metadata": {"uid": "rs"}}
+    assert create_troubles(owner, [REFUSED], making_room=True)[0].grace is None
+    assert create_troubles(owner, [REFUSED], making_room=False)[0].grace == 20
+    forbidden = event("FailedCreate", 'pods "x" is forbidden: violates PodSecurity "baseline"')
+    assert create_troubles(owner, [forbidden], making_room=True)[0].grace == 5
 
 
 def test_what_may_pass_never_exhausts_patience_and_the_likeliest_cause_is_told() -> None:

@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from stages.clients.kubernetes.rollout import Verdict, is_generic, judge
+from stages.clients.kubernetes.rollout import Verdict, is_generic, is_open, judge
 
 
-def thing(kind: str, spec: dict[str, Any], status: dict[str, Any], version: str = "apps/v1", **meta: Any) -> Any:
+def thing(kind: str, spec: dict[str, Any], status: object, version: str = "apps/v1", **meta: Any) -> Any:
     metadata = {"name": "x", "generation": 2, **meta}
     return {"apiVersion": version, "kind": kind, "metadata": metadata, "spec": spec, "status": status}
 
@@ -158,6 +158,54 @@ def test_other_kinds_by_their_own_signs(
     assert state(kind, spec, status, version) == expected
 
 
+def of(generation: int, name: str, status: str = "True") -> dict[str, Any]:
+    return {"type": name, "status": status, "observedGeneration": generation}
+
+
+@pytest.mark.parametrize(
+    ("conditions", "expected"),
+    [
+        ([of(1, "Ready")], "waiting"),
+        ([of(2, "Ready")], "done"),
+        ([of(1, "Stalled"), of(1, "Ready", "False")], "waiting"),
+        ([of(2, "Stalled"), of(1, "Ready")], "failed"),
+        ([of(2, "Reconciling")], "waiting"),
+        ([of(2, "Reconciling"), of(2, "Ready")], "waiting"),
+        ([of(1, "Reconciling"), of(2, "Ready")], "done"),
+        ([of(2, "Reconciling", "False"), of(2, "Ready")], "done"),
+    ],
+)
+def test_a_condition_of_an_earlier_generation_says_nothing_of_this_one(conditions: list[Any], expected: str) -> None:
+    assert state("Certificate", {}, {"conditions": conditions}, "x.io/v1") == expected
+
+
+@pytest.mark.parametrize(
+    ("kind", "version", "status", "expected"),
+    [
+        ("Certificate", "x.io/v1", {}, True),
+        ("Certificate", "x.io/v1", conditions(Ready="True"), True),
+        ("Certificate", "x.io/v1", {"observedGeneration": 2}, False),
+        ("Certificate", "x.io/v1", {"conditions": [of(2, "Issued")]}, False),
+        ("Certificate", "x.io/v1", {"conditions": [of(1, "Ready")]}, True),
+        ("Odd", "x.io/v1", "Active", True),
+        ("Gateway", "gateway.networking.k8s.io/v1", conditions(Accepted="Unknown"), True),
+        ("Ingress", "networking.k8s.io/v1", {"loadBalancer": {}}, False),
+        ("Role", "rbac.authorization.k8s.io/v1", {}, False),
+        ("PodDisruptionBudget", "policy/v1", {"currentHealthy": 0}, False),
+        ("ConfigMap", "v1", {}, False),
+        ("LimitRange", "v1", {}, False),
+        ("Deployment", "apps/v1", {}, False),
+    ],
+)
+def test_only_a_controller_that_nobody_knows_may_have_a_word_to_say(
+    kind: str,
+    version: str,
+    status: object,
+    expected: bool,  # noqa: FBT001
+) -> None:
+    assert is_open(thing(kind, {}, status, version)) is expected
+
+
 def test_a_claim_that_waits_for_its_first_pod_is_done() -> None:
     claim = thing("PersistentVolumeClaim", {}, {"phase": "Pending"}, "v1")
     assert judge(claim, claim, [{"reason": "WaitForFirstConsumer"}]).state == "done"
@@ -167,6 +215,14 @@ def test_a_claim_that_waits_for_its_first_pod_is_done() -> None:
 
 def test_an_object_that_is_being_deleted_is_failed() -> None:
     assert state("Deployment", {}, counts(1, 1, 1), deletionTimestamp="now") == "failed"
+
+
+@pytest.mark.parametrize(("condition", "expected"), [("Complete", "done"), ("Failed", "failed")])
+def test_a_job_that_deletes_itself_is_what_it_has_come_to(condition: str, expected: str) -> None:
+    job = thing("Job", {}, conditions(**{condition: "True"}), "batch/v1", deletionTimestamp="now")
+    assert judge(job, job).state == expected
+    assert "deleted" not in judge(job, job).message
+    assert state("Job", {}, {}, "batch/v1", deletionTimestamp="now") == "failed"
 
 
 def test_only_what_nobody_knows_is_generic() -> None:

@@ -77,7 +77,7 @@ def replica_set(name: str, template: dict[str, Any]) -> dict[str, Any]:
 SETS = [replica_set("old", OLD_TEMPLATE), replica_set("new", TEMPLATE)]
 
 
-def scene(pods: list[Any] | None, available: int, updated: int = 1) -> Scene:
+def scene(pods: list[Any] | None, available: int, updated: int = 1, sets: list[Any] = SETS) -> Scene:
     thing = {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -85,7 +85,7 @@ def scene(pods: list[Any] | None, available: int, updated: int = 1) -> Scene:
         "spec": {"replicas": 1, "template": TEMPLATE},
         "status": {"observedGeneration": 1, "replicas": 1, "updatedReplicas": updated, "availableReplicas": available},
     }
-    return look(thing, thing, Around(SETS, pods, {}, NOW, Sightings()))
+    return look(thing, thing, Around(sets, pods, {}, NOW, Sightings()))
 
 
 def test_a_crash_loop_between_two_crashes_is_not_done() -> None:
@@ -109,6 +109,16 @@ def test_only_new_pods_are_in_trouble() -> None:
 
 def test_a_deployment_is_not_done_before_its_new_pods_are_seen() -> None:
     assert scene([pod("old", ran=50)], available=1).verdict.message == "0 of its 1 new pods have been seen ready"
+
+
+@pytest.mark.parametrize(("leaves", "grace"), [("old", None), ("other", 20)])
+def test_a_quota_may_be_used_up_while_pods_of_the_workload_itself_are_ending(leaves: str, grace: float | None) -> None:
+    failure = {"type": "ReplicaFailure", "status": "True", "message": "exceeded quota: q"}
+    refused = {**replica_set("new", TEMPLATE), "status": {"conditions": [failure]}}
+    ending = pod(leaves)
+    ending["metadata"]["deletionTimestamp"] = ago(1)
+    (found,) = scene([ending], available=0, sets=[SETS[0], refused]).troubles
+    assert (found.sort, found.grace) == ("create", grace)
 
 
 def pending(given: dict[str, Any]) -> dict[str, Any]:
