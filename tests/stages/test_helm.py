@@ -208,6 +208,16 @@ def test_rendered_objects_know_their_templates_and_hooks_are_apart() -> None:
     assert [each.ref.name for each in rendered.hooks] == ["hook"]
 
 
+def test_a_chart_may_render_to_an_empty_list() -> None:
+    text = "apiVersion: v1\nkind: List\nitems: []\n---\n"
+    assert [each.ref.name for each in read_rendered(text + RENDERED).manifests] == ["web"]
+
+
+def test_a_namespace_that_is_no_text_is_refused_with_its_template() -> None:
+    with pytest.raises(StageFailed, match=r"web/templates/app\.yaml renders to .* metadata\.namespace must be text"):
+        read_rendered(RENDERED.replace("{name: web}", "{name: web, namespace: {a: b}}"))
+
+
 # -- its words -------------------------------------------------------------------------------------
 
 
