@@ -4,7 +4,8 @@ import base64
 import gzip
 import json
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from pydantic import ValidationError
@@ -15,11 +16,12 @@ from stages.clients.helm.chart import fingerprint, is_local, missing
 from stages.clients.helm.logins import sources
 from stages.clients.helm.program import Helm as Program
 from stages.clients.helm.records import History, Promise, Revision, read_revision
-from stages.clients.helm.release import settled
+from stages.clients.helm.release import Release, settled
 from stages.clients.helm.rendered import read_rendered, with_images
 from stages.clients.helm.stuck import pending
 from stages.clients.helm.trouble import trouble
 from stages.clients.helm.values import values_text
+from stages.clients.kubernetes.api import Cluster
 from stages.helm import Helm
 from tests.support.context import FakeContext
 
@@ -341,3 +343,32 @@ def test_a_login_lies_in_memory_and_is_gone_afterwards() -> None:
         assert (known["name"], known["password"]) == (source.repository, "hunter2")
     with pytest.raises(FileNotFoundError), open(path):  # noqa: PTH123
         pass
+
+
+async def test_an_upgrade_takes_no_values_of_the_revision_before_and_other_calls_have_no_such_option(
+    ctx: FakeContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = ctx.folder / "helm"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    helm = Program(str(program), "v3.22.0", "his")
+    cluster = SimpleNamespace(server="https://cluster.example")
+    found = Release(ctx, cast("Cluster", cluster), helm, "web", "mine", HERE, timedelta(minutes=1), PATIENCE)
+    first = history(revision(1, "deployed"))
+    seen = [history(*first.revisions, revision(2, "deployed", made=promise(9))), first]
+    seen.append(history(*first.revisions, revision(2, "deployed")))
+
+    async def read(*_: object) -> History:
+        return seen.pop(0)
+
+    async def note(*_: object, **__: object) -> None:
+        pass
+
+    monkeypatch.setattr("stages.clients.helm.release.read_history", read)
+    monkeypatch.setattr("stages.clients.helm.release.note", note)
+    await found.upgrade(["--values=-", "./chart"], b"{}", first, {})
+    await found.roll_back(first, first.revisions[0])
+    upgrade, rollback = (run.argv for run in ctx.runs)
+    assert "--reset-values" in upgrade
+    assert upgrade[-4:] == ("--values=-", "--", "web", "./chart")
+    assert "--reset-values" not in rollback
