@@ -14,7 +14,7 @@ from pipeline.stage import CauseKind, StageFailed
 from stages.clients.kubernetes.objects import Object, Ref, dig, identity
 from stages.clients.kubernetes.scalars import PLAIN, Loader, Variables, plain
 
-__all__ = ["Manifest", "read_manifests"]
+__all__ = ["Manifest", "read_manifests", "written_twice"]
 
 _STRING = "tag:yaml.org,2002:str"
 _TYPED = {f"tag:yaml.org,2002:{name}" for name in ("int", "float", "bool", "null")} | {PLAIN}
@@ -68,14 +68,15 @@ def read_manifests(texts: Mapping[str, str], variables: Variables) -> list[Manif
     readers = [_File(name, text, variables) for name, text in texts.items()]
     manifests = [manifest for reader in readers for manifest in reader.objects()]
     problems = [problem for reader in readers for problem in reader.problems]
-    problems += [] if problems else _twice(manifests)
+    problems += [] if problems else written_twice(manifests)
     if problems:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise StageFailed(problems[0] + more, kind=CauseKind.CONFIG, evidence=problems)
     return manifests
 
 
-def _twice(manifests: Sequence[Manifest]) -> Iterator[str]:
+def written_twice(manifests: Sequence[Manifest]) -> Iterator[str]:
+    """What is wrong with every manifest whose object another one before it describes: both places."""
     seen: dict[tuple[str, str, str, str], Manifest] = {}
     for manifest in manifests:
         ref = manifest.ref
