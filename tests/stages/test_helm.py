@@ -372,3 +372,43 @@ async def test_an_upgrade_takes_no_values_of_the_revision_before_and_other_calls
     assert "--reset-values" in upgrade
     assert upgrade[-4:] == ("--values=-", "--", "web", "./chart")
     assert "--reset-values" not in rollback
+
+
+def renderer(ctx: FakeContext, said: str) -> str:
+    """A helm that renders, but with the cluster only if there is nothing that it says to that."""
+    program = ctx.folder / "helm"
+    program.write_text(f"""#!/bin/sh
+case "$*" in *--dry-run=server*) if [ -n "{said}" ]; then echo "{said}" >&2; exit 1; fi; echo looked;; *) echo blind;; esac
+""")
+    program.chmod(0o755)
+    return str(program)
+
+
+MISSING = "Error: unable to build kubernetes objects from release manifest: resource mapping not found"
+TAKEN = "Error: unable to continue with install: ConfigMap c exists and cannot be imported"
+
+
+@pytest.mark.parametrize(
+    ("version", "said", "rendered", "calls"),
+    [
+        ("v3.13.0", "", "looked", 1),
+        ("v4.3.1", "", "looked", 1),
+        ("v4.3.1", MISSING, "blind", 2),
+        ("v4.3.1", TAKEN, "blind", 2),
+        ("v4.3.1", "Error: execution error at (web/templates/a.yaml:1:3): unable to continue with install: x", "", 1),
+        ("v3.22.0", MISSING, "", 1),
+    ],
+)
+async def test_templates_look_up_what_the_cluster_has_unless_helm_demands_more_of_it_than_to_render(
+    ctx: FakeContext, version: str, said: str, rendered: str, calls: int
+) -> None:
+    helm = Program(renderer(ctx, said), version, "his", "a", ctx.folder / "config")
+    called = await helm.template(ctx, "--no-hooks", "--", "web", "./chart", stdin=b"{}")
+    assert called.stdout.decode().strip() == rendered
+    assert (called.exit_code == 0) is bool(rendered)
+    assert len(ctx.runs) == calls
+    for run in ctx.runs:
+        assert run.env["KUBECONFIG"] == str(ctx.folder / "config")
+        assert run.argv[2:6] == ("--namespace", "his", "--kube-context", "a")
+        assert run.argv[-4:] == ("--no-hooks", "--", "web", "./chart")
+        assert run.stdin == b"{}"
