@@ -379,17 +379,8 @@ class Helm(Stage[HelmOutputs]):
             helm = await self._program(ctx, cluster, version, source)
             words = await self._words(ctx, source, files)
             ctx.progress(f"rendering {self.chart}")
-            called = await helm.call(
-                ctx,
-                "template",
-                *options,
-                *words[:-1],
-                "--",
-                self.release,
-                words[-1],
-                stdin=self._stdin(ctx),
-                capture=True,
-            )
+            words = [*options, *words[:-1], "--", self.release, words[-1]]
+            called = await helm.template(ctx, *words, stdin=self._stdin(ctx))
         called.check("helm template")
         if too_large(called):
             return None

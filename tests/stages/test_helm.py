@@ -4,7 +4,8 @@ import base64
 import gzip
 import json
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from pydantic import ValidationError
@@ -15,11 +16,12 @@ from stages.clients.helm.chart import fingerprint, is_local, missing
 from stages.clients.helm.logins import sources
 from stages.clients.helm.program import Helm as Program
 from stages.clients.helm.records import History, Promise, Revision, read_revision
-from stages.clients.helm.release import settled
+from stages.clients.helm.release import Release, settled
 from stages.clients.helm.rendered import read_rendered, with_images
 from stages.clients.helm.stuck import pending
 from stages.clients.helm.trouble import trouble
 from stages.clients.helm.values import values_text
+from stages.clients.kubernetes.api import Cluster
 from stages.helm import Helm
 from tests.support.context import FakeContext
 
@@ -208,6 +210,16 @@ def test_rendered_objects_know_their_templates_and_hooks_are_apart() -> None:
     assert [each.ref.name for each in rendered.hooks] == ["hook"]
 
 
+def test_a_chart_may_render_to_an_empty_list() -> None:
+    text = "apiVersion: v1\nkind: List\nitems: []\n---\n"
+    assert [each.ref.name for each in read_rendered(text + RENDERED).manifests] == ["web"]
+
+
+def test_a_namespace_that_is_no_text_is_refused_with_its_template() -> None:
+    with pytest.raises(StageFailed, match=r"web/templates/app\.yaml renders to .* metadata\.namespace must be text"):
+        read_rendered(RENDERED.replace("{name: web}", "{name: web, namespace: {a: b}}"))
+
+
 # -- its words -------------------------------------------------------------------------------------
 
 
@@ -331,3 +343,72 @@ def test_a_login_lies_in_memory_and_is_gone_afterwards() -> None:
         assert (known["name"], known["password"]) == (source.repository, "hunter2")
     with pytest.raises(FileNotFoundError), open(path):  # noqa: PTH123
         pass
+
+
+async def test_an_upgrade_takes_no_values_of_the_revision_before_and_other_calls_have_no_such_option(
+    ctx: FakeContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = ctx.folder / "helm"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    helm = Program(str(program), "v3.22.0", "his")
+    cluster = SimpleNamespace(server="https://cluster.example")
+    found = Release(ctx, cast("Cluster", cluster), helm, "web", "mine", HERE, timedelta(minutes=1), PATIENCE)
+    first = history(revision(1, "deployed"))
+    seen = [history(*first.revisions, revision(2, "deployed", made=promise(9))), first]
+    seen.append(history(*first.revisions, revision(2, "deployed")))
+
+    async def read(*_: object) -> History:
+        return seen.pop(0)
+
+    async def note(*_: object, **__: object) -> None:
+        pass
+
+    monkeypatch.setattr("stages.clients.helm.release.read_history", read)
+    monkeypatch.setattr("stages.clients.helm.release.note", note)
+    await found.upgrade(["--values=-", "./chart"], b"{}", first, {})
+    await found.roll_back(first, first.revisions[0])
+    upgrade, rollback = (run.argv for run in ctx.runs)
+    assert "--reset-values" in upgrade
+    assert upgrade[-4:] == ("--values=-", "--", "web", "./chart")
+    assert "--reset-values" not in rollback
+
+
+def renderer(ctx: FakeContext, said: str) -> str:
+    """A helm that renders, but with the cluster only if there is nothing that it says to that."""
+    program = ctx.folder / "helm"
+    program.write_text(f"""#!/bin/sh
+case "$*" in *--dry-run=server*) if [ -n "{said}" ]; then echo "{said}" >&2; exit 1; fi; echo looked;; *) echo blind;; esac
+""")
+    program.chmod(0o755)
+    return str(program)
+
+
+MISSING = "Error: unable to build kubernetes objects from release manifest: resource mapping not found"
+TAKEN = "Error: unable to continue with install: ConfigMap c exists and cannot be imported"
+
+
+@pytest.mark.parametrize(
+    ("version", "said", "rendered", "calls"),
+    [
+        ("v3.13.0", "", "looked", 1),
+        ("v4.3.1", "", "looked", 1),
+        ("v4.3.1", MISSING, "blind", 2),
+        ("v4.3.1", TAKEN, "blind", 2),
+        ("v4.3.1", "Error: execution error at (web/templates/a.yaml:1:3): unable to continue with install: x", "", 1),
+        ("v3.22.0", MISSING, "", 1),
+    ],
+)
+async def test_templates_look_up_what_the_cluster_has_unless_helm_demands_more_of_it_than_to_render(
+    ctx: FakeContext, version: str, said: str, rendered: str, calls: int
+) -> None:
+    helm = Program(renderer(ctx, said), version, "his", "a", ctx.folder / "config")
+    called = await helm.template(ctx, "--no-hooks", "--", "web", "./chart", stdin=b"{}")
+    assert called.stdout.decode().strip() == rendered
+    assert (called.exit_code == 0) is bool(rendered)
+    assert len(ctx.runs) == calls
+    for run in ctx.runs:
+        assert run.env["KUBECONFIG"] == str(ctx.folder / "config")
+        assert run.argv[2:6] == ("--namespace", "his", "--kube-context", "a")
+        assert run.argv[-4:] == ("--no-hooks", "--", "web", "./chart")
+        assert run.stdin == b"{}"

@@ -26,6 +26,10 @@ _ELSEWHERE = ("HELM_KUBE", "HELM_NAMESPACE", "HELM_BURST_LIMIT", "HELM_QPS", "HE
 """How variables begin by which a call would go to another cluster than ours, or do other things there."""
 _BASE = frozenset({"HOME", "PATH"})
 """What no program works without."""
+_BEYOND_RENDERING = re.compile(
+    r"^Error: unable to (?:build kubernetes objects from release manifest|continue with install): ", re.MULTILINE
+)
+"""What Helm 4 says when a chart is rendered, and the cluster is not ready for all of its objects."""
 _NO_CONFIG = Path(os.devnull)
 _PLUGINS = Path(__file__).parent / "plugins"
 _RENDERER = "stages.clients.helm.rendered"
@@ -94,6 +98,18 @@ class Helm:
         )
         lines.end()
         return Called(ended.exit_code, ended.stdout, list(kept))
+
+    async def template(self, ctx: Surroundings, *words: str, stdin: bytes = b"") -> Called:
+        """Render a chart. What its templates look up is asked of the cluster, as in an upgrade."""
+        looks_up = ["--dry-run=server"]
+        if self.major == _NEWEST:
+            looks_up += ["--disable-openapi-validation"]
+        called = await self.call(ctx, "template", *looks_up, *words, stdin=stdin, capture=True)
+        if self.major == _NEWEST and called.exit_code and _BEYOND_RENDERING.search("\n".join(called.lines)):
+            # Helm 4 demands kinds that the chart itself defines; what is missing is told by the check of every object
+            ctx.log("rendering it anew without the cluster: lookups of its templates find nothing")
+            called = await self.call(ctx, "template", *words, stdin=stdin, capture=True)
+        return called
 
     async def know_repository(self, ctx: Surroundings, name: str, url: str) -> None:
         """Fetch the index of a repository that its configuration names.

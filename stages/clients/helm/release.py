@@ -173,6 +173,8 @@ class Release:
                 labels = ",".join(f"{name}={value}" for name, value in labels_of(number, promise).items())
                 run = f"pipe {self.ctx.run.pipeline}#{self.ctx.run.number}"
                 options = ["--install", f"--labels={labels}", f"--description={run}", f"--timeout={self._seconds}s"]
+                # without any values helm takes those of the revision before, and others were checked
+                options += ["--reset-values"]
                 called = await self._timed("upgrade", *options, *words[:-1], "--", self.name, words[-1], stdin=stdin)
                 revision = await self._result(called, number)
             else:

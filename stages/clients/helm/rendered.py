@@ -90,9 +90,8 @@ def _manifests(text: str) -> Iterator[Manifest]:
             node = loader.get_node()
             value = loader.construct_document(node)
             file = next((name for at, name in reversed(sources) if at <= node.start_mark.index), "the chart")
-            items = value.get("items") if isinstance(value, dict) else None
-            listed = isinstance(items, list) and str(value.get("kind")).endswith("List")
-            for thing in items if listed and items else [value]:
+            items = value.get("items") if str(dig(value, "kind")).endswith("List") else None
+            for thing in items if isinstance(items, list) else [value]:
                 if thing is not None and _has_name(thing, file):
                     yield Manifest(thing, file, 0)
     except yaml.YAMLError as error:
@@ -106,9 +105,11 @@ def _has_name(thing: object, file: str) -> bool:
     """Whether it can be followed by its name; raises StageFailed for what is no object."""
     if isinstance(thing, dict) and all(isinstance(thing.get(key), str) for key in ("apiVersion", "kind")):
         metadata = thing.get("metadata")
-        if isinstance(metadata, dict) and ("name" in metadata or "generateName" in metadata):
+        placed = isinstance(dig(metadata, "namespace") or "", str)
+        if placed and isinstance(metadata, dict) and ("name" in metadata or "generateName" in metadata):
             return isinstance(metadata.get("name"), str)
-    message = f"{file} renders to what is no Kubernetes object: it needs apiVersion, kind and metadata.name"
+    needs = "it needs apiVersion, kind and metadata.name, and metadata.namespace must be text"
+    message = f"{file} renders to what is no Kubernetes object: {needs}"
     raise StageFailed(message, kind=CauseKind.CONFIG)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from stages.clients.kubernetes.api import FIELD_MANAGER, Applied, Cluster
 from stages.clients.kubernetes.manifests import Manifest
-from stages.clients.kubernetes.namespaces import assign_namespaces
+from stages.clients.kubernetes.namespaces import fill_in_namespaces
 from stages.clients.kubernetes.objects import Object, identity
 from stages.clients.kubernetes.order import CRD
 from stages.clients.kubernetes.refusals import has_no_dry_run
@@ -55,8 +55,8 @@ async def assign_release_namespace(cluster: Cluster, manifests: Sequence[Manifes
     """
     definitions = [each for each in manifests if each.ref.kind == CRD]
     others = [each for each in manifests if each.ref.kind != CRD]
-    await assign_namespaces(cluster, [*definitions, *(each for each in others if each.ref.namespace)], "")
-    await assign_namespaces(cluster, [*definitions, *(each for each in others if not each.ref.namespace)], namespace)
+    await fill_in_namespaces(cluster, [*definitions, *(each for each in others if each.ref.namespace)], "")
+    await fill_in_namespaces(cluster, [*definitions, *(each for each in others if not each.ref.namespace)], namespace)
 
 
 async def api_versions(cluster: Cluster) -> list[str]:

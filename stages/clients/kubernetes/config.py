@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from stages.clients.kubernetes.objects import Object, dig
@@ -29,7 +29,7 @@ def mark_config(objects: Sequence[Object], namespace: str) -> None:
     hashes: dict[tuple[str, str, str], str] = {}
     for workload in workloads:
         place = workload["metadata"].get("namespace") or namespace
-        named = sorted({(kind, place, name) for kind, name in _named(dig(workload, "spec", "template", "spec") or {})})
+        named = sorted({(kind, place, name) for kind, name in _named(dig(workload, "spec", "template", "spec"))})
         for key in named:
             if key in known and key not in hashes:
                 hashes[key] = _hash(known[key], "/".join(key))
@@ -43,23 +43,28 @@ def _key(thing: Object, namespace: str) -> tuple[str, str, str]:
     return thing["kind"], metadata.get("namespace") or namespace, metadata["name"]
 
 
-def _named(spec: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _named(spec: object) -> Iterator[tuple[str, str]]:
     """Kind and name of every ConfigMap and Secret that pods of this spec read."""
-    for container in (*(spec.get("initContainers") or ()), *(spec.get("containers") or ())):
-        for source in container.get("envFrom") or ():
+    for container in (*_listed(spec, "initContainers"), *_listed(spec, "containers")):
+        for source in _listed(container, "envFrom"):
             yield from _of(source, "configMapRef", "secretRef")
-        for variable in container.get("env") or ():
-            yield from _of(variable.get("valueFrom") or {}, "configMapKeyRef", "secretKeyRef")
-    for volume in spec.get("volumes") or ():
-        projected = dig(volume, "projected", "sources") or ()
-        for source in (volume, *projected):
+        for variable in _listed(container, "env"):
+            yield from _of(dig(variable, "valueFrom"), "configMapKeyRef", "secretKeyRef")
+    for volume in _listed(spec, "volumes"):
+        for source in (volume, *_listed(volume, "projected", "sources")):
             yield from _of(source, "configMap", "secret")
 
 
-def _of(source: Mapping[str, Any], config: str, secret: str) -> Iterator[tuple[str, str]]:
+def _listed(thing: object, *path: str) -> list[Any]:
+    """The list at a path of keys; what is none the cluster refuses, with its own words."""
+    found = dig(thing, *path)
+    return found if isinstance(found, list) else []
+
+
+def _of(source: object, config: str, secret: str) -> Iterator[tuple[str, str]]:
     for kind, key in (("ConfigMap", config), ("Secret", secret)):
         name = dig(source, key, "name") or dig(source, key, "secretName")
-        if name:
+        if name and isinstance(name, str):
             yield kind, name
 
 
@@ -71,5 +76,13 @@ def _hash(thing: Object, salt: str) -> str:
 
 
 def _annotate(template: Object, value: str) -> None:
-    metadata = template.setdefault("metadata", {})
-    metadata["annotations"] = {**(metadata.get("annotations") or {}), CONFIG: value}
+    metadata = _mapping(template.get("metadata"))
+    annotations = _mapping(dig(metadata, "annotations"))
+    if metadata is not None and annotations is not None:
+        template["metadata"] = {**metadata, "annotations": {**annotations, CONFIG: value}}
+
+
+def _mapping(value: object) -> Object | None:
+    """A mapping that may be left out; None for anything else, which is to reach the cluster as it is written."""
+    found = {} if value is None else value
+    return found if isinstance(found, dict) else None

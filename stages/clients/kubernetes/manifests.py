@@ -11,10 +11,10 @@ from typing import Any
 import yaml
 
 from pipeline.stage import CauseKind, StageFailed
-from stages.clients.kubernetes.objects import Object, Ref, identity
+from stages.clients.kubernetes.objects import Object, Ref, dig, identity
 from stages.clients.kubernetes.scalars import PLAIN, Loader, Variables, plain
 
-__all__ = ["Manifest", "read_manifests"]
+__all__ = ["Manifest", "read_manifests", "written_twice"]
 
 _STRING = "tag:yaml.org,2002:str"
 _TYPED = {f"tag:yaml.org,2002:{name}" for name in ("int", "float", "bool", "null")} | {PLAIN}
@@ -23,6 +23,9 @@ _MERGE = "<<"
 # Kubernetes takes nothing but text here, so a variable stays text whatever its value looks like.
 _TEXT_BELOW = {"annotations", "args", "command", "data", "env", "labels", "matchLabels", "nodeSelector", "selector"}
 _TEXT_AT = {"name", "namespace", "stringData", "image"} | _TEXT_BELOW
+
+_TEXTS = ("name", "namespace")
+_MAPPINGS = ("annotations", "labels")
 
 _MAX_DEPTH = 200
 _MAX_NODES = 200_000
@@ -65,14 +68,15 @@ def read_manifests(texts: Mapping[str, str], variables: Variables) -> list[Manif
     readers = [_File(name, text, variables) for name, text in texts.items()]
     manifests = [manifest for reader in readers for manifest in reader.objects()]
     problems = [problem for reader in readers for problem in reader.problems]
-    problems += [] if problems else _twice(manifests)
+    problems += [] if problems else written_twice(manifests)
     if problems:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise StageFailed(problems[0] + more, kind=CauseKind.CONFIG, evidence=problems)
     return manifests
 
 
-def _twice(manifests: Sequence[Manifest]) -> Iterator[str]:
+def written_twice(manifests: Sequence[Manifest]) -> Iterator[str]:
+    """What is wrong with every manifest whose object another one before it describes: both places."""
     seen: dict[tuple[str, str, str, str], Manifest] = {}
     for manifest in manifests:
         ref = manifest.ref
@@ -127,8 +131,9 @@ class _File:
             return
         items = value.get("items") if isinstance(value, dict) else None
         if isinstance(items, list) and str(value.get("kind")).endswith("List"):
-            item_nodes = next(child.value for key, child in node.value if key.value == "items")
-            for item, item_node in zip(items, item_nodes, strict=True):
+            written = _written(node, "items")
+            nodes = written.value if isinstance(written, yaml.SequenceNode) else [node] * len(items)
+            for item, item_node in zip(items, nodes, strict=True):
                 yield from self._object(item, item_node)
         else:
             yield from self._object(value, node)
@@ -137,8 +142,17 @@ class _File:
         missing = _missing(value)
         if missing:
             self._problem(node.start_mark, f"this is no Kubernetes object: {missing}")
-        elif isinstance(value, dict):
+        elif isinstance(value, dict) and not self._is_odd(value, node):
             yield Manifest(value, self.name, node.start_mark.line + 1)
+
+    def _is_odd(self, value: Object, node: yaml.Node) -> bool:
+        """Note every part of the metadata that is not what Kubernetes takes there."""
+        odd = [(key, _odd(key, value["metadata"].get(key))) for key in (*_TEXTS, *_MAPPINGS)]
+        wrong = [(key, problem) for key, problem in odd if problem]
+        for key, problem in wrong:
+            mark = _written(node, "metadata", key).start_mark
+            self._problem(mark, f"`metadata.{key}` of this {value['kind']} {problem}")
+        return bool(wrong)
 
     def _value(self, node: yaml.Node, depth: int, key: str = "", *, text: bool = False) -> Any:
         self.nodes += 1
@@ -222,7 +236,26 @@ def _missing(value: object) -> str:
     for key in ("apiVersion", "kind"):
         if not isinstance(value.get(key), str) or not value[key]:
             return f"`{key}` is missing"
-    metadata = value.get("metadata")
-    if not isinstance(metadata, dict) or not isinstance(metadata.get("name"), str) or not metadata["name"]:
+    if dig(value, "metadata", "name") in (None, ""):
         return f"`metadata.name` of this {value['kind']} is missing; `generateName` is of no use to an apply"
     return ""
+
+
+def _odd(key: str, value: object) -> str:
+    """What is wrong with a part of the metadata, and the way out; empty if nothing is."""
+    if value is None or isinstance(value, str if key in _TEXTS else dict):
+        return ""
+    if key in _TEXTS:
+        return "must be text: put it in quotes" if isinstance(value, (int, float)) else "must be text"
+    return "must be a mapping: write each below it as `NAME: VALUE`"
+
+
+def _written(node: yaml.Node, *path: str) -> yaml.Node:
+    """Where the value at a path of keys is written; as far as it is, for a merge or a variable may hide a part."""
+    for key in path:
+        children = node.value if isinstance(node, yaml.MappingNode) else ()
+        found = next((child for name, child in children if name.value == key), None)
+        if found is None:
+            return node
+        node = found
+    return node

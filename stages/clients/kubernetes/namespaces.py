@@ -6,25 +6,42 @@ from pipeline.stage import CauseKind, StageContext, StageFailed
 from stages.clients.kubernetes.api import Cluster
 from stages.clients.kubernetes.applier import Applier
 from stages.clients.kubernetes.apply import check, write
-from stages.clients.kubernetes.manifests import Manifest
+from stages.clients.kubernetes.manifests import Manifest, written_twice
 from stages.clients.kubernetes.objects import MANAGED_BY, RUN, Object, Ref, dig
 from stages.clients.kubernetes.order import CRD
 from stages.clients.kubernetes.transport import ApiError
 
-__all__ = ["assign_namespaces", "described_namespace", "has_namespace", "make_namespace", "make_namespaces"]
+__all__ = [
+    "assign_namespaces",
+    "described_namespace",
+    "fill_in_namespaces",
+    "has_namespace",
+    "make_namespace",
+    "make_namespaces",
+]
 
 
 async def assign_namespaces(cluster: Cluster, manifests: Sequence[Manifest], namespace: str) -> None:
     """Give every namespaced object that names none the namespace of the stage, in place.
 
     Raises:
-        StageFailed: (config) an object names another one, or none is known for it, or its kind is unknown.
+        StageFailed: (config) an object names another one, or none is known for it, or its kind is unknown, or with
+            its namespace it turns out to be the same as another.
     """
+    await fill_in_namespaces(cluster, manifests, namespace)
+    _refuse(list(written_twice(manifests)))
+
+
+async def fill_in_namespaces(cluster: Cluster, manifests: Sequence[Manifest], namespace: str) -> None:
+    """The same for the objects of a chart: one may stand there twice, and Helm upgrades it nonetheless."""
     problems = [await _assign(cluster, manifest, manifests, namespace) for manifest in manifests]
-    wrong = [problem for problem in problems if problem]
-    if wrong:
-        more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
-        raise StageFailed(wrong[0] + more, kind=CauseKind.CONFIG, evidence=wrong)
+    _refuse([problem for problem in problems if problem])
+
+
+def _refuse(problems: Sequence[str]) -> None:
+    if problems:
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise StageFailed(problems[0] + more, kind=CauseKind.CONFIG, evidence=problems)
 
 
 async def _assign(cluster: Cluster, manifest: Manifest, manifests: Sequence[Manifest], namespace: str) -> str | None:
@@ -50,9 +67,9 @@ async def _assign(cluster: Cluster, manifest: Manifest, manifests: Sequence[Mani
 def _scope(ref: Ref, manifests: Sequence[Manifest]) -> bool | None:
     """Whether a kind that the cluster does not know yet is namespaced, by its definition among the manifests."""
     for manifest in manifests:
-        spec = manifest.object.get("spec") or {}
-        if manifest.ref.kind == CRD and (spec.get("group"), dig(spec, "names", "kind")) == (ref.group, ref.kind):
-            return bool(spec.get("scope") == "Namespaced")
+        spec = dig(manifest.object, "spec")
+        if manifest.ref.kind == CRD and (dig(spec, "group"), dig(spec, "names", "kind")) == (ref.group, ref.kind):
+            return bool(dig(spec, "scope") == "Namespaced")
     return None
 
 

@@ -224,15 +224,16 @@ async def _try_pod(look: _Look, manifest: Manifest) -> list[Finding]:
         who = look.cluster.transport.credentials
         cause = Cause(CauseKind.CONFIG, f"{who} may not {right}: quota, limits and pod security cannot be tried")
         return [Finding(Severity.UNKNOWN, cause, source=look.source)]
-    template = dig(thing, "spec", "template") or {}
-    metadata = {
-        key: value for key, value in (template.get("metadata") or {}).items() if key in ("labels", "annotations")
-    }
+    template = dig(thing, "spec", "template")
+    metadata, spec = dig(template, "metadata") or {}, dig(template, "spec")
+    if not isinstance(metadata, dict) or not isinstance(spec, dict):
+        return []  # the workload's own dry run says that, with its own fields
+    metadata = {key: value for key, value in metadata.items() if key in ("labels", "annotations")}
     pod = {
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": {**metadata, "generateName": "pipe-preflight-", "namespace": ref.namespace},
-        "spec": {**(template.get("spec") or {}), **({"restartPolicy": "Never"} if ref.kind == "Job" else {})},
+        "spec": {**spec, **({"restartPolicy": "Never"} if ref.kind == "Job" else {})},
     }
     if not pod_specs_of(pod):
         return []
@@ -289,13 +290,20 @@ def _twice(manifests: Sequence[Manifest], source: str) -> Iterator[Finding]:
     taken: defaultdict[tuple[int, str], list[Manifest]] = defaultdict(list)
     for manifest in manifests:
         if manifest.ref.kind == "Service":
-            for port in dig(manifest.object, "spec", "ports") or ():
-                if number := port.get("nodePort"):
-                    taken[number, port.get("protocol") or "TCP"].append(manifest)
+            for port in _mappings(manifest.object, "ports"):
+                number, protocol = port.get("nodePort"), port.get("protocol") or "TCP"
+                if number and isinstance(number, int) and isinstance(protocol, str):
+                    taken[number, protocol].append(manifest)
     for (number, _), users in taken.items():
         if len(users) > 1:
             message = f"the node port {number} is wanted by {users[0].ref} ({users[0].place}) too"
             yield _finding(users[1], Severity.FAILS, message, source, "give one of them another port")
+
+
+def _mappings(thing: Object, key: str) -> list[Object]:
+    """The mappings in a list of a spec; whatever is something else the dry run of the whole object refuses."""
+    found = dig(thing, "spec", key)
+    return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
 
 
 # -- what pods need --------------------------------------------------------------------------------
@@ -327,9 +335,9 @@ async def _look_at_storage(look: _Look) -> None:
     classes = await _names_of(look, "storage.k8s.io/v1", "StorageClass")
     volumes = await _names_of(look, "v1", "PersistentVolume")
     described = {
-        dig(each.object, "spec", "storageClassName")
+        name
         for each in look.intended.manifests
-        if each.ref.kind == "PersistentVolume"
+        if each.ref.kind == "PersistentVolume" and isinstance(name := dig(each.object, "spec", "storageClassName"), str)
     }
     described |= {each.ref.name for each in look.intended.manifests if each.ref.kind == "StorageClass"}
     if classes is None:
@@ -339,6 +347,8 @@ async def _look_at_storage(look: _Look) -> None:
     names = {each["metadata"]["name"] for each in classes}
     for manifest, spec in claims:
         name = spec.get("storageClassName")
+        if not isinstance(name, str | None):
+            continue  # the dry run of the whole object says that
         if name and name not in names | ready:
             message = f"there is no storage class '{name}'; there are: {', '.join(sorted(names)) or 'none'}"
             sure = Severity.FAILS if volumes is not None else Severity.MAY_FAIL
@@ -355,9 +365,12 @@ def _claims(look: _Look, manifest: Manifest) -> Iterator[tuple[Manifest, Object]
     if look.present.get(manifest.ref) is not None:
         return
     if manifest.ref.kind == "PersistentVolumeClaim":
-        yield manifest, manifest.object.get("spec") or {}
-    for template in dig(manifest.object, "spec", "volumeClaimTemplates") or ():
-        yield manifest, template.get("spec") or {}
+        specs = [dig(manifest.object, "spec")]
+    else:
+        specs = [dig(each, "spec") for each in _mappings(manifest.object, "volumeClaimTemplates")]
+    for spec in specs:
+        if isinstance(spec, dict):
+            yield manifest, spec
 
 
 def _is_default(storage_class: Object) -> bool:

@@ -10,7 +10,7 @@ from stages.clients.kubernetes.api import Cluster
 from stages.clients.kubernetes.apply import intent, proof
 from stages.clients.kubernetes.images import registry
 from stages.clients.kubernetes.manifests import Manifest
-from stages.clients.kubernetes.objects import MANAGED_BY, RUN, Object, Ref, pod_specs
+from stages.clients.kubernetes.objects import MANAGED_BY, RUN, Object, Ref, dig, pod_specs
 from stages.clients.kubernetes.transport import ApiError
 
 __all__ = ["ensure_pull_secrets", "wanted", "with_login"]
@@ -40,12 +40,18 @@ def wanted(manifests: Sequence[Manifest], images: Sequence[str]) -> dict[Ref, li
 
 
 def _names(spec: Mapping[str, Any]) -> Iterable[str]:
-    return [each["name"] for each in spec.get("imagePullSecrets") or () if isinstance(each, dict) and each.get("name")]
+    return _texts(spec.get("imagePullSecrets"), "name")
 
 
 def _registries(spec: Mapping[str, Any], images: Sequence[str]) -> set[str]:
-    used = [each.get("image") for key in ("initContainers", "containers") for each in spec.get(key) or ()]
-    return {registry(image) for image in used if image and (not images or image in images)}
+    used = [image for key in ("initContainers", "containers") for image in _texts(spec.get(key), "image")]
+    return {registry(image) for image in used if not images or image in images}
+
+
+def _texts(things: object, key: str) -> list[str]:
+    """The texts under one key of a list's members; whatever is something else the cluster refuses."""
+    found = [dig(each, key) for each in things] if isinstance(things, list) else []
+    return [each for each in found if each and isinstance(each, str)]
 
 
 def with_login(data: Mapping[str, str], registries: Sequence[str], login: Login) -> dict[str, str]:

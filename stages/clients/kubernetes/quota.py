@@ -41,7 +41,7 @@ def _replicas(thing: Object, fallback: Object | None) -> int:
     count = dig(thing, "spec", "replicas")
     if count is None:
         count = dig(fallback, "spec", "replicas")  # left to an autoscaler
-    return int(1 if count is None else count)
+    return count if isinstance(count, int) else 1
 
 
 def shortages(quotas: Sequence[Object], pod: Object, count: int) -> Iterator[str]:
@@ -53,7 +53,7 @@ def shortages(quotas: Sequence[Object], pod: Object, count: int) -> Iterator[str
         for resource, limit in hard.items():
             need = _use(pod, resource) * count
             left = quantity(limit) - quantity(used.get(resource, 0))
-            if need > left:
+            if need and need > left:
                 name = quota["metadata"]["name"]
                 rest = _shown(max(left, Decimal(0)))
                 yield f"{resource}: {count} pods need {_shown(need)}, the quota {name} has {rest} left"
@@ -62,18 +62,23 @@ def shortages(quotas: Sequence[Object], pod: Object, count: int) -> Iterator[str
 def _use(pod: Object, resource: str) -> Decimal:
     """What one pod takes of a resource that quotas count; of those that no pod takes it is nothing.
 
-    Containers add up; of init containers, which run one after the other, the largest counts.
+    Containers and sidecars add up; an init container runs alone with the sidecars before it, and the largest counts
+    (https://kubernetes.io/docs/concepts/workloads/pods/sidecar-containers/#resource-sharing-within-containers).
     """
     if resource in ("pods", "count/pods"):
         return Decimal(1)
-    group, _, name = resource.rpartition(".")
-    group = group or "requests"
+    group, _, name = resource.partition(".")
     if group not in ("requests", "limits"):
-        return Decimal(0)
+        group, name = "requests", resource
     spec = pod["spec"]
-    together = sum((_of(each, group, name) for each in spec.get("containers") or ()), Decimal(0))
-    alone = max((_of(each, group, name) for each in spec.get("initContainers") or ()), default=Decimal(0))
-    return max(together, alone)
+    beginning = together = Decimal(0)
+    for each in spec.get("initContainers") or ():
+        if each.get("restartPolicy") == "Always":
+            together += _of(each, group, name)
+        else:
+            beginning = max(beginning, together + _of(each, group, name))
+    together += sum(_of(each, group, name) for each in spec.get("containers") or ())
+    return max(beginning, together)
 
 
 def _of(container: Object, group: str, name: str) -> Decimal:

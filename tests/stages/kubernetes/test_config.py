@@ -57,3 +57,46 @@ def test_a_job_keeps_its_template_which_cannot_change() -> None:
 def test_the_hash_tells_nothing_of_the_length_or_content_of_a_secret() -> None:
     marks = {marked(POD["env"], private=text) for text in ("1", "a long password", "")}
     assert {len(mark or "") for mark in marks} == {16}
+
+
+FROM = [{"configMapRef": {"name": "c"}}]
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"containers": [{"name": "a", "env": {"X": "1"}, "envFrom": FROM}]},
+        {"containers": [{"name": "a", "env": [None, "x"], "envFrom": FROM}]},
+        {"containers": [None, {"name": "a", "envFrom": [None, *FROM]}]},
+        {"initContainers": ["i", 3], "containers": [{"name": "a", "envFrom": FROM}]},
+        {"initContainers": 3, "containers": [{"name": "a", "envFrom": [*FROM, {"secretRef": {"name": ["s"]}}]}]},
+        {"containers": {"a": "b"}, "volumes": [None, {"configMap": {"name": "c"}}, {"projected": {"sources": 1}}]},
+    ],
+)
+def test_what_is_no_list_or_mapping_is_left_to_the_cluster_and_the_rest_counts(odd: dict[str, Any]) -> None:
+    assert marked(odd)
+
+
+@pytest.mark.parametrize("spec", ["x", ["x"], None, {"volumes": "x"}])
+def test_a_template_that_is_none_is_left_to_the_cluster(spec: Any) -> None:
+    assert marked(spec) is None
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ({"metadata": None}, None),
+        ({"metadata": {"annotations": None}}, None),
+        ({"metadata": "x"}, "x"),
+        ({"metadata": []}, []),
+        ({"metadata": {"annotations": "x"}}, {"annotations": "x"}),
+    ],
+)
+def test_metadata_of_a_template_is_annotated_or_kept_as_it_is_written(given: dict[str, Any], kept: Any) -> None:
+    template = {**given, "spec": POD["volume"]}
+    web = {"kind": "Deployment", "metadata": {"name": "web"}, "spec": {"template": template}}
+    mark_config([{"kind": "ConfigMap", "metadata": {"name": "c"}}, web], "n")
+    if kept is None:
+        assert list(template["metadata"]["annotations"]) == [CONFIG]
+    else:
+        assert template["metadata"] == kept

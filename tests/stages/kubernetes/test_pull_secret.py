@@ -4,6 +4,8 @@ import base64
 import json
 from typing import Any
 
+import pytest
+
 from pipeline.stage import Login
 from stages.clients.kubernetes.manifests import Manifest
 from stages.clients.kubernetes.objects import Ref
@@ -36,6 +38,16 @@ def test_a_secret_that_a_manifest_describes_or_that_has_no_image_of_ours_is_not_
     described = manifest("Secret", "pull")
     assert wanted([manifest("Deployment", "web", "reg/web:2"), described], []) == {}
     assert wanted([manifest("Deployment", "web", "other.example/x:1")], ["reg:5000/web:2"]) == {}
+
+
+@pytest.mark.parametrize("odd", [3, "pull", {"name": "pull"}, [None, "pull", {"name": ["pull"]}]])
+def test_what_names_no_secret_or_image_is_left_to_the_cluster(odd: Any) -> None:
+    pods = manifest("Deployment", "web", "reg:5000/web:2")
+    spec = pods.object["spec"]["template"]["spec"]
+    spec["initContainers"] = odd
+    assert wanted([pods], []) == {PULL: ["reg:5000"]}
+    spec["imagePullSecrets"] = odd
+    assert wanted([pods], []) == {}
 
 
 def auths(data: dict[str, str]) -> Any:

@@ -36,6 +36,7 @@ def workload(kind: str = "Deployment", **spec: object) -> dict[str, Any]:
         (workload(), workload(replicas=7), 0),  # an autoscaler's
         (workload("DaemonSet"), None, 1),
         (workload("Job"), workload("Job"), 0),
+        (workload(replicas="three"), None, 1),  # its own dry run is refused
     ],
 )
 def test_how_many_pods_a_workload_will_have_more(wanted: Any, present: Any, more: int) -> None:
@@ -79,6 +80,15 @@ def pod(*requests: str, init: str = "0", limit: str = "0") -> dict[str, Any]:
             ["limits.memory: 2 pods need 2Mi, the quota q has 0 left"],
         ),
         ({"services": "0", "count/deployments.apps": "0"}, {}, pod("1"), 9, []),
+        # lowered below its use, on what pods do not need
+        ({"services": "1", "limits.cpu": "1"}, {"services": "3", "limits.cpu": "2"}, pod("1"), 9, []),
+        (
+            {"requests.nvidia.com/gpu": "4"},
+            {"requests.nvidia.com/gpu": "2"},
+            {"spec": {"containers": [{"resources": {"requests": {"nvidia.com/gpu": "1"}}}]}},
+            3,
+            ["requests.nvidia.com/gpu: 3 pods need 3, the quota q has 2 left"],
+        ),
     ],
 )
 def test_what_does_not_fit_is_told(limits: Any, used: Any, a_pod: Any, count: int, told: list[str]) -> None:
@@ -87,3 +97,23 @@ def test_what_does_not_fit_is_told(limits: Any, used: Any, a_pod: Any, count: in
 
 def test_a_quota_for_some_pods_only_is_left_to_the_cluster() -> None:
     assert list(shortages([quota({"pods": "0"}, {}, scopes=["BestEffort"])], pod(), 3)) == []
+
+
+def container(memory: str, *, sidecar: bool = False) -> dict[str, Any]:
+    always = {"restartPolicy": "Always"} if sidecar else {}
+    return {"resources": {"requests": {"memory": memory}}, **always}
+
+
+@pytest.mark.parametrize(
+    ("init", "need"),
+    [
+        ([container("100Mi", sidecar=True)], "600Mi"),
+        ([container("100Mi", sidecar=True), container("50Mi", sidecar=True)], "700Mi"),
+        ([container("100Mi", sidecar=True), container("300Mi")], "800Mi"),  # it runs while the sidecar does
+        ([container("300Mi"), container("100Mi", sidecar=True)], "600Mi"),  # it has ended before
+    ],
+)
+def test_a_sidecar_counts_together_with_the_containers(init: Any, need: str) -> None:
+    a_pod = {"spec": {"initContainers": init, "containers": [container("200Mi")]}}
+    (line,) = shortages([quota({"memory": "1Mi"}, {})], a_pod, 2)
+    assert line.startswith(f"memory: 2 pods need {need},")
