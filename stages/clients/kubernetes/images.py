@@ -27,9 +27,8 @@ def registry(image: str) -> str:
 
 def containers(thing: object) -> list[dict[str, Any]]:
     """Every container and init container that an object describes."""
-    found = [
-        each for spec in pod_specs(thing) for key in ("initContainers", "containers") for each in spec.get(key) or ()
-    ]
+    lists = [spec.get(key) for spec in pod_specs(thing) for key in ("initContainers", "containers")]
+    found = [each for listed in lists if isinstance(listed, list) for each in listed]
     return [each for each in found if isinstance(each, dict) and isinstance(each.get("image"), str)]
 
 
@@ -54,7 +53,7 @@ def replace_images(objects: Sequence[Object], images: Sequence[str]) -> None:
             )
         for place in places:
             if taken.setdefault(place, entry) != entry:
-                name = present[place]["name"]
+                name = present[place].get("name")
                 raise _wrong(f"both {taken[place]} and {entry} are for the container '{name}' ({names[place]})")
             present[place]["image"] = entry
 

@@ -61,11 +61,12 @@ async def _listed(cluster: Cluster, namespace: str) -> Iterable[Object]:
 
 
 def _target(hpa: Object) -> tuple[str, str, str, str] | None:
-    target = dig(hpa, "spec", "scaleTargetRef") or {}
-    if "kind" not in target or "name" not in target:
+    target = dig(hpa, "spec", "scaleTargetRef")
+    kind, name = dig(target, "kind"), dig(target, "name")
+    if not isinstance(kind, str) or not isinstance(name, str):
         return None
     namespace = hpa["metadata"].get("namespace") or ""
-    return _key(Ref(str(target.get("apiVersion") or "v1"), target["kind"], namespace, target["name"]))
+    return _key(Ref(str(target.get("apiVersion") or "v1"), kind, namespace, name))
 
 
 def _key(ref: Ref) -> tuple[str, str, str, str]:
