@@ -77,3 +77,15 @@ def test_an_entry_for_no_container_or_two_for_one_is_an_error(
 
 def test_a_list_called_containers_that_holds_none_is_left_alone() -> None:
     assert containers({"spec": {"containers": ["a", "b"], "other": {"containers": {"image": "x"}}}}) == []
+
+
+@pytest.mark.parametrize(
+    ("init", "found"), [(3, ["r/a:1"]), ("x", ["r/a:1"]), ([{"image": "r/a:1"}, 7], ["r/a:1", "r/a:1"])]
+)
+def test_init_containers_that_are_none_have_no_image_and_one_without_a_name_has_one(
+    init: object, found: list[str]
+) -> None:
+    odd = {"kind": "Pod", "spec": {"initContainers": init, "containers": [{"name": "b", "image": "r/a:1"}]}}
+    assert [each["image"] for each in containers(odd)] == found
+    with pytest.raises(StageFailed, match="both r/a:2 and r/a:3 are for the container"):
+        replace_images([odd], ["r/a:2", "r/a:3"])
