@@ -8,13 +8,13 @@ from typing import Final
 
 from pydantic import JsonValue
 
-from pipeline.draft import Draft, Kind, Kinds
+from pipeline.draft import Draft, Kind, Kinds, field_marks
 from pipeline.errors import Place
 from pipeline.expressions import TAG, is_open, names
 from pipeline.graph import Reach
 from pipeline.plan import Leaf, Need, NeedWord, Retry, Trigger
 from pipeline.spec import Release
-from pipeline.stage import duration_text, parse_duration
+from pipeline.stage import FROM_PLAN, duration_text, parse_duration
 from pipeline.values import Report
 
 __all__ = ["Releasing"]
@@ -65,11 +65,10 @@ class Releasing:
         return self.spec.target or self.pipeline
 
     def _is_part(self, leaf: Leaf) -> bool:
-        kind = self.drafts[leaf.stage].kind
-        return kind is not None and _FIELD in kind.model_fields and not leaf.skipped
+        return _deploys(self.drafts[leaf.stage].kind) and not leaf.skipped
 
     def _is_sound(self, parts: Sequence[Leaf]) -> bool:
-        stages = [made for made in self.drafts.values() if made.kind and _FIELD in made.kind.model_fields]
+        stages = [made for made in self.drafts.values() if _deploys(made.kind)]
         if not stages:
             self._wrong("`release:` is about deploys, and no stage is one")
         if any(made.last for made in stages):
@@ -190,6 +189,11 @@ class Releasing:
     def _checks_out(self, leaf: Leaf) -> bool:
         kind = self.drafts[leaf.stage].kind
         return kind is not None and "into" in kind.model_fields and not leaf.skipped
+
+
+def _deploys(kind: Kind | None) -> bool:
+    """Whether a kind's stages are parts of a release; a field of that name may be the stage's own."""
+    return kind is not None and FROM_PLAN in field_marks(kind).get(_FIELD, ())
 
 
 def _joined(leaf: Leaf, part: JsonValue) -> Leaf:

@@ -108,7 +108,7 @@ class Deploy(Stage[DeployOutputs]):
     prune: bool | Prune = False
     """Delete what earlier deploys of this stage have applied and no manifest describes any more."""
     wait: Duration = timedelta(minutes=5)
-    """How long the rollout may take, from when it is applied."""
+    """How long may be waited for the rollout, all waves together."""
     waits_for: tuple[NeedName, ...] = ()
     """Workloads or Services that the pods need, `name` or `kind/name`: until these are up, a crash is no failure."""
     registered_in: RegisteredIn | None = None
@@ -276,6 +276,8 @@ class Deploy(Stage[DeployOutputs]):
         cluster = applier.cluster
         if self.pull_secret:
             login = ctx.secret(self.pull_secret)
+            if applier.guard:
+                await applier.guard.ensure()
             if isinstance(login, Login):
                 await ensure_pull_secrets(ctx, cluster, manifests, self.images, login)
         applied: list[Object] = []

@@ -136,6 +136,15 @@ class Deploy(_Fake, Stage[NoOutputs]):
     release: Annotated[ReleasePart | None, FROM_PLAN] = None
 
 
+class Helm(_Fake, Stage[NoOutputs]):
+    """Upgrade a chart, whose release is Helm's own."""
+
+    release: str
+    chart: str
+    namespace: str
+    secret: Annotated[str, SecretRef(("file",))] | None = None
+
+
 class TicketOutputs(Outputs):
     number: int
 
@@ -148,6 +157,7 @@ class Ticket(_Fake, Stage[TicketOutputs]):
     namespace: str
     secret: str | None = None
     parts: tuple[str, ...] = ()
+    irreversible: tuple[str, ...] = ()
     why: str = ""
     by: str = ""
 
@@ -193,6 +203,7 @@ class Mail(_Fake, Stage[NoOutputs]):
 KINDS: dict[str, Any] = {
     "checkout": Checkout,
     "deploy": Deploy,
+    "helm": Helm,
     "image": Image,
     "mail": Mail,
     "maven": Maven,

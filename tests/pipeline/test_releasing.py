@@ -81,6 +81,18 @@ def test_the_run_of_a_fork_draws_no_number_and_closes_nothing() -> None:
         assert found.leaf(name).never.startswith("not in the run of a fork")
 
 
+def test_a_chart_is_no_part_whatever_its_own_release_is_called() -> None:
+    chart = "{uses: helm, irreversible: true, with: {release: web, chart: c, namespace: elsewhere, secret: other}}"
+    top = TOP.replace("{kubeconfig: file}", "{kubeconfig: file, other: file}")
+    found = made(f"{TWO}  chart: {chart}\n", top)
+    assert found.leaf("chart").fields["release"] == "web"
+    assert "ticket" not in needs(found, "chart")
+    assert found.leaf("ticket").fields["parts"] == ["deploy[a]", "deploy[b]"]
+    assert found.leaf("ticket").fields["irreversible"] == ["migrate", "chart"]
+    alone = problems(f"{top.strip()}\n  chart: {chart}\n")
+    assert "`release:` is about deploys, and no stage is one" in alone[0]
+
+
 OTHER = "{uses: deploy, with: {manifests: [x], namespace: %s, secret: %s}}"
 REFUSED = [
     ("a: {run: x}", "`release:` is about deploys, and no stage is one"),
