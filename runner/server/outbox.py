@@ -67,6 +67,7 @@ class Outbox:
         """Work until cancelled. What is under way then is tried again by the next server."""
         self._busy.clear()
         async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._look_again)
             while True:
                 self._news = anyio.Event()
                 due = await self._database.read(self._due)
@@ -76,6 +77,14 @@ class Outbox:
                         tasks.start_soon(self._try, receiver, entry)
                 with anyio.move_on_after(until_next(self._database.look_every)):
                     await self._news.wait()
+
+    async def _look_again(self) -> None:
+        """What the server before us tried in vain is not due yet when we begin, and nobody else wakes us for it."""
+        tries = 0
+        while (pause := pause_after(tries)) < self._database.look_every:
+            await anyio.sleep(pause)
+            self.wake()
+            tries += 1
 
     async def _try(self, receiver: Hashable, entry: Entry) -> None:
         try:

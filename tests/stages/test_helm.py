@@ -229,6 +229,7 @@ def test_a_namespace_that_is_no_text_is_refused_with_its_template() -> None:
         ('looks like "https://x" is not a valid chart repository or cannot be reached: failed to fetch https://x/index.yaml : 401 Unauthorized', StageFailed, "the chart repository https://x refuses the login"),
         ('looks like "https://x" is not a valid chart repository or cannot be reached: failed to fetch https://x/index.yaml : 404 Not Found', StageFailed, "there is no chart repository at https://x"),
         ('looks like "https://x" is not a valid chart repository or cannot be reached: error unmarshaling JSON: while decoding JSON', StageFailed, "is no index of charts"),
+        ('looks like "http://127.0.0.1:40381/404" is not a valid chart repository or cannot be reached: error unmarshaling JSON', StageFailed, "is no index of charts"),
         ('looks like "https://x" is not a valid chart repository or cannot be reached: dial tcp: lookup x: no such host', StageErrored, "no such host"),
         ("UPGRADE FAILED: another operation (install/upgrade/rollback) is in progress", StageErrored, "another helm works on this release"),
         ("INSTALLATION FAILED: execution error at (web/templates/a.yaml:1:3): a host is needed", StageFailed, "the chart refuses its values at web/templates/a.yaml:1:3: a host is needed"),

@@ -18,10 +18,10 @@ _NETWORK = re.compile(
 )
 _BUSY = re.compile(r"another operation \(install/upgrade/rollback\) is in progress|release: already exists")
 _MEANINGS = (
-    (_REPOSITORY + r".*(?:401|403)", "the chart repository {where} refuses the login; give it by `login:`"),
-    (_REPOSITORY + r".*404", "there is no chart repository at {where}: it has no index.yaml"),
+    (_REPOSITORY + r".*\s(?:401|403)\b", "the chart repository {where} refuses the login; give it by `login:`"),
+    (_REPOSITORY + r".*\s404\b", "there is no chart repository at {where}: it has no index.yaml"),
     (_REPOSITORY + r".*(?:unmarshal|yaml|no API version)", "what {where} serves as index.yaml is no index of charts"),
-    (r"(?:401|403).*(?:unauthorized|forbidden|denied)", "the registry refuses the login: {why}"),
+    (r"\b(?:401|403)\b.*(?:unauthorized|forbidden|denied)", "the registry refuses the login: {why}"),
     (r"basic credential not found", "the registry wants a login; give it by `login:` ({why})"),
     (r"repo \S+ not found", "{why}: give its URL by `repo:`, or have helm know it (`helm repo add`)"),
     (r"missing in charts/ directory", "{why}: let a stage before run `helm dependency build`"),

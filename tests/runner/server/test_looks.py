@@ -50,10 +50,15 @@ def test_what_a_command_writes_into_the_file_is_heard_of(tmp_path: Path, monkeyp
     ours.close()
 
 
+async def _never(_: Outbox) -> None:
+    await anyio.sleep_forever()
+
+
 def test_what_was_not_taken_is_tried_again_though_nobody_says_a_word(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(outbox, "FIRST_PAUSE", 0.02)
+    monkeypatch.setattr(Outbox, "_look_again", _never)
     database = Database(tmp_path / "server.db")
     database.look_every = 3600.0
     tries: list[Any] = []
@@ -84,3 +89,31 @@ def test_what_was_not_taken_is_tried_again_though_nobody_says_a_word(
     anyio.run(scene)
     database.close()
     assert len(tries) == 2
+
+
+def test_what_an_earlier_server_tried_in_vain_is_tried_when_it_is_due_though_that_is_after_our_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox, "FIRST_PAUSE", 0.02)
+    database = Database(tmp_path / "server.db")
+    database.look_every = 3600.0
+    tried = anyio.Event()
+    not_before = time.time() + 0.2
+
+    def due(_: Connection) -> Mapping[Hashable, Any]:
+        return {} if time.time() < not_before else {"forge": SimpleNamespace(tries=1)}
+
+    async def deliver(_: Any) -> str:
+        tried.set()
+        await anyio.sleep_forever()
+        return ""
+
+    async def scene() -> None:
+        with anyio.fail_after(20):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(Outbox(database, due, deliver, lambda *_: None).work)
+                await tried.wait()
+                tasks.cancel_scope.cancel()
+
+    anyio.run(scene)
+    database.close()
