@@ -153,7 +153,7 @@ class _Ended:
         if good is None:
             raise await self._partial("It stays as it is: there is no good release before it to go back to")
         here = self.head.model_copy(update={"irreversible": self.passed})
-        if passed := passed_irreversible({**self.heads, here.number: here}, good):
+        if passed := passed_irreversible({**self.heads, here.number: here}, good, here.number):
             raise await self._partial(
                 f"It is not rolled back: between here and {good.name} lies what cannot be undone: {', '.join(passed)}."
                 f" `pipe rollback {good.name} --past-irreversible` goes back all the same"

@@ -164,13 +164,15 @@ def _is_unsettled(heads: Mapping[int, Head], head: Head) -> bool:
     return head.outcome in ("", "partial")
 
 
-def passed_irreversible(heads: Mapping[int, Head], to: Head) -> list[str]:
+def passed_irreversible(heads: Mapping[int, Head], to: Head, last: int | None = None) -> list[str]:
     """What cannot be undone between now and a release: `migrate in his@12`.
 
-    Of a release that nobody has closed it is not known whether its stages have run: they count.
+    Of a release that nobody has closed it is not known whether its stages have run: they count. With `last` no release
+    of a higher number is looked at: what a newer run has migrated neither that one nor `to` knows.
     """
     # One that deployed nothing has no turn, and may have migrated all the same.
-    after = [head for head in heads.values() if (head.order > to.order if head.turn else head.number > to.number)]
+    known = [head for head in heads.values() if last is None or head.number <= last]
+    after = [head for head in known if (head.order > to.order if head.turn else head.number > to.number)]
     return [f"{stage} in {head.name}" for head in after for stage in head.irreversible]
 
 

@@ -227,9 +227,9 @@ class _Vigil:
             tasks.start_soon(self.registration.follow)
 
     def _young(self) -> set[str]:
-        """The uids of what was made so lately that every word of it is news."""
+        """The uids of claims that were made so lately that every word of them is news."""
         since = self.began_at - _YOUNG
-        made = (thing["metadata"] for thing in self.pending.values())
+        made = (thing["metadata"] for ref, thing in self.pending.items() if ref.kind == _CLAIM)
         return {each["uid"] for each in made if datetime.fromisoformat(each["creationTimestamp"]) > since}
 
     async def keep(self, allowance: Allowance) -> None:

@@ -202,6 +202,12 @@ def test_what_cannot_be_undone_counts_in_every_later_release_also_in_one_that_de
     assert passed_irreversible(heads, heads[3]) == []
 
 
+def test_a_run_that_goes_back_by_itself_does_not_mind_what_a_newer_run_may_migrate() -> None:
+    heads = {1: head(1), 2: head(2, "", irreversible=("migrate",)), 3: head(3, "", turn=0, irreversible=("later",))}
+    assert passed_irreversible(heads, heads[1], 2) == ["migrate in t@2"]
+    assert passed_irreversible(heads, heads[1]) == ["migrate in t@2", "later in t@3"]
+
+
 # -- comparing -------------------------------------------------------------------------------------
 
 
