@@ -8,8 +8,9 @@ import pytest
 from pipeline.plan import Limits
 from pipeline.stage import CauseKind, Outcome
 from runner import attempt
-from runner.cgroups import Group, NoGroup
+from runner.cgroups import Group, NoGroup, named
 from runner.control import Control
+from tests.support.control_groups import control_groups
 from tests.support.runs import leaf, probe, run, shell
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
@@ -101,22 +102,15 @@ def groups() -> None:
         pytest.skip(f"this host lets us make no control groups: {reason}")
 
 
-def ours() -> set[Path]:
-    return {
-        found for place in ("memory", "cpu", "unified", "") for found in Path("/sys/fs/cgroup", place).rglob("pipe-*")
-    }
-
-
 @pytest.mark.usefixtures("groups")
 async def test_a_stage_that_goes_over_its_memory_says_out_of_memory(tmp_path: Path) -> None:
-    before = ours()
     done = await run(tmp_path, shell("s", GREEDY, resources={"memory": 64 << 20}))
     cause = done["s"].cause
     assert cause is not None, done.log("s")
     assert (done["s"].outcome, cause.kind) == (Outcome.FAILED, CauseKind.CONFIG)
     assert "out of memory" in cause.message
     assert "exit code" in cause.evidence[0]
-    assert ours() <= before
+    assert not control_groups(named(done.state.id, "s", 1))
 
 
 @pytest.mark.usefixtures("groups")

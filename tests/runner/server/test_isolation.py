@@ -16,6 +16,7 @@ from runner.cgroups import Group, NoGroup, named
 from runner.folder import RunFolder
 from runner.server.users import as_owner
 from tests.runner.server.conftest import Repository, Server
+from tests.support.control_groups import control_groups
 from tests.support.program import pipe
 from tests.support.wait import until
 
@@ -223,7 +224,7 @@ def test_a_run_is_held_to_its_memory_its_processes_and_its_place(team: Server, r
     assert (run["outcome"], folder.log("s", 1).read_text().split()[:2]) == ("succeeded", [nicer, "300"])
     assert "ended with 137" in folder.log("s", 1).read_text()
     group = named(run["id"], "", 0)
-    until(lambda: not list(Path("/sys/fs/cgroup").glob(f"**/{group}")))
+    until(lambda: not control_groups(group))
 
 
 def test_files_are_reached_with_no_more_rights_than_their_owner_has(tmp_path: Path) -> None:
