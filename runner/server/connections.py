@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
-from sqlalchemy.exc import ArgumentError, InterfaceError, OperationalError
+from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as NoConnection
 
 from pipeline.errors import PipeError
@@ -147,7 +147,9 @@ def as_away() -> Iterator[None]:
     """What the driver says when the database cannot be asked, as `Away`."""
     try:
         yield
-    except (OperationalError, InterfaceError) as error:
+    except DBAPIError as error:
+        if not (error.connection_invalidated or isinstance(error, OperationalError | InterfaceError)):
+            raise
         raise Away(_first_line(error.orig or error)) from error
     except NoConnection as error:
         raise Away(f"all {MOST} connections are busy") from error

@@ -371,13 +371,19 @@ class _Write:
         self.done = False
 
     def run(self, connection: Connection) -> None:
-        """Do it, all or nothing."""
+        """Do it, all or nothing.
+
+        Raises:
+            Away: the connection broke, and with it the whole transaction.
+        """
         connection.exec_driver_sql("SAVEPOINT piece")
         try:
             with as_away():
                 self.result = self._work(connection)
-        except Exception as error:  # noqa: BLE001 - raised where it was asked for
+        except Exception as error:
             self.error = error
+            if connection.invalidated:
+                raise
             connection.exec_driver_sql("ROLLBACK TO SAVEPOINT piece")
         connection.exec_driver_sql("RELEASE SAVEPOINT piece")
 

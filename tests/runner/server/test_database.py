@@ -2,8 +2,11 @@
 
 import threading
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from select import select as select_
+from typing import Any, cast
 
 import anyio
 import pytest
@@ -140,6 +143,35 @@ def test_a_server_that_stands_still_in_a_transaction_holds_up_nobody_for_long(po
     assert other.read_now(moves) == {"a": 0}
     still.dispose()
     other.close()
+
+
+def test_a_transaction_that_was_cut_off_is_a_database_that_is_away_for_all_in_it_and_the_next_one_is_written(
+    postgresql: Postgresql,
+) -> None:
+    database, told = Database(url_of(postgresql.database())), []
+
+    def stand_still(connection: Connection) -> None:
+        connection.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = '1ms'")
+        select_([cast("Any", connection.connection.driver_connection)], [], [], 10)
+        keep(connection, "lost")
+
+    async def attempt(work: Callable[[Connection], None]) -> None:
+        try:
+            await database.write(work)
+        except Away as away:
+            told.append(str(away))
+
+    async def together() -> None:
+        async with anyio.create_task_group() as tasks:
+            for work in (partial(keep, ref="before"), stand_still, partial(keep, ref="after")):
+                tasks.start_soon(attempt, work)
+
+    anyio.run(together)
+    assert len(told) == 3
+    assert "idle-in-transaction timeout" in told[0]
+    database.write_now(partial(keep, ref="next"))
+    assert sorted(database.read_now(moves)) == ["next"]
+    database.close()
 
 
 @pytest.mark.parametrize("words", ["UPDATE audit SET who = 'nobody'", "DELETE FROM audit"])
