@@ -29,6 +29,7 @@ from runner.server.ends import Ended, finish, tell
 from runner.server.feedback import RUNNING
 from runner.server.fleet import members
 from runner.server.looks import until_next
+from runner.server.projects import Project, Removed
 from runner.server.registry import Registry
 from runner.server.repositories import NoCommit, RepositoryError
 from runner.server.users import as_run
@@ -154,10 +155,18 @@ class Dispatcher:
         return await self._database.read(lambda c: c.execute(select(runs).where(runs.c.id == row.id)).one())
 
     async def _begin(self, row: "Row[tuple[object, ...]]") -> int:
+        return await self._children.begin(row, await self._project(row))
+
+    async def _project(self, row: "Row[tuple[object, ...]]") -> Project:
+        """The project of a run.
+
+        Raises:
+            Removed: it is not there any more.
+        """
         project = await self._registry.at(row.project, row.place)
         if project is None:
-            raise LookupError(f"there is no project '{row.project}' any more")
-        return await self._children.begin(row, project)
+            raise Removed(row.project)
+        return project
 
     # -- watching ----------------------------------------------------------------------------------
 
@@ -214,15 +223,14 @@ class Dispatcher:
         again = f"`pipe resume {run.folder.path}` goes on with it"
         if run.revived == MOST_REVIVALS:
             return Ended("errored", f"its engine died {run.revived + 1} times; {again}")
-        project = await self._registry.at(run.row.project, run.row.place)
-        if project is None:
-            return Ended("errored", "its engine died, and its project is not known any more")
         try:
-            run.pid = await self._children.go_on(run.row, project, run.folder.path)
+            run.pid = await self._children.go_on(run.row, await self._project(run.row), run.folder.path)
         except RepositoryError as error:
             return await self._revive_later(run, error)
         except NoCommit as error:
             return Ended("errored", f"its engine died, and {error}, so nobody knows which secrets it may have; {again}")
+        except Removed:
+            return Ended("errored", "its engine died, and its project is not known any more")
         except Away:
             raise
         except Exception as error:  # noqa: BLE001 - one run must not end the server
