@@ -12,7 +12,7 @@ import anyio
 
 from pipeline.stage import CauseKind, StageFailed
 from stages.clients.kubernetes.objects import NAMESPACE, Object, Ref, identity, is_namespace
-from stages.clients.kubernetes.transport import ApiError, Request, Transport, Unreachable, transport_errors
+from stages.clients.kubernetes.transport import ApiError, Request, Transport, Unreachable, cut, transport_errors
 
 __all__ = ["FIELD_MANAGER", "Applied", "Cluster", "Collection", "Resource", "UnknownKind"]
 
@@ -196,7 +196,7 @@ class Cluster:
         except json.JSONDecodeError as error:
             raise Unreachable(self.server, "the watch was cut") from error
         finally:
-            answer.response.close()
+            cut(answer.response)
 
     async def _next_line(self, content: Any) -> bytes:
         try:

@@ -17,7 +17,7 @@ from pipeline.stage import CauseKind, StageErrored, StageFailed
 from stages.clients.kubernetes.clock import Clock
 from stages.clients.kubernetes.objects import Object
 
-__all__ = ["ApiError", "Request", "Transport", "Unreachable", "transport_errors"]
+__all__ = ["ApiError", "Request", "Transport", "Unreachable", "cut", "transport_errors"]
 
 _CONNECT = 5.0
 _PAUSES = (0.3, 1.0)
@@ -198,6 +198,13 @@ class _RetryError(Exception):
     def __init__(self, error: Exception) -> None:
         self.error = error
         super().__init__(str(error))
+
+
+def cut(response: Any) -> None:
+    """End a stream that goes on. A polite end of TLS waits for the other side, and may outlive the client."""
+    if response.connection and response.connection.transport:
+        response.connection.transport.abort()
+    response.close()
 
 
 def transport_errors() -> tuple[type[Exception], ...]:

@@ -1,8 +1,13 @@
 """Requests over a real line to a server that misbehaves."""
 
+import base64
+import gc
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import socket
+import ssl
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +23,7 @@ from stages.clients.kubernetes.api import Cluster, Collection
 from stages.clients.kubernetes.inventory import Entry
 from stages.clients.kubernetes.objects import Ref
 from stages.clients.kubernetes.transport import ApiError, Unreachable
+from tests.support.certificate import self_signed
 from tests.support.context import FakeContext
 
 pytestmark = pytest.mark.network
@@ -34,6 +40,19 @@ def answer(status: int, body: object, kind: str = "application/json") -> bytes:
 
 def status(code: int, message: str) -> bytes:
     return answer(code, {"kind": "Status", "message": message, "reason": "X"})
+
+
+def write_kubeconfig(ctx: FakeContext, cluster: dict[str, str], user: dict[str, Any] | None = None) -> None:
+    """The secret `k`."""
+    config = {
+        "current-context": "c",
+        "clusters": [{"name": "c", "cluster": cluster}],
+        "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u" if user else ""}}],
+        "users": [{"name": "u", "user": user}] if user else [],
+    }
+    path = Path(ctx.folder / "kubeconfig")
+    path.write_text(yaml.safe_dump(config))
+    ctx.secrets = {"k": SecretFile(path)}
 
 
 @asynccontextmanager
@@ -61,15 +80,7 @@ async def server(
 
     listener = await anyio.create_tcp_listener(local_host="127.0.0.1", local_port=0)
     port = listener.extra(anyio.abc.SocketAttribute.local_port)  # noqa: S610
-    config = {
-        "current-context": "c",
-        "clusters": [{"name": "c", "cluster": {"server": f"http://127.0.0.1:{port}"}}],
-        "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u" if user else ""}}],
-        "users": [{"name": "u", "user": user}] if user else [],
-    }
-    path = Path(ctx.folder / "kubeconfig")
-    path.write_text(yaml.safe_dump(config))
-    ctx.secrets = {"k": SecretFile(path)}
+    write_kubeconfig(ctx, {"server": f"http://127.0.0.1:{port}"}, user)
     async with listener, anyio.create_task_group() as tasks:
         tasks.start_soon(listener.serve, handle)
         async with await connect(ctx, "k", "") as cluster:
@@ -133,6 +144,43 @@ async def test_half_a_line_of_a_watch_is_a_cut(ctx: FakeContext) -> None:
         events = cluster.watch(Collection("v1", "Pod", "his"), "7", 5)
         with pytest.raises(Unreachable, match="cut"):
             await anext(events)
+
+
+@contextmanager
+def deaf_after(certificate: Path, *answers: bytes) -> Iterator[int]:
+    """A port with TLS that gives these answers on one line, and then neither reads nor closes it."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    with socket.create_server(("127.0.0.1", 0)) as listener, ExitStack() as held:
+
+        def serve() -> None:
+            line = held.enter_context(context.wrap_socket(listener.accept()[0], server_side=True))
+            for each in answers:
+                line.recv(1 << 16)
+                line.sendall(each.replace(b"Connection: close\r\n", b""))
+
+        server = threading.Thread(target=serve, daemon=True)
+        server.start()
+        yield listener.getsockname()[1]
+        server.join()
+
+
+def test_a_watch_that_is_left_leaves_no_line_behind_though_the_other_side_does_not_say_goodbye(tmp_path: Path) -> None:
+    certificate, ctx = self_signed(tmp_path), FakeContext(tmp_path)
+    event = answer(200, json.dumps({"type": "ADDED", "object": {}}) + "\n" + "." * 99)
+    with deaf_after(certificate, answer(200, KINDS), event[:-99]) as port:
+        authority = base64.b64encode(certificate.read_bytes()).decode()
+        cluster = {"server": f"https://127.0.0.1:{port}", "certificate-authority-data": authority}
+        write_kubeconfig(ctx, cluster, {"token": "t"})
+
+        async def look_once() -> None:
+            async with await connect(ctx, "k", "") as there:
+                watch = there.watch(Collection("v1", "Pod", "his"), "7", 5)
+                assert (await anext(watch))["type"] == "ADDED"
+                await watch.aclose()
+
+        anyio.run(look_once)
+        gc.collect()
 
 
 # -- logs ------------------------------------------------------------------------------------------
