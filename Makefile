@@ -20,6 +20,7 @@ test: .venv/.ready  ## Everything: lint, types, import rules, and all tests agai
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m mypy
 	.venv/bin/lint-imports --no-cache
+	$(PYTHON) -m sandbox tools
 	$(PYTHON) -m sandbox up
 	$(PYTHON) -m pytest -n 2 --dist loadfile --durations 30
 
@@ -31,6 +32,7 @@ check: .venv/.ready  ## What is quick: lint, types, import rules, tests without 
 	$(PYTHON) -m pytest -q -n 2 -m "not sandbox and not slow and not long"
 
 test-long: .venv/.ready  ## What takes minutes: every crash point, a storm of kills
+	$(PYTHON) -m sandbox tools
 	$(PYTHON) -m sandbox up
 	$(PYTHON) -m pytest -v -m long
 

@@ -6,9 +6,8 @@ import sys
 from pathlib import Path
 from time import monotonic, time
 
-from sandbox import lifecycle, world
+from sandbox import lifecycle, needs, world
 from sandbox.layout import HERE, SandboxError
-from sandbox.needs import Lacking
 from sandbox.progress import say
 from sandbox.publish import publish, sources
 
@@ -28,7 +27,7 @@ def main(arguments: list[str]) -> int:
     os.environ["PATH"] += ":/usr/local/sbin:/usr/sbin:/sbin"
     try:
         return int(COMMANDS[options.command](options))
-    except Lacking as lacking:
+    except needs.Lacking as lacking:
         print(lacking, file=sys.stderr)
         return 2
     except (SandboxError, OSError) as problem:
@@ -45,6 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("down", help="end it and remove all but its logs")
     commands.add_parser("status", help="say how each part is; exit 0 if all are well")
     commands.add_parser("env", help="print the variables that say where everything is")
+    commands.add_parser("tools", help="install what the tests start themselves")
     run = commands.add_parser("exec", help="run a command with these variables")
     run.add_argument("argv", nargs="+", metavar="CMD")
     publisher = commands.add_parser("publish", help="put folders on the git host (default: examples/sources/*)")
@@ -95,6 +95,11 @@ def _env(_: argparse.Namespace) -> int:
     return 0
 
 
+def _tools(_: argparse.Namespace) -> int:
+    needs.install_for_tests()
+    return 0
+
+
 def _exec(options: argparse.Namespace) -> int:
     try:
         os.execvpe(options.argv[0], options.argv, {**os.environ, **lifecycle.read_env(HERE)})  # noqa: S606
@@ -123,6 +128,7 @@ COMMANDS = {
     "down": _down,
     "status": _status,
     "env": _env,
+    "tools": _tools,
     "exec": _exec,
     "publish": _publish,
     "part": _part,

@@ -5,7 +5,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -24,11 +24,12 @@ WORLD = {
     "unshare": "util-linux",
     "nsenter": "util-linux",
     "openssl": "openssl",
-    "pg_lsclusters": "postgresql",  # for tests of the team server, which start one of their own
 }
 CONTAINERS = {"containerd": "containerd", "runc": "runc", str(images.BUSYBOX): "busybox-static"}
 REGISTRY = {"docker-registry": "docker-registry", "htpasswd": "apache2-utils"}
 CLUSTER = {"/usr/lib/cni/bridge": "containernetworking-plugins", "conntrack": "conntrack"}
+TESTS = {"pg_lsclusters": "postgresql", "chromium": "chromium"}
+"""What tests start themselves; without it some are skipped."""
 OWN = """Or bring your own, all three or some of them:
   DOCKER_HOST      a docker engine, e.g. unix:///var/run/docker.sock
   PIPE_KUBECONFIG  a kubeconfig file; the cluster of its current context is used, no other file is ever read
@@ -60,7 +61,19 @@ def missing_packages(given: Given) -> list[str]:
         (not given.kubeconfig, CLUSTER),
         (not given.kubeconfig and not KUBERNETES.cached().exists(), {"go": "golang-go"}),
     )
-    wanted = {program: package for applies, case in cases if applies for program, package in case.items()}
+    return _missing({program: package for applies, case in cases if applies for program, package in case.items()})
+
+
+def install_for_tests() -> None:
+    """Install what tests start themselves, or say which are skipped; raises SandboxError as `install` does."""
+    packages = _missing(TESTS)
+    if packages and (os.geteuid() != 0 or not shutil.which("apt-get")):
+        say(f"tests that need {' or '.join(packages)} are skipped: only root can install packages, and by apt-get")
+    else:
+        install(packages)
+
+
+def _missing(wanted: Mapping[str, str]) -> list[str]:
     return sorted({package for program, package in wanted.items() if not shutil.which(program)})
 
 
@@ -68,6 +81,7 @@ def install(packages: list[str]) -> None:
     """Install `packages` without letting any of them start a service; raises SandboxError with apt's last words."""
     if not packages:
         return
+    CACHE.mkdir(parents=True, exist_ok=True)
     say(f"apt: installing {' '.join(packages)}")
     with activity("apt: installing"), _no_services():
         if _apt("install", *packages):

@@ -95,6 +95,16 @@ def test_packages_start_no_service_and_the_ban_ends_with_us(monkeypatch: pytest.
     assert not policy.exists()
 
 
+def test_who_may_install_nothing_is_told_which_tests_are_skipped(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    monkeypatch.setattr(needs, "_apt", lambda *_: pytest.fail("it was called"))
+    needs.install_for_tests()
+    assert "tests that need chromium or postgresql are skipped" in capsys.readouterr().err
+
+
 def test_the_package_lists_are_fetched_only_when_they_are_too_old(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -20,7 +20,7 @@ from tests.support.wait import until
 
 __all__ = ["LACKING", "Postgresql", "programs", "started"]
 
-LACKING = "there is no PostgreSQL: `apt-get install postgresql` brings one, and so does `make up`"
+LACKING = "there is no PostgreSQL: `apt-get install postgresql` brings one, and so does `make test`"
 _FORGETFUL = ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "max_connections=60")
 
 
