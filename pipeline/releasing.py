@@ -1,9 +1,7 @@
 """`release:`: the deploys of a pipeline as one thing. A leaf before them draws a ticket, one after them closes it."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Final
 
 from pydantic import JsonValue
@@ -14,7 +12,7 @@ from pipeline.expressions import TAG, is_open, names
 from pipeline.graph import Reach
 from pipeline.plan import Leaf, Need, NeedWord, Retry, Trigger
 from pipeline.spec import Release
-from pipeline.stage import FROM_PLAN, duration_text, parse_duration
+from pipeline.stage import FROM_PLAN
 from pipeline.values import Report
 
 __all__ = ["Releasing"]
@@ -24,7 +22,6 @@ RELEASE: Final = "release"
 _FIELD: Final = "release"
 """The field that a kind has whose stages are parts of a release."""
 _NUMBER: Final[JsonValue] = {TAG: [{"ref": "stages.ticket.number"}]}
-_WAIT: Final = timedelta(minutes=5)
 _STUBBORN: Final = Retry(times=5)
 
 
@@ -142,7 +139,6 @@ class Releasing:
             **common,
             "number": _NUMBER,
             "on_failure": self.spec.on_failure,
-            "wait": self._longest_wait(parts),
             "parts": {leaf.name: _end(leaf) for leaf in parts},
             "allowed": allowed,
             "irreversible": {leaf.name: _end(leaf) for leaf in marked},
@@ -161,14 +157,6 @@ class Releasing:
 
     def _irreversible(self, leaves: Sequence[Leaf]) -> list[Leaf]:
         return [leaf for leaf in leaves if self.drafts[leaf.stage].spec.irreversible and not leaf.skipped]
-
-    def _longest_wait(self, parts: Sequence[Leaf]) -> str:
-        """How long going back may take: as long as the slowest deploy, where that is known."""
-        waits: list[timedelta] = [_WAIT]
-        for leaf in parts:
-            with suppress(ValueError):  # what it is may not be known yet
-                waits.append(parse_duration(leaf.fields.get("wait")))
-        return duration_text(max(waits))
 
     def _leaf(self, name: str, fields: Mapping[str, JsonValue], **options: object) -> Leaf:
         secret = fields.get("secret")

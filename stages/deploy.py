@@ -55,6 +55,7 @@ from stages.clients.kubernetes.order import CRD, batches, waves
 from stages.clients.kubernetes.preflight import Intended, examine
 from stages.clients.kubernetes.prune import KeptKind, Pruning
 from stages.clients.kubernetes.pull_secret import ensure_pull_secrets
+from stages.clients.kubernetes.records import Terms
 from stages.clients.kubernetes.refusals import answered_no
 from stages.clients.kubernetes.registered_in import InNacos, RegisteredIn, services_of
 from stages.clients.kubernetes.registration import begin
@@ -221,6 +222,10 @@ class Deploy(Stage[DeployOutputs]):
         return [parse_need(text) for text in self.waits_for]
 
     @property
+    def _terms(self) -> Terms:
+        return Terms(on_conflict=self.on_conflict, waits_for=self.waits_for, wait=self.wait.total_seconds())
+
+    @property
     def _nacos(self) -> InNacos | None:
         return self.registered_in.nacos if self.registered_in else None
 
@@ -239,7 +244,7 @@ class Deploy(Stage[DeployOutputs]):
         if part:
             applier.guard = part.guard(checked.seen)
             stayed = pruning.surplus.stayed if pruning else ()
-            await part.begin(checked.manifests, applier.guard, self.on_conflict, self.waits_for, stayed)
+            await part.begin(checked.manifests, applier.guard, self._terms, stayed)
         if pruning:
             await pruning.begin(checked.manifests)
         registration = await begin(ctx, cluster, self._nacos, checked.manifests) if self._nacos else None

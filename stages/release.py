@@ -1,14 +1,12 @@
 """`release`: the last leaf that `release:` adds: when all deploys have ended it says how, and may put all back."""
 
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
 from typing import Annotated, ClassVar, Literal, NoReturn
 
 from pydantic import BaseModel, ConfigDict, JsonValue
 
 from pipeline.stage import (
     CauseKind,
-    Duration,
     Outputs,
     ReleasePart,
     SecretRef,
@@ -75,8 +73,6 @@ class Release(Stage[ReleaseOutputs]):
     """Deploys that may fail."""
     irreversible: Mapping[str, End] = {}
     """How the stages ended that cannot be undone."""
-    wait: Duration = timedelta(minutes=5)
-    """How long it may take until what was put back is done."""
 
     inner: ClassVar[bool] = True
     heavy: ClassVar[tuple[str, ...]] = ("stages.clients.kubernetes.sdk",)
@@ -196,7 +192,7 @@ class _Ended:
             }
         )
         undoing = Undoing(self.ctx, self.ledger, held, self.heads)
-        done = await undoing.back(back, seconds=self.asked.wait.total_seconds())
+        done = await undoing.back(back)
         how = f"rolled back to {good.name} as {back.name}: {done}"
         message = f"{self._reason}. {self.head.name} is {how}" + (f", but {done.failure}" if done.failure else "")
         await self.ledger.close(self.head.number, "rolled back", message, undone_by=number)

@@ -1,14 +1,12 @@
 """`rollback`: what `pipe rollback` runs: a target goes back to an earlier release, all of it or one deploy."""
 
 from collections.abc import Mapping
-from datetime import timedelta
 from typing import Annotated, ClassVar
 
 from pydantic import JsonValue
 
 from pipeline.stage import (
     CauseKind,
-    Duration,
     Outputs,
     ReleasePart,
     SecretRef,
@@ -57,8 +55,6 @@ class Rollback(Stage[RollbackOutputs]):
     """The only deploy that goes back."""
     past_irreversible: bool = False
     """Also over releases with stages that cannot be undone."""
-    wait: Duration = timedelta(minutes=5)
-    """How long it may take until what was put back is done."""
 
     inner: ClassVar[bool] = True
     heavy: ClassVar[tuple[str, ...]] = ("stages.clients.kubernetes.sdk",)
@@ -86,8 +82,7 @@ class Rollback(Stage[RollbackOutputs]):
                 self._refuse_past_irreversible(heads, to)  # the holder that was waited for may have passed one
                 head = self._head(ctx, to, number, held.turn)
                 undoing = Undoing(ctx, ledger, held, heads)
-                seconds = self.wait.total_seconds()
-                done = await undoing.back(head, only=self.service, everything=True, seconds=seconds)
+                done = await undoing.back(head, only=self.service, everything=True)
                 await self._mark(ledger, heads, to, number)
             finally:
                 await held.leave(cluster)

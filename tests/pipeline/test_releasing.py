@@ -112,11 +112,11 @@ def test_what_cannot_be_one_release_is_refused_with_a_place(stages: str, expecte
 
 
 def test_names_that_parameters_give_are_known_in_the_plan() -> None:
-    top = "name: his\nparams: {ns: {default: shop}, t: {default: his}, w: {default: 9m}}\nsecrets: {kubeconfig: file}\n"
-    fields = "{manifests: [x], namespace: '${params.ns}', secret: kubeconfig, wait: '${params.w}'}"
+    top = "name: his\nparams: {ns: {default: shop}, t: {default: his}}\nsecrets: {kubeconfig: file}\n"
+    fields = "{manifests: [x], namespace: '${params.ns}', secret: kubeconfig}"
     found = plan(f"{top}release: {{target: '${{params.t}}'}}\nstages:\n  a: {{uses: deploy, with: {fields}}}\n")
     assert found.leaf("ticket").fields["namespace"] == "shop"
-    assert found.leaf("release").fields["wait"] == "9m"
+    assert found.leaf("release").fields["target"] == "his"
 
 
 def test_a_namespace_that_a_stage_finds_is_too_late_for_a_ticket() -> None:

@@ -8,14 +8,13 @@ import anyio
 
 from pipeline.stage import ReleasePart, StageContext, StageErrored, StageFailed
 from stages.clients.kubernetes.api import Cluster
-from stages.clients.kubernetes.applier import OnConflict
 from stages.clients.kubernetes.apply import intent, proof
 from stages.clients.kubernetes.fence import Tenure, tenure
 from stages.clients.kubernetes.guard import Guard
 from stages.clients.kubernetes.ledger import Ledger
 from stages.clients.kubernetes.manifests import Manifest
 from stages.clients.kubernetes.objects import Object, Ref, identity
-from stages.clients.kubernetes.records import Head, Part, end_of_part, write_part
+from stages.clients.kubernetes.records import Head, Part, Terms, end_of_part, write_part
 from stages.clients.kubernetes.transport import ApiError
 
 __all__ = ["Deploying", "deploying"]
@@ -48,8 +47,7 @@ class Deploying:
         self,
         manifests: Iterable[Manifest],
         guard: Guard,
-        on_conflict: OnConflict,
-        waits_for: tuple[str, ...] = (),
+        terms: Terms,
         stayed: tuple[Ref, ...] = (),
     ) -> None:
         """Keep what is about to be applied and how, what was not there before, and what stays without being applied."""
@@ -58,8 +56,7 @@ class Deploying:
         created = tuple((ref.api_version, ref.kind, ref.namespace, ref.name) for ref in refs if guard.is_new(ref))
         before = self.part.created
         known = tuple(dict.fromkeys(before + created))
-        terms = {"on_conflict": on_conflict, "waits_for": waits_for}
-        noted = {"objects": objects, "created": known, "stayed": stayed, **terms}
+        noted = {"objects": objects, "created": known, "stayed": stayed, **dict(terms)}
         self.part = self.part.model_copy(update=noted)
         secrets = write_part(self.part, self.head, self.ledger.namespace)
         self.part = self.part.model_copy(update={"pieces": len(secrets)})

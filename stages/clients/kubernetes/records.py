@@ -21,6 +21,7 @@ __all__ = [
     "TURN",
     "Head",
     "Part",
+    "Terms",
     "end_of_part",
     "now",
     "overlaid",
@@ -92,7 +93,18 @@ class Head(_Record):
         return self.turn, self.number
 
 
-class Part(_Record):
+class Terms(_Record):
+    """How a deploy writes and waits; a rollback does so on the same terms."""
+
+    on_conflict: Literal["fail", "force", "ignore"] = "fail"
+    """What holds where a field has another owner."""
+    waits_for: tuple[str, ...] = ()
+    """What its pods need while they start."""
+    wait: float = 300.0
+    """Seconds that its rollout may take."""
+
+
+class Part(Terms):
     """What one deploy of a release applies."""
 
     name: str
@@ -108,10 +120,6 @@ class Part(_Record):
     outcome: str = ""
     """How the deploy ended; empty: nobody has said."""
     message: str = ""
-    on_conflict: Literal["fail", "force", "ignore"] = "fail"
-    """Its terms where a field has another owner; a rollback writes on the same."""
-    waits_for: tuple[str, ...] = ()
-    """What its pods need while they start; a rollback to it is as patient."""
     stayed: tuple[Ref, ...] = ()
     """Objects of earlier deploys that it does not describe, and that stay as nobody has said that they may go."""
     pieces: int = 1

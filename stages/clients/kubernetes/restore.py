@@ -15,7 +15,7 @@ from stages.clients.kubernetes.manifests import Manifest
 from stages.clients.kubernetes.needs import parse_need
 from stages.clients.kubernetes.objects import RUN, Object, Ref, dig
 from stages.clients.kubernetes.order import batches, waves
-from stages.clients.kubernetes.records import Head, Part, overlaid
+from stages.clients.kubernetes.records import Head, Part, Terms, overlaid
 from stages.clients.kubernetes.removal import find, remove
 from stages.clients.kubernetes.scaling import leave_replicas
 from stages.clients.kubernetes.together import together
@@ -45,6 +45,8 @@ class Service:
     """As its newest deploy had it: whoever rewrites a field now is met on the terms of now."""
     waits_for: tuple[str, ...] = ()
     """As the deploy had it whose pods start again."""
+    wait: float = Terms().wait
+    """In seconds, as that deploy had it, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +88,12 @@ def plan_restore(
     good = overlaid(held)
     owner = {ref: part.name for part in held for ref in part.refs}
     terms = {part.name: part.on_conflict for part in sorted(parts, key=lambda part: part.order)}
-    waits_for = {part.name: part.waits_for for part in held}
+    again = {part.name: part for part in held}
 
     def service(name: str) -> Service:
         refs = [ref for ref in good if owner[ref] == name and _goes_back(ref)]
-        return Service(name, tuple(_manifest(good[ref], to, run) for ref in refs), terms[name], waits_for.get(name, ()))
+        manifests, old = tuple(_manifest(good[ref], to, run) for ref in refs), again.get(name, Terms())
+        return Service(name, manifests, terms[name], old.waits_for, old.wait)
 
     services = [service(name) for name in touched]
     created = dict.fromkeys(Ref(*names) for part in later for names in part.created if part.name not in lost)
@@ -151,8 +154,10 @@ class Restored:
         return f"{len(self.services)} deploys put back ({self.objects} objects{removed})"
 
 
-async def restore(ctx: StageContext, cluster: Cluster, plan: Plan, guard: Guard, seconds: float) -> Restored:
+async def restore(ctx: StageContext, cluster: Cluster, plan: Plan, guard: Guard) -> Restored:
     """Put everything back, wait until it is done, then remove what is too much. Doing it twice is harmless.
+
+    Each rollout may take as long as when it was deployed; they go on at the same time.
 
     What the cluster refuses is said, and does not keep the rest from going back; but then nothing is removed, as what
     did not go back may need it.
@@ -162,29 +167,29 @@ async def restore(ctx: StageContext, cluster: Cluster, plan: Plan, guard: Guard,
         cluster: where.
         plan: what.
         guard: holds the writes to what is seen under the Lease.
-        seconds: how long the rollout may take, for all together.
     """
     done = Restored(words=list(plan.words))
     for name in plan.lost:
         _note(done, f"{name} stays as it is: its record is gone, so nobody knows what it was")
-    applied: dict[tuple[str, ...], list[Object]] = {}
+    applied: dict[tuple[tuple[str, ...], float], list[Object]] = {}
     for service in plan.services:
         ctx.progress(f"putting {service.name} back")
         objects = await _put_back(ctx, cluster, service, guard, done)
-        applied.setdefault(service.waits_for, []).extend(objects)
+        applied.setdefault((service.waits_for, service.wait), []).extend(objects)
         if objects:
             done.services.append(service.name)
     done.objects = sum(map(len, applied.values()))
 
-    async def wait(needs: tuple[str, ...], objects: Sequence[Object]) -> None:
+    async def wait(waits_for: tuple[str, ...], seconds: float, objects: Sequence[Object]) -> None:
+        needs = [parse_need(text) for text in waits_for]
         try:
-            await wait_until_done(ctx, cluster, objects, Allowance(seconds), needs=[parse_need(text) for text in needs])
+            await wait_until_done(ctx, cluster, objects, Allowance(seconds), needs=needs)
         except (StageFailed, StageErrored) as error:
             done.failure = done.failure or str(error)
 
     async with anyio.create_task_group() as tasks:
-        for needs, objects in applied.items():
-            tasks.start_soon(wait, needs, objects)
+        for (waits_for, seconds), objects in applied.items():
+            tasks.start_soon(wait, waits_for, seconds, objects)
     await _remove(ctx, cluster, plan, guard, done)
     return done
 

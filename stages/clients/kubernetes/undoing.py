@@ -43,7 +43,7 @@ class Undoing:
     held: Tenure
     heads: Mapping[int, Head]
 
-    async def back(self, head: Head, *, only: str = "", everything: bool = False, seconds: float) -> Restored:
+    async def back(self, head: Head, *, only: str = "", everything: bool = False) -> Restored:
         """Make the release that `head` announces; what it goes back to is `head.restores`.
 
         A run that dies meanwhile and goes on does all of it again, which changes nothing that is done.
@@ -54,7 +54,7 @@ class Undoing:
             to, await self._parts(to), self._runs(to), only=only, everything=everything, run=self.ctx.run.id
         )
         guard = Guard(self._ensure)
-        done = await restore(self.ctx, self.ledger.cluster, plan, guard, seconds)
+        done = await restore(self.ctx, self.ledger.cluster, plan, guard)
         outcome = "partial" if done.failure else "complete"
         state = to.state
         if only:

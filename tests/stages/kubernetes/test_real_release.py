@@ -81,15 +81,17 @@ async def test_a_deploy_that_is_tried_again_remembers_what_its_first_attempt_mad
     here = {"target": "t", "namespace": namespace, "secret": "kubeconfig"}
     drawn = await Ticket.model_validate({**here, "parts": ["stage"]}).run(world.context("RUN1"))
     part = ReleasePart(target="t", namespace=namespace, number=drawn.number)
+    terms = {"on_conflict": "force", "waits_for": ("mysql",), "wait": "90s"}
     for attempt in (1, 2):
         ctx = world.context("RUN1")
         ctx.run = replace(ctx.run, attempt=attempt)
         (ctx.workspace / "app.yml").write_text(CONFIG.replace("NAME", "c"))
-        fields = {"manifests": ["*.yml"], "namespace": namespace, "secret": "kubeconfig", "release": part}
+        fields = {"manifests": ["*.yml"], "namespace": namespace, "secret": "kubeconfig", "release": part, **terms}
         await Deploy.model_validate(fields).run(ctx)
     async with world.cluster() as cluster:
         (kept,) = await Ledger(cluster, namespace, "t").parts([1])
     assert kept.created == (("v1", "ConfigMap", namespace, "c"),)
+    assert (kept.on_conflict, kept.waits_for, kept.wait) == ("force", ("mysql",), 90), "on which a rollback goes back"
 
 
 async def test_what_cannot_go_back_is_named_the_rest_does_and_nothing_is_removed_that_it_may_need(
@@ -101,13 +103,13 @@ async def test_what_cannot_go_back_is_named_the_rest_does_and_nothing_is_removed
 
     gone = Manifest({**config("old").object, "apiVersion": "example.org/v1", "kind": "Gone"}, "t@1", 0)
     refused = config("refused", uid="no-such-uid")
-    services = (Service("d[a]", (gone,)), Service("d[b]", (refused, config("good"))))
+    services = (Service("d[a]", (gone,)), Service("d[b]", (refused, config("good")), wait=30))
     newer = Ref("v1", "ConfigMap", namespace, "newer")
     plan = Plan(services, (newer,), frozenset({"RUN1"}), ())
     async with world.cluster() as cluster:
         await cluster.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
         await cluster.apply(config("newer").object)
-        done = await restore(world.context("RUN1"), cluster, plan, Guard(anyio.lowlevel.checkpoint), 30)
+        done = await restore(world.context("RUN1"), cluster, plan, Guard(anyio.lowlevel.checkpoint))
         assert await cluster.get(Ref("v1", "ConfigMap", namespace, "good"))
         assert await cluster.get(newer)
         assert (done.objects, done.removed, done.services) == (1, [], ["d[b]"])
@@ -118,5 +120,5 @@ async def test_what_cannot_go_back_is_named_the_rest_does_and_nothing_is_removed
         assert any("refused" in word for word in done.words), done.words
         assert done.words[-1].startswith(f"ConfigMap {namespace}/newer stays, as not everything went back")
         mended = replace(plan, services=(Service("d[b]", (config("good"),)),))
-        done = await restore(world.context("RUN1"), cluster, mended, Guard(anyio.lowlevel.checkpoint), 30)
+        done = await restore(world.context("RUN1"), cluster, mended, Guard(anyio.lowlevel.checkpoint))
         assert (done.failure, done.removed) == ("", [newer])

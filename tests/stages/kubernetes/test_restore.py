@@ -75,11 +75,12 @@ def test_a_service_goes_back_on_the_terms_of_its_newest_deploy() -> None:
     assert {service.name: service.on_conflict for service in found.services} == {"d[a]": "force", "d[b]": "fail"}
 
 
-def test_a_service_that_goes_back_waits_for_what_its_old_pods_need() -> None:
-    parts = [each.model_copy(update={"waits_for": ("nacos",)}) for each in PARTS[:1]] + PARTS[1:]
-    later = [part("d[a]", 2, thing("ConfigMap", "a", "2")).model_copy(update={"waits_for": ("mysql",)})]
+def test_a_service_that_goes_back_waits_for_what_its_old_pods_need_and_as_long_as_they_may() -> None:
+    parts = [each.model_copy(update={"waits_for": ("nacos",), "wait": 900.0}) for each in PARTS[:1]] + PARTS[1:]
+    later = [part("d[a]", 2, thing("ConfigMap", "a", "2")).model_copy(update={"waits_for": ("mysql",), "wait": 9.0})]
     found = plan_restore(GOOD, [*parts, *later], [], run="now", everything=True)
-    assert {service.name: service.waits_for for service in found.services} == {"d[a]": ("nacos",), "d[b]": ()}
+    said = {service.name: (service.waits_for, service.wait) for service in found.services}
+    assert said == {"d[a]": (("nacos",), 900.0), "d[b]": ((), 300.0)}
 
 
 def test_one_service_is_named_by_its_leaf_or_its_key() -> None:
