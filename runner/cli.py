@@ -274,6 +274,12 @@ def logs(run: str, stage: str, attempt: int | None, server: str, *, follow: bool
 
 namespace_option = click.option("-n", "--namespace", default="", help="Where the releases are kept.")
 context_option = click.option("--context", default="", help="The kubeconfig's context.")
+kubeconfig_option = click.option(
+    "--kubeconfig",
+    default="",
+    metavar="PATH",
+    help="The cluster, whatever the newest run or PIPE_KUBECONFIG says.",
+)
 
 
 @pipe.command()
@@ -281,6 +287,7 @@ context_option = click.option("--context", default="", help="The kubeconfig's co
 @click.argument("after")
 @namespace_option
 @context_option
+@kubeconfig_option
 @server_option
 def diff(before: str, after: str, server: str, **place: str) -> int:
     """Say what differs between two runs, or two releases.
@@ -289,7 +296,8 @@ def diff(before: str, after: str, server: str, **place: str) -> int:
     configuration, objects; of Secrets only which keys.
     """
     if "@" in before + after:
-        from runner.commands.releases import Where, diff_releases
+        from runner.commands.releases import diff_releases
+        from runner.commands.targets import Where
 
         return diff_releases(before, after, Where(**place))
     from runner.commands.diff import diff as compare
@@ -301,13 +309,15 @@ def diff(before: str, after: str, server: str, **place: str) -> int:
 @click.argument("target", default="")
 @namespace_option
 @context_option
+@kubeconfig_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 def releases(target: str, *, as_json: bool, **place: str) -> int:
     """List the releases of TARGET. Which commit, who, why, and how each ended.
 
-    The cluster is the one of the kubeconfig that PIPE_KUBECONFIG names, else that of the newest run here.
+    The cluster is that of the newest run here with a release, else the one that PIPE_KUBECONFIG names.
     """
-    from runner.commands.releases import Where, list_releases
+    from runner.commands.releases import list_releases
+    from runner.commands.targets import Where
 
     return list_releases(target, Where(**place), as_json=as_json)
 
@@ -318,17 +328,19 @@ def releases(target: str, *, as_json: bool, **place: str) -> int:
 @click.option("--past-irreversible", is_flag=True, help="Also over stages that cannot be undone.")
 @namespace_option
 @context_option
+@kubeconfig_option
 @output_option
 @click.pass_obj
-def rollback(guardian: Guardian | None, /, *, namespace: str, context: str, **words: Any) -> int:
+def rollback(guardian: Guardian | None, /, *, namespace: str, context: str, kubeconfig: str, **words: Any) -> int:
     """Put RELEASE back, images and configuration. It is `his@11`; else the last good one before the newest.
 
     That is a run and a release of its own. Runs that began before it deploy nothing any more.
     """
-    from runner.commands.releases import Wanted, Where
+    from runner.commands.releases import Wanted
     from runner.commands.releases import rollback as go_back
+    from runner.commands.targets import Where
 
-    return go_back(Wanted(guardian=guardian, **words), Where(namespace, context))
+    return go_back(Wanted(guardian=guardian, **words), Where(namespace, context, kubeconfig))
 
 
 @pipe.command()

@@ -74,6 +74,7 @@ class Rollback(Stage[RollbackOutputs]):
     async def _back(self, ctx: StageContext, cluster: Cluster) -> RollbackOutputs:
         ledger = Ledger(cluster, self.namespace, self.target)
         to = await self._chosen(ledger, ctx.run.id)
+        ctx.log(f"back to {to.name} in {self.namespace} at {cluster.server}")
         number = await number_for(ctx, ledger)
         part = ReleasePart(target=self.target, namespace=self.namespace, number=number)
         async with tenure(ctx, cluster, part, closing=True) as held:

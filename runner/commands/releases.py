@@ -17,7 +17,7 @@ from pipeline.errors import PipeError
 from pipeline.plan import Leaf, Plan, Retry, RunIdentity
 from pipeline.stage import StageErrored, StageFailed
 from runner.commands.drive import Ready, drive
-from runner.commands.targets import Place, place_of, split_release
+from runner.commands.targets import VARIABLE, Place, Where, place_of, split_release
 from runner.guardian import Guardian
 from runner.hosts import detect
 from runner.secrets import find_secrets
@@ -32,23 +32,11 @@ from stages.clients.kubernetes.records import TARGET, Head, Part
 from stages.clients.kubernetes.refusals import answered_no
 from stages.clients.kubernetes.transport import ApiError
 
-__all__ = ["Wanted", "Where", "diff_releases", "list_releases", "rollback"]
+__all__ = ["Wanted", "diff_releases", "list_releases", "rollback"]
 
 T = TypeVar("T")
 PIPELINE = "rollback"
 """The name under which runs of `pipe rollback` are kept."""
-
-
-@dataclass(frozen=True, slots=True)
-class Where:
-    """What a call says about the place: empty is not said."""
-
-    namespace: str = ""
-    context: str = ""
-
-    def place(self, target: str) -> Place:
-        """The place as far as it is known."""
-        return place_of(target, self.namespace, self.context, os.environ, Store(os.environ, Path.cwd()))
 
 
 def list_releases(target: str, where: Where, *, as_json: bool) -> int:
@@ -57,7 +45,7 @@ def list_releases(target: str, where: Where, *, as_json: bool) -> int:
     Raises:
         PipeError: no cluster is named, it does not answer or refuses, or it knows no such target.
     """
-    heads = _ask(where.place(target), _listed)
+    heads = _ask(_place(target, where), _listed)
     if as_json:
         click.echo("\n".join(json.dumps(_as_json(head)) for head in heads))
         return 0
@@ -77,7 +65,7 @@ def diff_releases(before: str, after: str, where: Where) -> int:
         old, new = (_known(heads, number, target) for number in (first, second))
         return [*_words(old, new), *compare(await _held(ledger, heads, old), await _held(ledger, heads, new))]
 
-    lines = _ask(where.place(target), work)
+    lines = _ask(_place(target, where), work)
     shown = (
         [f"{before} → {after}", *(f"  {line}" for line in lines)] if lines else [f"{before} and {after} hold the same"]
     )
@@ -104,7 +92,7 @@ def rollback(wanted: Wanted, where: Where) -> int:
     """
     host, store = detect(dict(os.environ)), Store(os.environ, Path.cwd())
     target, number = split_release(wanted.release) if wanted.release else ("", 0)
-    place = where.place(target)
+    place = _place(target, where)
     if not (place.target and place.namespace):
         found = _ask(place, _itself)
         place = replace(place, target=found.target, namespace=found.namespace)
@@ -131,6 +119,7 @@ def _plan(place: Place, number: int, wanted: Wanted, run: RunIdentity) -> Plan:
         stage=PIPELINE,
         uses="rollback",
         fields=fields,
+        env={} if place.secret else {VARIABLE: str(place.kubeconfig)},
         secret_names=(place.secret,) if place.secret else (),
         timeout=kind("rollback").default_timeout,
         retry=Retry(times=5),
@@ -141,6 +130,10 @@ def _plan(place: Place, number: int, wanted: Wanted, run: RunIdentity) -> Plan:
 
 
 # -- asking ----------------------------------------------------------------------------------------
+
+
+def _place(target: str, where: Where) -> Place:
+    return place_of(target, where, os.environ, Store(os.environ, Path.cwd()))
 
 
 def _ask(place: Place, work: Callable[[Ledger], Awaitable[T]]) -> T:

@@ -13,10 +13,19 @@ from runner.plans import read_plan
 from runner.secrets import find_secrets
 from runner.store import Store
 
-__all__ = ["Place", "place_of", "split_release"]
+__all__ = ["VARIABLE", "Place", "Where", "place_of", "split_release"]
 
-_VARIABLE = "PIPE_KUBECONFIG"
+VARIABLE = "PIPE_KUBECONFIG"
 _RELEASE = re.compile(r"(?P<target>[a-z0-9-]+)(?:@(?P<number>[1-9][0-9]*))?")
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """What a call says about the place: empty is not said."""
+
+    namespace: str = ""
+    context: str = ""
+    kubeconfig: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +39,7 @@ class Place:
     """What messages call the kubeconfig."""
     context: str = ""
     secret: str = ""
-    """The name of the secret that the kubeconfig is; empty: `PIPE_KUBECONFIG` names it."""
+    """The name of the secret that the kubeconfig is; empty: it is none."""
     source: SecretSource | None = None
 
 
@@ -46,26 +55,33 @@ def split_release(words: str) -> tuple[str, int]:
     return match["target"], int(match["number"] or 0)
 
 
-def place_of(target: str, namespace: str, context: str, environ: Mapping[str, str], store: Store) -> Place:
+def place_of(target: str, where: Where, environ: Mapping[str, str], store: Store) -> Place:
     """Where a target is; without a name that of the newest run that released something.
 
-    The kubeconfig is the one that `PIPE_KUBECONFIG` names, else that of the run, where its secret can be found.
+    The kubeconfig that nobody names is that of the newest run with a release to the target. Of a run that had none,
+    and where no run is known, it is the one that `PIPE_KUBECONFIG` names: as for deploys.
 
     Raises:
-        PipeError: nothing says where.
+        PipeError: nothing says where, or the run's kubeconfig is not here.
     """
     plan, ticket = next(_released(store, target), (None, None))
-    named = environ.get(_VARIABLE)
-    target = target or (str(ticket.fields["target"]) if ticket else "")
-    namespace = namespace or (str(ticket.fields["namespace"]) if ticket else "")
-    if named:
-        return Place(target, namespace, Path(named).expanduser(), f"the kubeconfig that {_VARIABLE} names", context)
-    if plan and ticket and (secret := str(ticket.fields.get("secret") or "")):
-        found = _secret(plan, ticket, secret, environ, store)
-        context = context or str(ticket.fields.get("context") or "")
-        label = f"the kubeconfig of secret '{secret}'"
+    known = {name: str(value) for name, value in ticket.fields.items()} if ticket else {}
+    target, namespace = target or known.get("target", ""), where.namespace or known.get("namespace", "")
+    if where.kubeconfig:
+        path = _typed(where.kubeconfig)
+        return Place(target, namespace, path, f"the kubeconfig {where.kubeconfig}", where.context)
+    context = where.context or known.get("context", "")
+    if plan and ticket and (secret := known.get("secret")):
+        found, label = _secret(plan, ticket, secret, environ, store), f"the kubeconfig of secret '{secret}'"
         return Place(target, namespace, found, label, context, secret, plan.secrets[secret])
-    raise PipeError(f"no cluster is named: set {_VARIABLE} to the path of a kubeconfig")
+    named = (ticket.env if ticket else {}).get(VARIABLE) or environ.get(VARIABLE)
+    if not named:
+        raise PipeError(f"no cluster is named: set {VARIABLE} to the path of a kubeconfig, or add --kubeconfig PATH")
+    return Place(target, namespace, _typed(str(named)), f"the kubeconfig that {VARIABLE} names", context)
+
+
+def _typed(path: str) -> Path:
+    return Path(path).expanduser().absolute()
 
 
 def _released(store: Store, target: str) -> Iterator[tuple[Plan, Leaf]]:
@@ -82,7 +98,10 @@ def _released(store: Store, target: str) -> Iterator[tuple[Plan, Leaf]]:
 
 def _secret(plan: Plan, leaf: Leaf, name: str, environ: Mapping[str, str], store: Store) -> Path:
     only = plan.model_copy(update={"leaves": (leaf,), "finally_": ()})
-    value = find_secrets(only, detect(environ), store.path).get(name)
+    try:
+        value = find_secrets(only, detect(environ), store.path).get(name)
+    except PipeError as error:
+        raise PipeError(f"{error}\n--kubeconfig PATH names the same cluster without it") from error
     if not isinstance(value, SecretFile):
         raise PipeError(f"the secret '{name}' is no file, so it is no kubeconfig")
     return value.path

@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
+from pydantic import JsonValue
 
 from pipeline.errors import PipeError
 from pipeline.plan import Leaf, Plan, RunIdentity, SecretSource
-from runner.commands.targets import Place, place_of, split_release
+from runner.commands.targets import Place, Where, place_of, split_release
 from runner.store import Store
 from tests.support.program import pipe
 
@@ -23,11 +25,21 @@ def test_what_is_no_release_is_told_how_one_looks(words: str) -> None:
         split_release(words)
 
 
-def released(store: Store, target: str, namespace: str, pipeline: str = "shop") -> None:
+def released(
+    store: Store,
+    target: str,
+    namespace: str,
+    pipeline: str = "shop",
+    by: str = "kubeconfig",
+    env: Mapping[str, JsonValue] = MappingProxyType({}),
+) -> None:
     """A run in the store that drew a number for a target."""
     number, folder = store.take(pipeline, None)
-    fields = {"target": target, "namespace": namespace, "secret": "kubeconfig", "context": "prod"}
-    leaf = Leaf(name="ticket", stage="ticket", uses="ticket", fields=fields, secret_names=("kubeconfig",), timeout="5m")
+    fields: dict[str, JsonValue] = {"target": target, "namespace": namespace, "secret": by, "context": "prod"}
+    names = (by,) if by else ()
+    leaf = Leaf(
+        name="ticket", stage="ticket", uses="ticket", fields=fields, secret_names=names, timeout="5m", env=dict(env)
+    )
     plan = Plan(
         pipeline=pipeline,
         file="f.yaml",
@@ -38,8 +50,11 @@ def released(store: Store, target: str, namespace: str, pipeline: str = "shop") 
     folder.write_plan(plan.model_dump_json(by_alias=True))
 
 
-def place(folder: Path, target: str = "", namespace: str = "", **environ: str) -> Place:
-    return place_of(target, namespace, "", environ, Store({}, folder))
+NOTHING = Where()
+
+
+def place(folder: Path, target: str = "", where: Where = NOTHING, **environ: str) -> Place:
+    return place_of(target, where, environ, Store({}, folder))
 
 
 @pytest.fixture
@@ -59,14 +74,32 @@ def test_the_newest_run_that_released_something_says_where(tmp_path: Path, kubec
 def test_of_several_targets_the_named_one_is_looked_for(tmp_path: Path, kubeconfig: str) -> None:
     released(Store({}, tmp_path), "his", "hospital")
     released(Store({}, tmp_path), "shop", "market", pipeline="other")
-    assert place(tmp_path, "his", PIPE_KUBECONFIG=kubeconfig).namespace == "hospital"
+    assert place(tmp_path, "his", PIPE_SECRET_KUBECONFIG_FILE=kubeconfig).namespace == "hospital"
     assert place(tmp_path, "elsewhere", PIPE_KUBECONFIG=kubeconfig).namespace == ""
 
 
 def test_what_the_caller_names_wins(tmp_path: Path, kubeconfig: str) -> None:
     released(Store({}, tmp_path), "his", "hospital")
-    found = place(tmp_path, "his", "other", PIPE_KUBECONFIG=kubeconfig, PIPE_SECRET_KUBECONFIG_FILE="/nowhere")
+    said = Where("other", kubeconfig=kubeconfig)
+    found = place(tmp_path, "his", said, PIPE_KUBECONFIG="/elsewhere", PIPE_SECRET_KUBECONFIG_FILE="/nowhere")
     assert (found.namespace, found.secret, found.context) == ("other", "", "")
+    assert found.kubeconfig == Path(kubeconfig)
+
+
+def test_the_way_back_goes_to_the_cluster_of_the_run_whatever_the_shell_names(tmp_path: Path, kubeconfig: str) -> None:
+    released(Store({}, tmp_path), "his", "hospital")
+    found = place(tmp_path, "his", PIPE_KUBECONFIG="/staging", PIPE_SECRET_KUBECONFIG_FILE=kubeconfig)
+    assert (found.kubeconfig, found.context) == (Path(kubeconfig), "prod")
+    with pytest.raises(PipeError, match=r"'kubeconfig' was not found: .*\n--kubeconfig PATH names the same cluster"):
+        place(tmp_path, "his", PIPE_KUBECONFIG="/staging")
+
+
+def test_of_a_run_that_named_no_secret_the_context_holds_and_the_kubeconfig_is_the_shells(tmp_path: Path) -> None:
+    released(Store({}, tmp_path), "his", "hospital", by="")
+    found = place(tmp_path, PIPE_KUBECONFIG="/shells")
+    assert (found.kubeconfig, found.context, found.secret) == (Path("/shells"), "prod", "")
+    released(Store({}, tmp_path), "his", "hospital", "rollback", by="", env={"PIPE_KUBECONFIG": "/said"})
+    assert place(tmp_path, PIPE_KUBECONFIG="/shells").kubeconfig == Path("/said"), "which a rollback was told"
 
 
 def test_a_secret_of_the_run_that_is_not_here_is_told_by_name(tmp_path: Path) -> None:
