@@ -62,8 +62,9 @@ def judge(
             made = model.model_validate(rest)
         except ValidationError as error:
             errors = error.errors(include_url=False)
-            found = [_complaint(model, rest, details) for details in errors[:MOST]]
-            complaints.update((item, None) for item in found if not _excused(item, rest, dict(values), open_at))
+            found = _complaints(model, rest, errors[:MOST])
+            meant = [item for item in found if not _is_of_another_form(item, found)]
+            complaints.update((item, None) for item in meant if not _excused(item, rest, dict(values), open_at))
             paths = [_path(rest, details["loc"])[0] for details in errors]
             if () in paths:
                 return Shaped(None, tuple(complaints))
@@ -72,6 +73,13 @@ def judge(
             complaints.update((item, None) for item in _strict(made, rest))
             return Shaped(made, tuple(complaints))
     return Shaped(None, tuple(complaints))
+
+
+def _is_of_another_form(complaint: Complaint, found: Sequence[Complaint]) -> bool:
+    """A value that may have several forms has one of them, if something is wrong inside: it need not have another."""
+    depth = len(complaint.path)
+    inside = [(*each.path, each.missing) if each.missing else each.path for each in found]
+    return complaint.structural and any(len(path) > depth and path[:depth] == complaint.path for path in inside)
 
 
 def _excused(complaint: Complaint, rest: JsonValue, values: JsonValue, open_at: Callable[[Path], bool]) -> bool:
@@ -189,7 +197,23 @@ def _step(annotation: Any, part: object) -> Iterator[Any]:
 # -- words -----------------------------------------------------------------------------------------
 
 
-def _complaint(model: type[BaseModel], values: dict[str, JsonValue], details: ErrorDetails) -> Complaint:
+def _complaints(
+    model: type[BaseModel], values: dict[str, JsonValue], errors: Sequence[ErrorDetails]
+) -> list[Complaint]:
+    """A complaint for each error; those that want several forms of one value all say the same."""
+    wanted: dict[Path, dict[str, None]] = {}
+    for details in errors:
+        if form := _WANTED.get(details["type"]):
+            wanted.setdefault(_path(values, details["loc"])[0], {})[form] = None
+    return [_complaint(model, values, details, wanted) for details in errors]
+
+
+def _complaint(
+    model: type[BaseModel],
+    values: dict[str, JsonValue],
+    details: ErrorDetails,
+    wanted: Mapping[Path, Iterable[str]],
+) -> Complaint:
     location = details["loc"]
     path, at_key = _path(values, location)
     kind = details["type"]
@@ -199,10 +223,13 @@ def _complaint(model: type[BaseModel], values: dict[str, JsonValue], details: Er
         return Complaint(path, f"unknown key '{location[-1]}'", nearest(str(location[-1]), known), at_key=True)
     if kind == "missing":
         return Complaint(path, f"`{location[-1]}:` is missing", at_key=True, missing=str(location[-1]))
-    message, hint = _words(details)
+    if kind in _WANTED:
+        message, hint = _unfit(tuple(wanted[path]), details["input"])
+    else:
+        message, hint = _words(details)
     key = next((part for part in reversed(path) if isinstance(part, str)), "")
     message = message if at_key or not key else f"`{key}:` {message}"
-    return Complaint(path, message, hint, at_key=at_key, empty=kind == "too_short", structural=kind.endswith("_type"))
+    return Complaint(path, message, hint, at_key=at_key, empty=kind == "too_short", structural=kind in _WANTED)
 
 
 def _path(values: JsonValue, location: Sequence[object]) -> tuple[Path, bool]:
@@ -239,11 +266,13 @@ _WANTED = {
 }
 
 
+def _unfit(wanted: Sequence[str], given: object) -> tuple[str, str]:
+    alone = wanted == ("a list",) and isinstance(given, str) and given
+    return f"must be {' or '.join(wanted)}, not {_described(given)}", f"write `[{quoted(str(given))}]`" if alone else ""
+
+
 def _words(details: ErrorDetails) -> tuple[str, str]:
     kind, given = details["type"], details["input"]
-    if kind in _WANTED:
-        alone = _WANTED[kind] == "a list" and isinstance(given, str) and given
-        return f"must be {_WANTED[kind]}, not {_described(given)}", f"write `[{quoted(given)}]`" if alone else ""
     if kind in ("literal_error", "enum"):
         choices = re.findall(r"'([^']*)'", details["ctx"]["expected"])
         return f"{_described(given)} is none of {', '.join(choices)}", _close(given, choices)

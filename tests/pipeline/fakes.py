@@ -119,6 +119,13 @@ class RegisteredIn(BaseModel):
     """One of them."""
 
 
+class Prune(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    also: tuple[Literal["Namespace", "CustomResourceDefinition"], ...]
+    """Kinds that are pruned only when named."""
+
+
 class Deploy(_Fake, Stage[NoOutputs]):
     """Apply manifests."""
 
@@ -128,6 +135,7 @@ class Deploy(_Fake, Stage[NoOutputs]):
     namespace: str | None = None
     secret: Annotated[str, SecretRef(("file",))] | None = None
     pull_secret: SecretName | None = None
+    prune: bool | Prune = False
     wait: Duration | None = None
     waits_for: tuple[str, ...] = ()
     registered_in: RegisteredIn | None = None

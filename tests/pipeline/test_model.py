@@ -121,6 +121,12 @@ STAGES: list[tuple[str, list[str]]] = [
         "6:39 `manifests:` must be a list, not 'x' (write `[x]`)",
         "6:48 `wait:` '5' is no duration: write 90s, 5m, 1h30m, 7d or 500ms, larger units first",
     ]),
+    ("s: {uses: deploy, with: {manifests: [a], prune: {als: [CustomResourceDefinition]}}}", [
+        "6:44 `also:` is missing", "6:52 unknown key 'als' (did you mean 'also'?)",
+    ]),
+    ("s: {uses: deploy, with: {manifests: [a], prune: [x]}}", [
+        "6:44 `prune:` must be true or false or a map, not a list"
+    ]),
     ("s: {run: ''}", ["6:7 give a script, or a list of a program and its arguments"]),
     ("s: {run: }", ['6:7 `run:` has no value (leave the key out, or write "" for an empty text)']),
     ("s: {run: {a: b}}", ["6:7 `run:` it must be a script, or a list of a program and its arguments"]),
