@@ -129,7 +129,7 @@ def _aligned(cells: Sequence[str], widths: list[int]) -> str:
 
 def _stages(leaves: Sequence[Leaf], said: Mapping[str, str], *, verdicts: bool) -> Iterator[tuple[str, ...]]:
     def word(leaf: Leaf, rest: str = "") -> str:
-        condition = said.get(leaf.name) or (f"when: {leaf.when}" if leaf.when else rest)
+        condition = said.get(leaf.name) or "; ".join(filter(None, [rest, leaf.when and f"when: {leaf.when}"]))
         return f"run{', ' + condition if condition else ''}" if verdicts and leaf.name not in said else condition
 
     for stage, group in groupby(leaves, key=lambda leaf: leaf.stage):

@@ -1,6 +1,7 @@
 """Plans that somebody approved: kept in a file, and refused when what they stand on is not what it was."""
 
 import json
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -45,6 +46,9 @@ class SavedPlans(BaseModel):
     pipe: str
     made: float
     file: str
+    """Where the pipeline file was."""
+    beside: str
+    """The same path as seen from this one's folder: both may have come to another machine together."""
     pipelines: tuple[SavedPlan, ...]
 
 
@@ -60,8 +64,9 @@ def save(path: Path, call: Call, looked: Sequence[Looked]) -> None:
         )
         for one in looked
     )
-    file = str(call.path.absolute())
-    saved = SavedPlans(pipe=__version__, made=round(time.time(), 3), file=file, pipelines=plans)
+    file = call.path.absolute()
+    beside = os.path.relpath(file, path.absolute().parent)
+    saved = SavedPlans(pipe=__version__, made=round(time.time(), 3), file=str(file), beside=beside, pipelines=plans)
     text = saved.model_dump_json(by_alias=True, exclude_defaults=True, indent=1)
     masker = Masker()
     for one in looked:
@@ -99,7 +104,7 @@ def approved(path: Path, host: Host, store: Store) -> tuple[Call, Mapping[str, M
     saved = read(path)
     names = [one.plan.pipeline for one in saved.pipelines]
     words = [f"{one.plan.pipeline}.{name}={value}" for one in saved.pipelines for name, value in one.params.items()]
-    call = open_call(saved.file, names, words, host)
+    call = open_call(_file(path, saved), names, words, host)
     plans = [call.plan(one.plan.pipeline, one.plan.run) for one in saved.pipelines]
     drifted = [line for one, plan in zip(saved.pipelines, plans, strict=True) for line in _plan_drift(one.plan, plan)]
     if not drifted:
@@ -110,6 +115,12 @@ def approved(path: Path, host: Host, store: Store) -> tuple[Call, Mapping[str, M
         told = "\n  ".join([*drifted[:MOST_TOLD], *more])
         raise PipeError(f"{path} was approved for another state of things; plan again:\n  {told}")
     return call, {one.plan.pipeline: one.facts for one in saved.pipelines}
+
+
+def _file(path: Path, saved: SavedPlans) -> str:
+    """The pipeline file: the one that lies as it lay when the plan was saved, else the very one."""
+    beside = path.absolute().parent / saved.beside
+    return str(beside) if beside.is_file() else saved.file
 
 
 def _plan_drift(before: Plan, now: Plan) -> Iterator[str]:

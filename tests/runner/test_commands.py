@@ -47,6 +47,13 @@ def test_a_plan_says_what_a_condition_would_skip(tmp_path: Path) -> None:
     assert "6 stages, 30 parallel leaves, 27 skipped" in shown
 
 
+def test_a_plan_says_of_a_stage_what_it_waits_for_and_on_which_condition(tmp_path: Path) -> None:
+    text = "name: a\nstages:\n  one: {run: x}\n  two: {needs: one, when: stages.one.outcome == 'skipped', run: x}\n"
+    (tmp_path / "a.yaml").write_text(text)
+    shown = pipe(tmp_path, "plan", "a.yaml").stdout
+    assert "  two    shell  needs one; when: stages.one.outcome == 'skipped'\n" in shown
+
+
 def test_a_plan_as_json_holds_no_value_of_a_secret(tmp_path: Path) -> None:
     env = host(PIPE_SECRET_REGISTRY_USERNAME="robot", PIPE_SECRET_REGISTRY_PASSWORD="correct-horse")
     shown = pipe(tmp_path, "plan", "--json", EXAMPLES / "backend.yaml", env=env).stdout

@@ -128,6 +128,17 @@ def test_a_saved_plan_runs_with_its_parameters_and_its_commit_and_holds_no_secre
     assert [fact["value"]["commit"] for fact in facts] == [head(folder)]
 
 
+def test_a_saved_plan_may_come_to_another_place_with_its_file_or_alone(folder: Path, saved: Path) -> None:
+    elsewhere = folder.parent / "elsewhere"
+    elsewhere.mkdir()
+    alone = elsewhere / "alone.json"
+    alone.write_text(saved.read_text())
+    assert pipe(folder, "run", "--plan", alone, env=environment(folder)).returncode == 0
+    folder.rename(elsewhere / "there")
+    moved = pipe(elsewhere, "run", "--plan", "there/approved.json", env=environment(folder))
+    assert moved.returncode == 0, moved.stdout + moved.stderr
+
+
 def test_a_plan_is_refused_with_a_list_of_what_is_not_as_it_was(folder: Path, saved: Path) -> None:
     before = head(folder)
     commit(folder.parent / "source", "Second", file="two\n")
