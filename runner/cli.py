@@ -275,10 +275,7 @@ def logs(run: str, stage: str, attempt: int | None, server: str, *, follow: bool
 namespace_option = click.option("-n", "--namespace", default="", help="Where the releases are kept.")
 context_option = click.option("--context", default="", help="The kubeconfig's context.")
 kubeconfig_option = click.option(
-    "--kubeconfig",
-    default="",
-    metavar="PATH",
-    help="The cluster, whatever the newest run or PIPE_KUBECONFIG says.",
+    "--kubeconfig", metavar="PATH", help="The cluster, whatever the newest run or PIPE_KUBECONFIG says."
 )
 
 
@@ -289,7 +286,7 @@ kubeconfig_option = click.option(
 @context_option
 @kubeconfig_option
 @server_option
-def diff(before: str, after: str, server: str, **place: str) -> int:
+def diff(before: str, after: str, server: str, **place: Any) -> int:
     """Say what differs between two runs, or two releases.
 
     Of runs, as in `backend#11`: parameters, commits, tools, digests, ends, times. Of releases, as in `his@11`: images,
@@ -311,7 +308,7 @@ def diff(before: str, after: str, server: str, **place: str) -> int:
 @context_option
 @kubeconfig_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
-def releases(target: str, *, as_json: bool, **place: str) -> int:
+def releases(target: str, *, as_json: bool, **place: Any) -> int:
     """List the releases of TARGET. Which commit, who, why, and how each ended.
 
     The cluster is that of the newest run here with a release, else the one that PIPE_KUBECONFIG names.
@@ -331,7 +328,9 @@ def releases(target: str, *, as_json: bool, **place: str) -> int:
 @kubeconfig_option
 @output_option
 @click.pass_obj
-def rollback(guardian: Guardian | None, /, *, namespace: str, context: str, kubeconfig: str, **words: Any) -> int:
+def rollback(
+    guardian: Guardian | None, /, *, namespace: str, context: str, kubeconfig: str | None, **words: Any
+) -> int:
     """Put RELEASE back, images and configuration. It is `his@11`; else the last good one before the newest.
 
     That is a run and a release of its own. Runs that began before it deploy nothing any more.

@@ -1,6 +1,7 @@
 """`release`: the last leaf that `release:` adds: when all deploys have ended it says how, and may put all back."""
 
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from typing import Annotated, ClassVar, Literal, NoReturn
 
 from pydantic import BaseModel, ConfigDict, JsonValue
@@ -75,6 +76,8 @@ class Release(Stage[ReleaseOutputs]):
     """How the stages ended that cannot be undone."""
 
     inner: ClassVar[bool] = True
+    default_timeout: ClassVar[timedelta] = timedelta(hours=12)
+    """Each rollout of a way back has a limit of its own."""
     heavy: ClassVar[tuple[str, ...]] = ("stages.clients.kubernetes.sdk",)
 
     async def run(self, ctx: StageContext) -> ReleaseOutputs:

@@ -1,6 +1,7 @@
 """`rollback`: what `pipe rollback` runs: a target goes back to an earlier release, all of it or one deploy."""
 
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Annotated, ClassVar
 
 from pydantic import JsonValue
@@ -49,6 +50,8 @@ class Rollback(Stage[RollbackOutputs]):
     """The kubeconfig, as for `deploy`."""
     context: str = ""
     """The kubeconfig's context."""
+    kubeconfig: str = ""
+    """The path of the kubeconfig, where it is no secret."""
     to: int = 0
     """The number to go back to; 0: the newest complete release before the newest one."""
     service: str = ""
@@ -57,11 +60,13 @@ class Rollback(Stage[RollbackOutputs]):
     """Also over releases with stages that cannot be undone."""
 
     inner: ClassVar[bool] = True
+    default_timeout: ClassVar[timedelta] = timedelta(hours=12)
+    """Each rollout has a limit of its own."""
     heavy: ClassVar[tuple[str, ...]] = ("stages.clients.kubernetes.sdk",)
 
     async def run(self, ctx: StageContext) -> RollbackOutputs:
         """Choose the release, draw a number, put everything back."""
-        async with await connect(ctx, self.secret, self.context) as cluster:
+        async with await connect(ctx, self.secret, self.context, self.kubeconfig) as cluster:
             try:
                 return await self._back(ctx, cluster)
             except ApiError as error:

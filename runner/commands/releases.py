@@ -17,7 +17,7 @@ from pipeline.errors import PipeError
 from pipeline.plan import Leaf, Plan, Retry, RunIdentity
 from pipeline.stage import StageErrored, StageFailed
 from runner.commands.drive import Ready, drive
-from runner.commands.targets import VARIABLE, Place, Where, place_of, split_release
+from runner.commands.targets import Place, Where, place_of, split_release
 from runner.guardian import Guardian
 from runner.hosts import detect
 from runner.secrets import find_secrets
@@ -109,6 +109,7 @@ def _plan(place: Place, number: int, wanted: Wanted, run: RunIdentity) -> Plan:
         "target": place.target,
         "namespace": place.namespace,
         "secret": place.secret,
+        "kubeconfig": "" if place.secret else str(place.kubeconfig),
         "context": place.context,
         "to": number,
         "service": wanted.service,
@@ -119,7 +120,6 @@ def _plan(place: Place, number: int, wanted: Wanted, run: RunIdentity) -> Plan:
         stage=PIPELINE,
         uses="rollback",
         fields=fields,
-        env={} if place.secret else {VARIABLE: str(place.kubeconfig)},
         secret_names=(place.secret,) if place.secret else (),
         timeout=kind("rollback").default_timeout,
         retry=Retry(times=5),

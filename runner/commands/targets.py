@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from pipeline.errors import PipeError
@@ -13,19 +14,19 @@ from runner.plans import read_plan
 from runner.secrets import find_secrets
 from runner.store import Store
 
-__all__ = ["VARIABLE", "Place", "Where", "place_of", "split_release"]
+__all__ = ["Place", "Where", "place_of", "split_release"]
 
-VARIABLE = "PIPE_KUBECONFIG"
+_VARIABLE = "PIPE_KUBECONFIG"
 _RELEASE = re.compile(r"(?P<target>[a-z0-9-]+)(?:@(?P<number>[1-9][0-9]*))?")
 
 
 @dataclass(frozen=True, slots=True)
 class Where:
-    """What a call says about the place: empty is not said."""
+    """What a call says about the place: empty is not said, and of the kubeconfig None."""
 
     namespace: str = ""
     context: str = ""
-    kubeconfig: str = ""
+    kubeconfig: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,41 +59,52 @@ def split_release(words: str) -> tuple[str, int]:
 def place_of(target: str, where: Where, environ: Mapping[str, str], store: Store) -> Place:
     """Where a target is; without a name that of the newest run that released something.
 
-    The kubeconfig that nobody names is that of the newest run with a release to the target. Of a run that had none,
-    and where no run is known, it is the one that `PIPE_KUBECONFIG` names: as for deploys.
+    The kubeconfig that nobody names is that of this run, by its secret; where it had none, and where no run is known,
+    `PIPE_KUBECONFIG` names it.
 
     Raises:
         PipeError: nothing says where, or the run's kubeconfig is not here.
     """
-    plan, ticket = next(_released(store, target), (None, None))
-    known = {name: str(value) for name, value in ticket.fields.items()} if ticket else {}
-    target, namespace = target or known.get("target", ""), where.namespace or known.get("namespace", "")
-    if where.kubeconfig:
-        path = _typed(where.kubeconfig)
-        return Place(target, namespace, path, f"the kubeconfig {where.kubeconfig}", where.context)
-    context = where.context or known.get("context", "")
-    if plan and ticket and (secret := known.get("secret")):
-        found, label = _secret(plan, ticket, secret, environ, store), f"the kubeconfig of secret '{secret}'"
-        return Place(target, namespace, found, label, context, secret, plan.secrets[secret])
-    named = (ticket.env if ticket else {}).get(VARIABLE) or environ.get(VARIABLE)
-    if not named:
-        raise PipeError(f"no cluster is named: set {VARIABLE} to the path of a kubeconfig, or add --kubeconfig PATH")
-    return Place(target, namespace, _typed(str(named)), f"the kubeconfig that {VARIABLE} names", context)
+    plan, leaf = next(_released(store, target), (None, None))
+    known = {name: str(value) for name, value in leaf.fields.items()} if leaf else {}
+    place = partial(
+        Place,
+        target=target or known.get("target", ""),
+        namespace=where.namespace or known.get("namespace", ""),
+        context=where.context or known.get("context", ""),
+    )
+    if where.kubeconfig is not None:
+        return place(kubeconfig=_typed(where.kubeconfig), label=f"the kubeconfig {where.kubeconfig}")
+    if plan and leaf and (secret := known.get("secret")):
+        found, label = _secret(plan, leaf, secret, environ, store), f"the kubeconfig of secret '{secret}'"
+        return place(kubeconfig=found, label=label, secret=secret, source=plan.secrets[secret])
+    if named := environ.get(_VARIABLE):
+        return place(kubeconfig=_typed(named), label=f"the kubeconfig that {_VARIABLE} names")
+    raise PipeError(f"no cluster is named: set {_VARIABLE} to the path of a kubeconfig, or add --kubeconfig PATH")
 
 
 def _typed(path: str) -> Path:
-    return Path(path).expanduser().absolute()
+    if not path:
+        raise PipeError("--kubeconfig is empty: it takes the path of a kubeconfig")
+    try:
+        return Path(path).expanduser().absolute()
+    except RuntimeError as error:
+        raise PipeError(f"{path}: {error}") from error
 
 
 def _released(store: Store, target: str) -> Iterator[tuple[Plan, Leaf]]:
-    """The runs with a release to the target, the newest first, each with the leaf that draws its number."""
+    """The runs with a release to the target, the newest first, each with the leaf that draws its number.
+
+    A rollback that was told its kubeconfig says nothing about the next one.
+    """
     for _, _, folder in store.runs():
         try:
             plan = read_plan(folder)
         except PipeError:
             continue
         for leaf in plan.leaves:
-            if leaf.uses in ("ticket", "rollback") and target in ("", leaf.fields.get("target")):
+            says = leaf.uses == "ticket" or (leaf.uses == "rollback" and leaf.fields.get("secret"))
+            if says and target in ("", leaf.fields.get("target")):
                 yield plan, leaf
 
 

@@ -1,8 +1,8 @@
 """Where `pipe releases` and its like look for a target: as somebody says, or as a run knows."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 
 import pytest
 from pydantic import JsonValue
@@ -31,15 +31,12 @@ def released(
     namespace: str,
     pipeline: str = "shop",
     by: str = "kubeconfig",
-    env: Mapping[str, JsonValue] = MappingProxyType({}),
 ) -> None:
     """A run in the store that drew a number for a target."""
     number, folder = store.take(pipeline, None)
     fields: dict[str, JsonValue] = {"target": target, "namespace": namespace, "secret": by, "context": "prod"}
     names = (by,) if by else ()
-    leaf = Leaf(
-        name="ticket", stage="ticket", uses="ticket", fields=fields, secret_names=names, timeout="5m", env=dict(env)
-    )
+    leaf = Leaf(name="ticket", stage="ticket", uses="ticket", fields=fields, secret_names=names, timeout="5m")
     plan = Plan(
         pipeline=pipeline,
         file="f.yaml",
@@ -82,7 +79,7 @@ def test_what_the_caller_names_wins(tmp_path: Path, kubeconfig: str) -> None:
     released(Store({}, tmp_path), "his", "hospital")
     said = Where("other", kubeconfig=kubeconfig)
     found = place(tmp_path, "his", said, PIPE_KUBECONFIG="/elsewhere", PIPE_SECRET_KUBECONFIG_FILE="/nowhere")
-    assert (found.namespace, found.secret, found.context) == ("other", "", "")
+    assert (found.namespace, found.secret, found.context) == ("other", "", "prod"), "its context is the run's"
     assert found.kubeconfig == Path(kubeconfig)
 
 
@@ -98,8 +95,19 @@ def test_of_a_run_that_named_no_secret_the_context_holds_and_the_kubeconfig_is_t
     released(Store({}, tmp_path), "his", "hospital", by="")
     found = place(tmp_path, PIPE_KUBECONFIG="/shells")
     assert (found.kubeconfig, found.context, found.secret) == (Path("/shells"), "prod", "")
-    released(Store({}, tmp_path), "his", "hospital", "rollback", by="", env={"PIPE_KUBECONFIG": "/said"})
-    assert place(tmp_path, PIPE_KUBECONFIG="/shells").kubeconfig == Path("/said"), "which a rollback was told"
+
+
+def test_a_rollback_that_was_told_its_kubeconfig_says_nothing_about_the_next_one(
+    tmp_path: Path, kubeconfig: str
+) -> None:
+    released(Store({}, tmp_path), "his", "hospital")
+    done = pipe(tmp_path, "rollback", "his", "--kubeconfig", kubeconfig, "-o", "plain", env={"PATH": "/usr/bin:/bin"})
+    assert done.returncode == 1
+    assert f"the kubeconfig {kubeconfig} is wrong" in done.stdout
+    (leaf,) = json.loads((tmp_path / ".pipe/rollback/1/plan.json").read_text())["leaves"]
+    assert (leaf["fields"]["kubeconfig"], leaf["fields"]["context"]) == (kubeconfig, "prod")
+    next_ = place(tmp_path, "his", PIPE_SECRET_KUBECONFIG_FILE=kubeconfig)
+    assert (next_.kubeconfig, next_.secret) == (Path(kubeconfig), "kubeconfig")
 
 
 def test_a_secret_of_the_run_that_is_not_here_is_told_by_name(tmp_path: Path) -> None:
@@ -112,6 +120,8 @@ CALLS: Mapping[str, tuple[tuple[str, ...], str]] = {
     "no cluster": (("releases",), "no cluster is named: set PIPE_KUBECONFIG"),
     "a run and a release": (("diff", "his@1", "his#2"), "'his#2' is no release"),
     "two targets": (("diff", "his@1", "shop@2"), "two releases of one target can be compared"),
+    "an empty path": (("releases", "--kubeconfig", ""), "--kubeconfig is empty"),
+    "nobody's home": (("releases", "--kubeconfig", "~no-such-user/x"), "~no-such-user/x: Could not determine home"),
     "no number": (("diff", "his@1", "his"), "two releases of one target can be compared"),
 }
 

@@ -41,18 +41,19 @@ class _Source:
     label: str
 
 
-async def connect(ctx: Surroundings, secret: str, context: str) -> Cluster:
+async def connect(ctx: Surroundings, secret: str, context: str, path: str = "") -> Cluster:
     """A client for the cluster that the stage names. Nothing is sent yet.
 
     Args:
         ctx: whose secret or variable holds the kubeconfig.
         secret: the secret with the kubeconfig; empty: `PIPE_KUBECONFIG`, else the pod's service account.
         context: the kubeconfig's context; empty: its current one.
+        path: the kubeconfig itself, whatever secret or variable there is; empty: as said above.
 
     Raises:
         StageFailed: (config) no kubeconfig is named, or it is wrong.
     """
-    source = _source(ctx, secret)
+    source = _Source(Path(path), f"the kubeconfig {path}") if path else _source(ctx, secret)
     return await ctx.call(_cluster, source, context, ctx.call)
 
 
