@@ -148,7 +148,9 @@ class Checkout(Stage[CheckoutOutputs]):
         async def find() -> JsonValue:
             return (await remote.find(ref, leads_to_it)).as_json()
 
-        return Found.of(await ctx.once(f"git {address.url} {ref or 'HEAD'}", find))
+        # Where the run's own repository lies is no part of what was found in it: an approved plan may move with it.
+        own = not self.url and "://" not in ctx.env.get("PIPE_SOURCE", "")
+        return Found.of(await ctx.once(f"git {'own source' if own else address.url} {ref or 'HEAD'}", find))
 
     def _takes_event(self, ctx: Surroundings) -> bool:
         """Whether what started the run is meant: then its very commit is taken, not the newest by now."""

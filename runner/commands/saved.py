@@ -119,8 +119,8 @@ def approved(path: Path, host: Host, store: Store) -> tuple[Call, Mapping[str, M
 
 def _file(path: Path, saved: SavedPlans) -> str:
     """The pipeline file: the one that lies as it lay when the plan was saved, else the very one."""
-    beside = path.absolute().parent / saved.beside
-    return str(beside) if beside.is_file() else saved.file
+    beside = os.path.normpath(path.absolute().parent / saved.beside)
+    return beside if Path(beside).is_file() else saved.file
 
 
 def _plan_drift(before: Plan, now: Plan) -> Iterator[str]:
@@ -135,7 +135,7 @@ def _plan_drift(before: Plan, now: Plan) -> Iterator[str]:
             yield f"{name}: the parameter {param} was {json.dumps(was)}, and is {json.dumps(is_)}"
     if before.digest != now.digest:
         told = True
-        yield f"{name}: the file {before.file} has changed"
+        yield f"{name}: the file {now.file} is not what {before.file} was"
     if before.trigger != now.trigger:
         told = True
         yield f"{name}: another event starts it"

@@ -139,6 +139,23 @@ def test_a_saved_plan_may_come_to_another_place_with_its_file_or_alone(folder: P
     assert moved.returncode == 0, moved.stdout + moved.stderr
 
 
+def test_a_plan_may_move_with_the_repository_that_it_checks_out(folder: Path) -> None:
+    text = (folder / "shop.yaml").read_text().replace('{url: "${params.url}", ref: main}', "{}")
+    here = folder / "repository"
+    here.mkdir()
+    git(here, "init", "-q", "-b", "main")
+    commit(here, "First", file="one\n")
+    (here / "shop.yaml").write_text(text)
+    (here / "out").mkdir()
+    words = ("plan", "--save", "out/plan.json", "shop.yaml")
+    assert pipe(here, *words, env=environment(folder)).returncode == 0
+    here.rename(folder / "moved")
+    done = pipe(folder, "run", "--plan", "moved/out/plan.json", env=environment(folder))
+    assert done.returncode == 0, done.stdout + done.stderr
+    (begun,) = [event for event in events_of(folder, "shop") if event["type"] == "run.started"]
+    assert begun["source"] == {"PIPE_SOURCE": str(folder / "moved")}
+
+
 def test_a_plan_is_refused_with_a_list_of_what_is_not_as_it_was(folder: Path, saved: Path) -> None:
     before = head(folder)
     commit(folder.parent / "source", "Second", file="two\n")
@@ -151,7 +168,7 @@ def test_a_plan_is_refused_with_a_list_of_what_is_not_as_it_was(folder: Path, sa
     write(folder, "output: y")
     changed = pipe(folder, "run", "--plan", saved, env=environment(folder, SHOP_URL="file:///elsewhere"))
     assert changed.returncode == 2
-    assert "shop: the file shop.yaml has changed" in changed.stderr
+    assert f"shop: the file {folder}/shop.yaml is not what shop.yaml was" in changed.stderr
     assert 'the parameter url was "file:///' in changed.stderr
     assert not (folder / ".pipe").exists()
 
