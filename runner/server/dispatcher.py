@@ -29,7 +29,7 @@ from runner.server.ends import Ended, finish, tell
 from runner.server.feedback import RUNNING
 from runner.server.fleet import members
 from runner.server.looks import until_next
-from runner.server.projects import Project, Removed
+from runner.server.projects import REMOVED, Project, Removed
 from runner.server.registry import Registry
 from runner.server.repositories import NoCommit, RepositoryError
 from runner.server.users import as_run
@@ -147,6 +147,8 @@ class Dispatcher:
             await self._database.write(partial(_put_back, id_=row.id))
             self._put_off = True
             return None
+        except Removed:
+            await self._database.write(partial(finish, id_=row.id, ended=Ended("cancelled", REMOVED)))
         except Exception as error:  # noqa: BLE001 - one run must not end the server
             ended = Ended("errored", f"it could not be started: {type(error).__name__}: {error}"[:2000])
             await self._database.write(partial(finish, id_=row.id, ended=ended))

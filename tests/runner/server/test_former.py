@@ -4,16 +4,20 @@ import os
 import signal
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import anyio
 import pytest
 from sqlalchemy import insert, select
 
 from pipeline.errors import PipeError
+from runner.folder import RunFolder
 from runner.server import inbox, projects
 from runner.server.badges import word_of
 from runner.server.database import deliveries, refs, runs
-from runner.server.projects import Project
+from runner.server.dispatcher import Dispatcher, _Watched
+from runner.server.ends import Ended
+from runner.server.projects import Project, Removed
 from tests.runner.server.conftest import TEXT, Repository, Server, on_both
 from tests.runner.server.office import Office
 from tests.support.program import host, pipe
@@ -90,6 +94,31 @@ def test_what_a_former_project_might_follow_the_next_one_may_not(office: Office)
     base = office.database.read_now(partial(projects.find, seal=office.seal, name="base"))
     assert base is not None
     assert base.followers == ("other",)
+
+
+class Leaving:
+    """Children that can begin nothing, as their project has just been removed."""
+
+    async def begin(self, *_: object) -> int:
+        raise Removed("shop")
+
+    go_on = begin
+
+
+def test_a_project_that_is_removed_while_a_run_of_it_is_started_or_gone_on_with_is_said_in_plain_words(
+    office: Office,
+) -> None:
+    ids = [office.begun(), office.begun()]
+    rows = office.database.read_now(lambda c: c.execute(select(runs).order_by(runs.c.id)).all())
+    dispatcher = Dispatcher(office.registry(), cast("Any", Leaving()), slots=1)
+
+    async def both() -> tuple[Any, Any]:
+        watched = _Watched(rows[1], RunFolder(office.folder), 0, 0)
+        return await dispatcher._started(rows[0]), await dispatcher._revive(watched)
+
+    started, revived = anyio.run(both)
+    assert (started.id, started.outcome, started.note) == (ids[0], "cancelled", "its project was removed")
+    assert revived == Ended("errored", "its engine died, and its project is not known any more")
 
 
 def asked(server: Server, path: str, token: str) -> tuple[int, Any]:
