@@ -7,7 +7,7 @@ import anyio
 
 from pipeline.stage import StageContext, StageErrored, StageFailed
 from stages.clients.kubernetes.api import Cluster
-from stages.clients.kubernetes.applier import Applier, OnConflict
+from stages.clients.kubernetes.applier import Applier
 from stages.clients.kubernetes.apply import check, intent, proof, write
 from stages.clients.kubernetes.guard import Guard
 from stages.clients.kubernetes.inventory import Entry
@@ -41,12 +41,8 @@ class Service:
 
     name: str
     manifests: tuple[Manifest, ...]
-    on_conflict: OnConflict = "fail"
-    """As its newest deploy had it: whoever rewrites a field now is met on the terms of now."""
-    waits_for: tuple[str, ...] = ()
-    """As the deploy had it whose pods start again."""
-    wait: float = Terms().wait
-    """In seconds, as that deploy had it, too."""
+    terms: Terms
+    """Those of the deploy whose pods start again; but whoever rewrites a field now is met on the terms of now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,13 +83,14 @@ def plan_restore(
         touched += [part.name for part in reversed(held) if part.name not in touched and _meant(part.name, only)]
     good = overlaid(held)
     owner = {ref: part.name for part in held for ref in part.refs}
-    terms = {part.name: part.on_conflict for part in sorted(parts, key=lambda part: part.order)}
-    again = {part.name: part for part in held}
+    newest = {part.name: part for part in sorted(parts, key=lambda part: part.order)}
+    old = {part.name: part for part in held}
 
     def service(name: str) -> Service:
         refs = [ref for ref in good if owner[ref] == name and _goes_back(ref)]
-        manifests, old = tuple(_manifest(good[ref], to, run) for ref in refs), again.get(name, Terms())
-        return Service(name, manifests, terms[name], old.waits_for, old.wait)
+        now, then = newest[name], old.get(name, newest[name])
+        terms = Terms(on_conflict=now.on_conflict, waits_for=then.waits_for, wait=then.wait)
+        return Service(name, tuple(_manifest(good[ref], to, run) for ref in refs), terms)
 
     services = [service(name) for name in touched]
     created = dict.fromkeys(Ref(*names) for part in later for names in part.created if part.name not in lost)
@@ -175,7 +172,7 @@ async def restore(ctx: StageContext, cluster: Cluster, plan: Plan, guard: Guard)
     for service in plan.services:
         ctx.progress(f"putting {service.name} back")
         objects = await _put_back(ctx, cluster, service, guard, done)
-        applied.setdefault((service.waits_for, service.wait), []).extend(objects)
+        applied.setdefault((service.terms.waits_for, service.terms.wait), []).extend(objects)
         if objects:
             done.services.append(service.name)
     done.objects = sum(map(len, applied.values()))
@@ -198,7 +195,7 @@ async def _put_back(
     ctx: StageContext, cluster: Cluster, service: Service, guard: Guard, done: Restored
 ) -> list[Object]:
     scaling = await leave_replicas(cluster, service.manifests)
-    applier = Applier(cluster, service.on_conflict, scaled=scaling.scaled, guard=guard)
+    applier = Applier(cluster, service.terms.on_conflict, scaled=scaling.scaled, guard=guard)
     allowed = await _allowed(applier, scaling.manifests, guard, done)
     applied: list[Object] = []
     ordered = [(wave, *batch) for wave, members in waves(allowed) for batch in batches(members)]

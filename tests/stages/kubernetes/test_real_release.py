@@ -11,6 +11,7 @@ from stages.clients.kubernetes.guard import Guard
 from stages.clients.kubernetes.ledger import Ledger
 from stages.clients.kubernetes.manifests import Manifest
 from stages.clients.kubernetes.objects import RUN, Ref
+from stages.clients.kubernetes.records import Terms
 from stages.clients.kubernetes.restore import Plan, Service, restore
 from stages.clients.kubernetes.transport import Transport
 from stages.deploy import Deploy
@@ -103,7 +104,7 @@ async def test_what_cannot_go_back_is_named_the_rest_does_and_nothing_is_removed
 
     gone = Manifest({**config("old").object, "apiVersion": "example.org/v1", "kind": "Gone"}, "t@1", 0)
     refused = config("refused", uid="no-such-uid")
-    services = (Service("d[a]", (gone,)), Service("d[b]", (refused, config("good")), wait=30))
+    services = (Service("d[a]", (gone,), Terms()), Service("d[b]", (refused, config("good")), Terms(wait=30)))
     newer = Ref("v1", "ConfigMap", namespace, "newer")
     plan = Plan(services, (newer,), frozenset({"RUN1"}), ())
     async with world.cluster() as cluster:
@@ -119,6 +120,6 @@ async def test_what_cannot_go_back_is_named_the_rest_does_and_nothing_is_removed
         )
         assert any("refused" in word for word in done.words), done.words
         assert done.words[-1].startswith(f"ConfigMap {namespace}/newer stays, as not everything went back")
-        mended = replace(plan, services=(Service("d[b]", (config("good"),)),))
+        mended = replace(plan, services=(Service("d[b]", (config("good"),), Terms()),))
         done = await restore(world.context("RUN1"), cluster, mended, Guard(anyio.lowlevel.checkpoint))
         assert (done.failure, done.removed) == ("", [newer])

@@ -72,14 +72,14 @@ def test_what_is_written_is_what_the_good_release_applied_with_the_mark_of_this_
 def test_a_service_goes_back_on_the_terms_of_its_newest_deploy() -> None:
     later = part("d[a]", 2, thing("ConfigMap", "a", "2")).model_copy(update={"on_conflict": "force"})
     found = plan(later, part("d[b]", 2, thing("ConfigMap", "b", "2")))
-    assert {service.name: service.on_conflict for service in found.services} == {"d[a]": "force", "d[b]": "fail"}
+    assert {service.name: service.terms.on_conflict for service in found.services} == {"d[a]": "force", "d[b]": "fail"}
 
 
 def test_a_service_that_goes_back_waits_for_what_its_old_pods_need_and_as_long_as_they_may() -> None:
     parts = [each.model_copy(update={"waits_for": ("nacos",), "wait": 900.0}) for each in PARTS[:1]] + PARTS[1:]
     later = [part("d[a]", 2, thing("ConfigMap", "a", "2")).model_copy(update={"waits_for": ("mysql",), "wait": 9.0})]
     found = plan_restore(GOOD, [*parts, *later], [], run="now", everything=True)
-    said = {service.name: (service.waits_for, service.wait) for service in found.services}
+    said = {service.name: (service.terms.waits_for, service.terms.wait) for service in found.services}
     assert said == {"d[a]": (("nacos",), 900.0), "d[b]": ((), 300.0)}
 
 
