@@ -62,9 +62,8 @@ def judge(
             made = model.model_validate(rest)
         except ValidationError as error:
             errors = error.errors(include_url=False)
-            found = _complaints(model, rest, errors[:MOST])
-            meant = [item for item in found if not _is_of_another_form(item, found)]
-            complaints.update((item, None) for item in meant if not _excused(item, rest, dict(values), open_at))
+            found = _of_their_forms(_complaints(model, rest, errors[:MOST]))
+            complaints.update((item, None) for item in found if not _excused(item, rest, dict(values), open_at))
             paths = [_path(rest, details["loc"])[0] for details in errors]
             if () in paths:
                 return Shaped(None, tuple(complaints))
@@ -75,11 +74,11 @@ def judge(
     return Shaped(None, tuple(complaints))
 
 
-def _is_of_another_form(complaint: Complaint, found: Sequence[Complaint]) -> bool:
-    """A value that may have several forms has one of them, if something is wrong inside: it need not have another."""
-    depth = len(complaint.path)
-    inside = [(*each.path, each.missing) if each.missing else each.path for each in found]
-    return complaint.structural and any(len(path) > depth and path[:depth] == complaint.path for path in inside)
+def _of_their_forms(found: Sequence[Complaint]) -> list[Complaint]:
+    """Without those that want another form of a value: it has one of its forms, if something is wrong inside of it."""
+    paths = [(*each.path, each.missing) if each.missing else each.path for each in found]
+    holders = {path[:depth] for path in paths for depth in range(len(path))}
+    return [each for each in found if not (each.structural and each.path in holders)]
 
 
 def _excused(complaint: Complaint, rest: JsonValue, values: JsonValue, open_at: Callable[[Path], bool]) -> bool:
@@ -267,8 +266,10 @@ _WANTED = {
 
 
 def _unfit(wanted: Sequence[str], given: object) -> tuple[str, str]:
-    alone = wanted == ("a list",) and isinstance(given, str) and given
-    return f"must be {' or '.join(wanted)}, not {_described(given)}", f"write `[{quoted(str(given))}]`" if alone else ""
+    message = f"must be {' or '.join(wanted)}, not {_described(given)}"
+    if wanted == ("a list",) and isinstance(given, str) and given:
+        return message, f"write `[{quoted(given)}]`"
+    return message, ""
 
 
 def _words(details: ErrorDetails) -> tuple[str, str]:
