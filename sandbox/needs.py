@@ -16,6 +16,7 @@ from sandbox.layout import CACHE, Layout, SandboxError
 from sandbox.progress import activity, say
 
 POLICY = Path("/usr/sbin/policy-rc.d")
+POSTGRESQL = Path("/usr/lib/postgresql")
 APT_LIMIT = 1800
 # Programs, and the Debian packages that have them.
 WORLD = {
@@ -28,8 +29,6 @@ WORLD = {
 CONTAINERS = {"containerd": "containerd", "runc": "runc", str(images.BUSYBOX): "busybox-static"}
 REGISTRY = {"docker-registry": "docker-registry", "htpasswd": "apache2-utils"}
 CLUSTER = {"/usr/lib/cni/bridge": "containernetworking-plugins", "conntrack": "conntrack"}
-TESTS = {"pg_lsclusters": "postgresql", "chromium": "chromium"}
-"""What tests start themselves; without it some are skipped."""
 OWN = """Or bring your own, all three or some of them:
   DOCKER_HOST      a docker engine, e.g. unix:///var/run/docker.sock
   PIPE_KUBECONFIG  a kubeconfig file; the cluster of its current context is used, no other file is ever read
@@ -65,12 +64,28 @@ def missing_packages(given: Given) -> list[str]:
 
 
 def install_for_tests() -> None:
-    """Install what tests start themselves, or say which are skipped; raises SandboxError as `install` does."""
-    packages = _missing(TESTS)
-    if packages and (os.geteuid() != 0 or not shutil.which("apt-get")):
-        say(f"tests that need {' or '.join(packages)} are skipped: only root can install packages, and by apt-get")
-    else:
-        install(packages)
+    """Install what tests start themselves; of what cannot be had those that need it are skipped, and that is said."""
+    for package in _lacking_for_tests():
+        try:
+            if os.geteuid() != 0 or not shutil.which("apt-get"):
+                raise SandboxError("only root can install packages, and by apt-get")  # noqa: TRY301
+            install([package])
+        except SandboxError as error:
+            say(f"tests that need {package} are skipped: {error}")
+
+
+def _lacking_for_tests() -> Iterator[str]:
+    if not shutil.which("chromium"):
+        yield "chromium"
+    if not postgresql():
+        yield "postgresql"
+
+
+def postgresql() -> Path | None:
+    """The folder of PostgreSQL's own programs; Debian keeps them off the PATH."""
+    found = shutil.which("initdb")
+    places = sorted(POSTGRESQL.glob("*/bin/initdb"), key=lambda each: float(each.parts[-3]))
+    return Path(found).resolve().parent if found else places[-1].parent if places else None
 
 
 def _missing(wanted: Mapping[str, str]) -> list[str]:

@@ -9,6 +9,7 @@ import pytest
 
 from sandbox import needs
 from sandbox.blueprint import Blueprint
+from sandbox.cli import main
 from sandbox.given import Given
 from sandbox.layout import Layout, SandboxError
 from sandbox.parts import waves
@@ -95,14 +96,49 @@ def test_packages_start_no_service_and_the_ban_ends_with_us(monkeypatch: pytest.
     assert not policy.exists()
 
 
-def test_who_may_install_nothing_is_told_which_tests_are_skipped(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.fixture
+def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A machine with apt alone, whose user is root."""
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(shutil, "which", lambda name: name if name == "apt-get" else None)
+    monkeypatch.setattr(needs, "POLICY", tmp_path / "policy-rc.d")
+    monkeypatch.setattr(needs, "POSTGRESQL", tmp_path / "postgresql")
+    monkeypatch.setenv("PATH", os.environ["PATH"])
+
+
+@pytest.mark.usefixtures("bare")
+def test_what_tests_start_themselves_is_installed_and_what_is_there_is_not(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    monkeypatch.setattr(shutil, "which", lambda name: None)
-    monkeypatch.setattr(needs, "_apt", lambda *_: pytest.fail("it was called"))
-    needs.install_for_tests()
-    assert "tests that need chromium or postgresql are skipped" in capsys.readouterr().err
+    asked: list[tuple[str, ...]] = []
+
+    def apt(*words: str) -> int:
+        asked.append(words)
+        return 0
+
+    monkeypatch.setattr(needs, "_apt", apt)
+    assert main(["tools"]) == 0
+    assert asked == [("install", "chromium"), ("install", "postgresql")]
+    (tmp_path / "postgresql/15/bin").mkdir(parents=True)
+    (tmp_path / "postgresql/15/bin/initdb").touch()
+    assert main(["tools"]) == 0
+    assert asked[2:] == [("install", "chromium")]
+
+
+@pytest.mark.usefixtures("bare")
+@pytest.mark.parametrize("user", [0, 1000])
+def test_what_cannot_be_installed_is_told_and_keeps_no_other_test_from_running(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str], user: int
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+    monkeypatch.setattr(needs, "CACHE", tmp_path)
+    (tmp_path / "apt.log").write_text("E: no such package\n")
+    monkeypatch.setattr(needs, "_apt", lambda *_: 100)
+    assert main(["tools"]) == 0
+    told = capsys.readouterr().err
+    assert "tests that need chromium are skipped: " in told
+    assert "tests that need postgresql are skipped: " in told
+    assert ("only root" in told, "E: no such package" in told) == (user != 0, user == 0)
 
 
 def test_the_package_lists_are_fetched_only_when_they_are_too_old(

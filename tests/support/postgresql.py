@@ -18,17 +18,10 @@ from psycopg import sql
 
 from tests.support.wait import until
 
-__all__ = ["LACKING", "Postgresql", "programs", "started"]
+__all__ = ["LACKING", "Postgresql", "started"]
 
 LACKING = "there is no PostgreSQL: `apt-get install postgresql` brings one, and so does `make test`"
 _FORGETFUL = ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "max_connections=60")
-
-
-def programs() -> Path | None:
-    """The folder of PostgreSQL's own programs; Debian keeps them off the PATH."""
-    found = shutil.which("initdb")
-    places = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda each: float(each.parts[-3]))
-    return Path(found).resolve().parent if found else places[-1].parent if places else None
 
 
 @dataclass

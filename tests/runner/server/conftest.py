@@ -20,8 +20,9 @@ import pytest
 
 from runner.server.database import Database
 from runner.server.sealing import Seal
+from sandbox import needs
 from tests.runner.server.office import Office
-from tests.support.postgresql import LACKING, Postgresql, programs, started
+from tests.support.postgresql import LACKING, Postgresql, started
 from tests.support.program import PIPE, host, pipe
 from tests.support.receivers import Heard, http_receiver
 from tests.support.wait import until
@@ -194,7 +195,7 @@ on_both = pytest.mark.parametrize("server", ["sqlite", "postgresql"], indirect=T
 
 @pytest.fixture(scope="session")
 def postgresql() -> Iterator[Postgresql]:
-    where = programs()
+    where = needs.postgresql()
     if where is None:
         pytest.skip(LACKING)
     with started(where) as made:
