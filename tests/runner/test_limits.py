@@ -110,7 +110,6 @@ async def test_a_stage_that_goes_over_its_memory_says_out_of_memory(tmp_path: Pa
     assert (done["s"].outcome, cause.kind) == (Outcome.FAILED, CauseKind.CONFIG)
     assert "out of memory" in cause.message
     assert "exit code" in cause.evidence[0]
-    assert not control_groups(named(done.state.id, "s", 1))
 
 
 @pytest.mark.usefixtures("groups")
@@ -118,6 +117,14 @@ async def test_a_stage_that_does_not_notice_the_kill_is_warned_about(tmp_path: P
     done = await run(tmp_path, shell("s", f"({GREEDY}) || true", resources={"memory": 64 << 20}))
     assert done["s"].outcome is Outcome.SUCCEEDED
     assert done.state.warnings == ["s: the kernel killed a process of it that went over the limit in `resources:`"]
+
+
+@pytest.mark.usefixtures("groups")
+async def test_a_stage_is_in_a_group_of_its_own_which_is_gone_afterwards(tmp_path: Path) -> None:
+    done = await run(tmp_path, shell("s", "cat /proc/self/cgroup", resources={"memory": 64 << 20}))
+    name = named(done.state.id, "s", 1)
+    assert f"/{name}\n" in done.log("s")
+    assert not control_groups(name)
 
 
 @pytest.mark.usefixtures("groups")
