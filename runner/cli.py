@@ -89,7 +89,7 @@ def report_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @pipelines_argument
 @params_option
 @server_option
-@click.option("--ref", default="", help="With --server: a branch, tag or commit (default: the main branch).")
+@click.option("--ref", default="", help="With --server: a branch, tag, commit or BRANCH@COMMIT, else the main branch.")
 @click.option("-f", "--follow", is_flag=True, help="With --server: show it until it ends; its exit code is ours.")
 @jobs_option
 @click.option("--plan", "saved", type=click.Path(), default="", metavar="P", help="Run what `pipe plan --save P` kept.")

@@ -35,6 +35,7 @@ __all__ = ["Copies", "Found", "Intake"]
 
 SHORT = re.compile(r"[0-9a-f]{7,39}")
 """Bitbucket tells the beginning of a commit's id alone."""
+SOME_COMMIT = re.compile(r"[0-9a-f]{7,40}")
 LONGEST_VALUE = 32 << 10
 LONGEST_CHAIN = 30
 """How many runs may follow each other's ends."""
@@ -157,7 +158,7 @@ class Intake:
         return replace(change, event=replace(change.event, trigger=trigger), ref=ref)
 
     async def pipelines(self, ref: str) -> dict[str, Mapping[str, ParamSpec]]:
-        """The pipelines at a branch, a tag or a commit (empty: the main branch), each with its parameters.
+        """The pipelines, each with its parameters, at a branch, tag, commit or BRANCH@COMMIT; empty: the main branch.
 
         Raises:
             PipeError: there is no such ref, or something is wrong with the file there.
@@ -179,8 +180,8 @@ class Intake:
     ) -> tuple[int, str]:
         """Start a run because somebody wants it: its number and id.
 
-        `ref` is a branch, a tag or a commit; empty: the main branch. With a key that was given before, it is that run.
-        `told` is called with both in the transaction that keeps the run.
+        `ref` is a branch, a tag, a commit or BRANCH@COMMIT; empty: the main branch. With a key that was given before,
+        it is that run. `told` is called with both in the transaction that keeps the run.
 
         Raises:
             PipeError: there is no such pipeline, parameter or ref, or no such project any more.
@@ -207,12 +208,27 @@ class Intake:
         return await self._database.write(queue)
 
     async def _found(self, ref: str) -> tuple[str, str]:
-        """The full name of a branch or tag, or a commit as it is, and the commit that it stands for."""
+        """The full name of a branch or tag, or a commit as it is, and the commit that it stands for.
+
+        `main@COMMIT` is the branch as it stood at one of its commits.
+        """
         as_it_is = ref.startswith("refs/") or await self._repository.has(ref)
         for full in [ref] if as_it_is else [f"refs/heads/{ref}", f"refs/tags/{ref}"]:
             if commit := await self._repository.commit(full):
                 return full, commit
+        branch, _, earlier = ref.rpartition("@")
+        if branch and SOME_COMMIT.fullmatch(earlier):
+            return await self._at(branch, earlier)
         raise PipeError(f"there is no branch, tag or commit '{ref}' in {self._project.url}")
+
+    async def _at(self, branch: str, earlier: str) -> tuple[str, str]:
+        full = f"refs/heads/{branch.removeprefix('refs/heads/')}"
+        tip, commit = await self._repository.commit(full), await self._repository.commit(earlier)
+        if not tip:
+            raise PipeError(f"there is no branch '{branch}' in {self._project.url}")
+        if not commit or await self._repository.base(commit, tip) != commit:
+            raise PipeError(f"{branch} has no commit {earlier} in {self._project.url}")
+        return full, commit
 
     async def _check_start(self, pipeline: str, params: Mapping[str, str], trigger: Trigger) -> PipelineFile:
         """The file; raise PipeError for a pipeline, a parameter or a value that cannot be."""

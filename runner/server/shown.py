@@ -150,7 +150,7 @@ class Start(BaseModel):
 
     pipeline: str
     ref: str = ""
-    """A branch, a tag or a commit; empty: the main branch."""
+    """A branch, a tag, a commit, or BRANCH@COMMIT for a branch as it stood then; empty: the main branch."""
     params: dict[str, bool | int | str | list[str]] = Field(default_factory=dict)
     key: str = Field(default="", max_length=100)
     """The same key again gives the same run, for who does not know whether his first call arrived."""

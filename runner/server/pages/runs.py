@@ -93,7 +93,8 @@ async def show_run(request: Request, id_: str, doors: Here, caller: SignedIn) ->
         shown=shown,
         log=partial(_log_path, run),
         artifact=partial(_artifact_path, run),
-        again=_again(run) if may_start else "",
+        anew=_form(run, run.trigger.branch or run.trigger.tag or run.commit) if may_start else "",
+        again=_form(run, f"{run.trigger.branch}@{run.commit}") if may_start and run.trigger.branch else "",
         approve_within=APPROVE_WITHIN,
         may_approve=run.state == "waiting" and caller.may(Verb.APPROVE, run.project),
         may_cancel=run.state != "ended" and caller.may(Verb.CANCEL, run.project),
@@ -105,9 +106,8 @@ def _log_path(run: Run, leaf: str, attempt: int = 0) -> str:
     return f"/runs/{run.id}/logs/{quote(leaf, safe='')}" + (f"?attempt={attempt}" if attempt else "")
 
 
-def _again(run: Run) -> str:
+def _form(run: Run, ref: str) -> str:
     """The form that starts another run like this one, filled in."""
-    ref = run.trigger.branch or run.trigger.tag or run.commit
     params = {f"{PARAM}{name}": value for name, value in run.params.items()}
     return f"/projects/{run.project}?{urlencode({'ref': ref, 'pipeline': run.pipeline, **params})}#start"
 

@@ -118,11 +118,13 @@ def test_the_page_of_a_red_run_begins_with_why_and_leads_to_another_start(
     words = ("bad</a> failed", "the &lt;b&gt;reason&lt;/b&gt;", "What to do", "<h2>Stages", "<h2>About this run")
     places = [shown.index(word) for word in words]
     assert places == sorted(places)
-    again = re.search(r'href="(/projects/shop\?[^"]+)#start"', shown)
-    assert again
-    form = ann.get(again[1].replace("&amp;", "&")).text
-    assert 'value="Bo &amp; Co"' in form, "filled in as it was"
-    assert 'value="main"' in form
+    forms = re.findall(r'href="(/projects/shop\?[^"]+)#start">([^<]+)<', shown)
+    commit = repository.git("rev-parse", "HEAD")
+    for (path, words), (wanted, ref) in zip(
+        forms, ((f"Again at {commit[:10]}", f"main@{commit}"), ("Start another", "main")), strict=True
+    ):
+        form = ann.get(path.replace("&amp;", "&")).text
+        assert (words, f'value="{ref}"' in form, 'value="Bo &amp; Co"' in form) == (wanted, True, True)
     lacks_script(shown)
 
 

@@ -558,6 +558,34 @@ def test_somebody_can_start_a_run_with_parameters(server: Server, repository: Re
         assert (status, why in str(answer["detail"])) == (422, True), answer
 
 
+def test_a_branch_is_run_as_it_stood_at_one_of_its_commits_and_at_no_other(
+    server: Server, repository: Repository
+) -> None:
+    old = repository.commit("two", pipeline_yaml=TEXT.replace("cat src/src/a", "echo of $BRANCH_NAME"))
+    repository.commit("three", src__a="three")
+    repository.git("checkout", "-q", "-b", "side")
+    foreign = repository.commit("four", src__a="four")
+
+    def start(ref: str) -> tuple[int, Any]:
+        named = {"Content_Type": "application/json", "authorization": f"Bearer {server.token}"}
+        body = json.dumps({"pipeline": "demo", "ref": ref}).encode()
+        return server.ask("/api/v1/projects/shop/runs", body, **named)
+
+    for ref in (f"main@{old}", f"main@{old[:10]}", f"refs/heads/main@{old}"):
+        assert start(ref)[0] == 201
+    runs = server.settled(3)
+    assert {(run["commit"], run["trigger"]["branch"], run["outcome"]) for run in runs} == {(old, "main", "succeeded")}
+    assert log(server, runs[0]) == f"{old}\nof main\n"
+    for ref, why in (
+        (f"main@{foreign}", f"main has no commit {foreign}"),
+        (f"main@{'0' * 40}", f"main has no commit {'0' * 40}"),
+        (f"nope@{old}", "there is no branch 'nope'"),
+        ("main@{1}", "there is no branch, tag or commit 'main@{1}'"),
+    ):
+        status, answer = start(ref)
+        assert (status, why in str(answer["detail"])) == (422, True), answer
+
+
 @on_both
 @pytest.mark.parametrize("number", range(4))
 def test_no_delivery_is_lost_when_the_server_is_killed_at_any_moment(
