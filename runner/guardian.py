@@ -7,13 +7,15 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple, NoReturn
 
-__all__ = ["CANARY", "SWEEPER", "Guardian", "guard", "leave"]
+__all__ = ["CANARY", "SWEEPER", "Guardian", "guard", "is_swept_before", "leave"]
 
 _PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 PR_SET_CHILD_SUBREAPER = 36
 KILL_WITHIN = 5.0
 CANARY = 0x80
 """Set in a byte of the pipe when it was the canary that got the signal."""
+_MOST_FORKS = 32
+_BE_CANARY, _BE_ENGINE = b"c", b"e"
 SWEEPER = "JENKINS_SERVER_COOKIE"
 """The variable by which Jenkins finds the processes of a step: whoever carries it is ended when the step is aborted."""
 
@@ -25,24 +27,26 @@ class Guardian(NamedTuple):
     """One byte for each signal that it passes on, with `CANARY` or without; its end means that the guardian is dead."""
     private: str
     """A folder (0700) for files with secrets, which it removes when the engine has ended, however that was."""
+    early: list[int]
+    """Signals that came to the engine itself before it listened."""
 
 
 def guard(work: Callable[[Guardian], NoReturn]) -> NoReturn:
     """Fork: the child does the work, this process guards it. Call it before anything heavy is imported."""
-    canary = _canary() if SWEEPER in os.environ else None
-    reading, writing = os.pipe()
+    signals = os.pipe()
     private = _private_folder()
+    os.set_blocking(signals[1], False)
+    # The interpreter writes the number there at once, whatever it is just about to wait for.
+    signal.set_wakeup_fd(signals[1], warn_on_full_buffer=False)
     for number in _PASSED_ON:
-        signal.signal(number, lambda received, _: _pass_on(writing, received))
-    engine = os.fork()
+        signal.signal(number, lambda *_: None)
+    early: list[int] = []
+    canary, engine = _canary_and_engine(signals, early) if SWEEPER in os.environ else (None, _fork(early))
     if engine == 0:
-        for number in _PASSED_ON:
-            signal.signal(number, signal.SIG_IGN)  # until the engine listens; the pipe keeps them meanwhile
-        os.close(writing)
-        work(Guardian(reading, private))
-    os.close(reading)
+        os.close(signals[1])
+        work(Guardian(signals[0], private, early))
     _adopt_orphans()
-    code = _wait_for(engine, canary, writing)
+    code = _wait_for(engine, canary, signals[1])
     _end_descendants()
     _remove(private)
     os._exit(code)
@@ -58,22 +62,67 @@ def leave(code: int) -> NoReturn:
     os._exit(code)
 
 
-def _canary() -> int:
-    """A child that is there to be ended: its pid.
+def _fork(early: list[int]) -> int:
+    """Fork; signals that come to the child itself are in `early`, until it listens."""
+    pid = os.fork()
+    if pid == 0:
+        signal.set_wakeup_fd(-1)
+        for number in _PASSED_ON:
+            signal.signal(number, lambda received, _: early.append(received))
+    return pid
+
+
+def _canary_and_engine(signals: tuple[int, int], early: list[int]) -> tuple[int, int]:
+    """Fork both: a child that is there to be ended, and the engine; their pids, in the engine itself 0 for its own.
 
     Jenkins aborts children first, and goes on to the next process only when the one before is gone, for two minutes if
-    need be. Without a child that is older than all stages we would hear of it when they have died of it, or never.
+    need be. Without a child that it comes to before all stages we would hear of it when they have died of it, or never.
     """
-    reading, writing = os.pipe()
-    canary = os.fork()
-    if canary == 0:
-        for number in _PASSED_ON:
-            signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.SIG_IGN)
-        os.close(writing)
-        os.read(reading, 1)  # until nobody is left who could write
-        os._exit(0)
-    os.close(reading)
-    return canary
+    older: tuple[int, int] | None = None
+    for left in reversed(range(_MOST_FORKS)):
+        asking, telling = os.pipe()
+        pid = _fork(early)
+        if pid == 0:
+            for each in (telling, older[1]) if older else (telling,):
+                os.close(each)
+            return _take_role(asking, signals, early)
+        os.close(asking)
+        newer = pid, telling
+        for canary, engine in ((older, newer), (newer, older)) if older else ():
+            if is_swept_before(canary[0], engine[0]) or not left:
+                os.write(canary[1], _BE_CANARY)  # and its end of the pipe stays open as long as we live
+                os.write(engine[1], _BE_ENGINE)
+                os.close(engine[1])
+                return canary[0], engine[0]
+        if older:
+            os.close(older[1])
+        older = newer
+    raise AssertionError("the last two are taken whatever they are")
+
+
+def is_swept_before(one: int, other: int) -> bool:
+    """Whether Jenkins comes to one process before another, however many there are.
+
+    It goes through a HashMap of Java by pid (hudson.util.ProcessTree): by the low bits of this hash, at least four.
+    """
+    first, second = one ^ one >> 16, other ^ other >> 16
+    return first >> 4 == second >> 4 and first < second
+
+
+def _take_role(asking: int, signals: tuple[int, int], early: list[int]) -> tuple[int, int]:
+    role = os.read(asking, 1)
+    if role == _BE_ENGINE:
+        os.close(asking)
+        return 0, 0
+    for number in _PASSED_ON:
+        signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.SIG_IGN)
+    if role == _BE_CANARY:
+        for each in signals:
+            os.close(each)
+        if signal.SIGTERM in early:
+            os.kill(os.getpid(), signal.SIGTERM)
+        os.read(asking, 1)  # until the guardian is gone
+    os._exit(0)
 
 
 def _private_folder() -> str:
@@ -98,7 +147,7 @@ def _remove(private: str) -> None:
 def _pass_on(writing: int, number: int) -> None:
     try:
         os.write(writing, bytes([number]))
-    except BrokenPipeError:
+    except BlockingIOError:  # an engine that has not read 64 KiB of them does not need another one
         return
 
 

@@ -48,4 +48,6 @@ def _elsewhere(words: Sequence[str]) -> bool:
 def _work(guardian: Guardian | None) -> NoReturn:
     from runner.cli import main as command_line
 
-    leave(command_line(guardian))
+    code = command_line(guardian)
+    told = guardian.early if guardian else []
+    leave(128 + told[0] if code and told else code)  # what failed may have died of the same signal

@@ -33,8 +33,10 @@ class Stopper:
         self.exit_code = 0
         """130 or 143 once a signal came, else 0."""
 
-    async def obey_signals(self) -> None:
+    async def obey_signals(self, early: Sequence[int] = ()) -> None:
         """Take the signals that reach this process; runs until cancelled. One that comes later finds nothing to end.
+
+        `early` are those that came before; they are heard when the runs have begun.
 
         Not by the event loop's own receiver: that gives them their default back when it ends, and a sweep of Jenkins
         which comes to this process then would end it while the last things are written down.
@@ -45,6 +47,7 @@ class Stopper:
         signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
         for obeyed in _OBEYED:
             signal.signal(obeyed, lambda *_: None)
+        os.write(writing, bytes(early))
         try:
             while True:
                 await anyio.wait_readable(reading)

@@ -169,7 +169,7 @@ async def _run_all(engines: Sequence[Engine], sink: Sink, guardian: Guardian | N
     stopper = Stopper(engines, sink, report)
     sink.start()
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(stopper.obey_signals)
+        tasks.start_soon(stopper.obey_signals, guardian.early if guardian else ())
         tasks.start_soon(stopper.last_resort)
         if guardian is not None:
             tasks.start_soon(stopper.obey_guardian, guardian.pipe)

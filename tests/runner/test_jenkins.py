@@ -1,5 +1,6 @@
 """A `sh` step of Jenkins, aborted: within twelve seconds 143, cancelled and not failed, and nobody is left."""
 
+import json
 import os
 import random
 import signal
@@ -173,6 +174,70 @@ def test_kill_9_of_the_guardian_leaves_nobody_who_waits_for_jenkins(tmp_path: Pa
     os.kill(guardian, signal.SIGKILL)
     until(lambda: not running.processes)
     gone(tmp_path / "ws")
+
+
+def test_who_begins_is_ended_by_a_signal_of_its_own_before_it_listens(tmp_path: Path) -> None:
+    running = step(tmp_path / "ws", one("sleep 300"))
+    until(lambda: len(guardian_and_children(running)) == 3)
+    engine = guardian_and_children(running)[-1]
+    os.kill(engine, signal.SIGTERM)
+    assert running.wait(12) == 143
+    first, *_ = map(json.loads, journal(tmp_path / "ws").splitlines())
+    assert (first["type"], state(tmp_path / "ws").outcome) == ("run.started", "cancelled")
+    gone(tmp_path / "ws")
+
+
+def guardian_and_children(running: Step) -> list[int]:
+    """The guardian of a step, its canary and its engine, as Jenkins would come to the last two."""
+    runs = [pid for pid in running.processes if b"run\0pipeline.yaml" in words(pid)]
+    children = {pid: Path(f"/proc/{pid}/task/{pid}/children").read_text().split() for pid in runs}
+    guardian = max(runs, key=lambda pid: len(children[pid]), default=0)
+    return [guardian, *sorted(map(int, children.get(guardian, ())), key=bucket)]
+
+
+def bucket(pid: int) -> int:
+    return (pid ^ pid >> 16) & 15
+
+
+FORKS = """
+import os
+from runner.guardian import guard
+
+def lives(pid):
+    try:
+        return open(f"/proc/{pid}/stat").read().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+def work(guardian):
+    others = ()
+    while len(others) != 1:  # who has no role is just ending
+        children = open(f"/proc/{os.getppid()}/task/{os.getppid()}/children").read().split()
+        others = [pid for pid in children if int(pid) != os.getpid() and lives(pid)]
+    print(*others, os.getpid(), flush=True)
+    os._exit(0)
+
+for _ in range(100):
+    if os.fork() == 0:
+        guard(work)
+    os.wait()
+"""
+
+
+def test_a_sweep_comes_to_the_canary_before_the_engine_whatever_their_pids_are_and_however_many_processes_there_are(
+    tmp_path: Path,
+) -> None:
+    argv = [str(PIPE.parent / "python"), "-c", FORKS]
+    env = {"JENKINS_SERVER_COOKIE": "c", "PATH": os.environ["PATH"], "TMPDIR": str(tmp_path)}
+    done = subprocess.run(
+        argv, cwd=Path(__file__).parents[2], env=env, check=True, capture_output=True, text=True, timeout=60
+    )
+    seen = [list(map(int, line.split())) for line in done.stdout.splitlines()]
+    assert len(seen) == 100
+    for canary, engine in seen:
+        for buckets in (16 << shift for shift in range(18)):
+            first, second = ((pid ^ pid >> 16) & (buckets - 1) for pid in (canary, engine))
+            assert first < second, (canary, engine, buckets)
 
 
 # -- many, at any moment ---------------------------------------------------------------------------
