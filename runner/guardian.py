@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple, NoReturn
 
-__all__ = ["CANARY", "SWEEPER", "Guardian", "guard", "is_swept_before", "leave"]
+__all__ = ["CANARY", "SWEEPER", "Guardian", "guard", "leave"]
 
 _PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 PR_SET_CHILD_SUBREAPER = 36
@@ -89,7 +89,7 @@ def _canary_and_engine(signals: tuple[int, int], early: list[int]) -> tuple[int,
         os.close(asking)
         newer = pid, telling
         for canary, engine in ((older, newer), (newer, older)) if older else ():
-            if is_swept_before(canary[0], engine[0]) or not left:
+            if _is_swept_before(canary[0], engine[0]) or not left:
                 os.write(canary[1], _BE_CANARY)  # and its end of the pipe stays open as long as we live
                 os.write(engine[1], _BE_ENGINE)
                 os.close(engine[1])
@@ -100,7 +100,7 @@ def _canary_and_engine(signals: tuple[int, int], early: list[int]) -> tuple[int,
     raise AssertionError("the last two are taken whatever they are")
 
 
-def is_swept_before(one: int, other: int) -> bool:
+def _is_swept_before(one: int, other: int) -> bool:
     """Whether Jenkins comes to one process before another, however many there are.
 
     It goes through a HashMap of Java by pid (hudson.util.ProcessTree): by the low bits of this hash, at least four.

@@ -26,7 +26,7 @@ from runner.server.ends import WAITS
 from runner.server.forks import Refused, find, needs_approval, withdraw
 from runner.server.payloads import Change, named_ref
 from runner.server.projects import Project, must_stand
-from runner.server.repositories import Repository, Strangers
+from runner.server.repositories import SOME_COMMIT, Repository, Strangers
 from runner.server.users import as_owner
 from runner.store import Store
 from stages.catalog import installed
@@ -35,7 +35,6 @@ __all__ = ["Copies", "Found", "Intake"]
 
 SHORT = re.compile(r"[0-9a-f]{7,39}")
 """Bitbucket tells the beginning of a commit's id alone."""
-SOME_COMMIT = re.compile(r"[0-9a-f]{7,40}")
 LONGEST_VALUE = 32 << 10
 LONGEST_CHAIN = 30
 """How many runs may follow each other's ends."""

@@ -15,14 +15,14 @@ from runner.server.projects import Project
 from stages.clients.git.address import check_ref, parse_url
 from stages.clients.git.command import askpass, environment, git, without
 
-__all__ = ["NoCommit", "Repository", "RepositoryError", "Strangers"]
+__all__ = ["SOME_COMMIT", "NoCommit", "Repository", "RepositoryError", "Strangers"]
 
 ANSWER_WITHIN = 20.0
 """Seconds in which a host must have listed its refs."""
 BRING_WITHIN = 600.0
 LARGEST_FILE = 1 << 20
 _COMMIT = re.compile(r"[0-9a-f]{40,64}")
-_SOME_COMMIT = re.compile(r"[0-9a-f]{7,64}")
+SOME_COMMIT = re.compile(r"[0-9a-f]{7,64}")
 _PASSED_ON = ("PATH", "HOME", "http_proxy", "https_proxy", "no_proxy")
 _TELLING = re.compile(r"refs/(?:heads|tags)/\S+")
 
@@ -166,7 +166,7 @@ class Repository:
 
     async def commit(self, ref: str) -> str:
         """The commit that a full ref, or the beginning of a commit's id, stands for; empty if there is none."""
-        if not _SOME_COMMIT.fullmatch(ref):
+        if not SOME_COMMIT.fullmatch(ref):
             try:
                 check_ref(ref)  # git reads more than names: `main~1`, `main@{1}`
             except ValueError:
